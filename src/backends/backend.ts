@@ -1,0 +1,126 @@
+/**
+ * The interface between compiled programs and the machines that run them. A backend prepares programs once; the
+ * executable then runs steps. What a backend can do is data (`Capabilities`): passes read it and never ask for a name.
+ */
+import type { DType, Program, Schedule } from '../ir/program.js';
+import type { Weights } from '../checkpoint/weights.js';
+
+export interface Backend {
+  readonly name: string;
+  readonly capabilities: Capabilities;
+  /** @throws ToolchainError, CheckpointError or StorageError, each with one clear line. */
+  prepare(plan: ExecutionPlan, weights: Weights, options: PrepareOptions): Promise<Executable>;
+}
+
+export interface Capabilities {
+  /** Formats a `linear` weight may have. */
+  readonly weightFormats: readonly DType[];
+  /** Formats the KV cache may have. */
+  readonly stateFormats: readonly DType[];
+  readonly schedules: readonly Schedule[];
+  readonly maxSockets: number;
+  /** From the nearest to the farthest; the last one holds everything. Bytes per worker, or in all for shared memories. */
+  readonly memories: readonly Memory[];
+  /** Unit in which stacked reads stream ahead. */
+  readonly tileBytes: number;
+  readonly maxWorkers: number;
+}
+
+export interface Memory {
+  readonly name: string;
+  readonly bytes: number;
+}
+
+/**
+ * What the runtime wants to run. `step` makes one token step of any rows (prompt chunks, batches); `response`, under the
+ * schedule of that name, makes many tokens in one call. Both share weights and state by value name.
+ */
+export interface ExecutionPlan {
+  readonly step: Program;
+  readonly response?: Program;
+}
+
+export interface PrepareOptions {
+  readonly threads?: number;
+  /** Directory for packed weights and compiled code; the standard cache where absent. */
+  readonly cacheDir?: string;
+  /** Instruction set to force, for tests and comparisons (cpu). */
+  readonly instructionSet?: string;
+  readonly onProgress?: (progress: Progress) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface Progress {
+  readonly phase: 'read' | 'pack' | 'compile' | 'load';
+  readonly done: number;
+  readonly total: number;
+  readonly unit: 'bytes' | 'steps';
+}
+
+export interface Executable {
+  /** Workers that share a kernel; 1 where that has no meaning. */
+  readonly threads: number;
+  /** Runs one request to its end; requests of one executable are queued. Rejects with AbortedError on `abort`. */
+  run(step: Step): Promise<StepResult>;
+  /** Stops the running step after the token it is at; what was made until then is returned. */
+  abort(): void;
+  readonly counters: Counters;
+  /** Forgets all state (KV cache, history). */
+  reset(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** All arrays are indexed by row or by sample; every `index[s]` is the row of sample s. */
+export interface Step {
+  readonly tokens: Int32Array;
+  readonly positions: Int32Array;
+  readonly slots: Int32Array;
+  readonly index: Int32Array;
+  readonly sampling: readonly SampleSettings[];
+  /** Tokens that end a sample, at most 16. */
+  readonly stopTokens: readonly number[];
+  /**
+   * How many tokens to make per sample at most. More than 1 needs every row to be a sample (index[s] = s): the token made
+   * becomes the next step's row.
+   */
+  readonly steps: number;
+  /** Copies the logits of the last step out (samples x vocab, float32). */
+  readonly wantLogits?: boolean;
+}
+
+export interface SampleSettings {
+  /** 0 is greedy. */
+  readonly temperature: number;
+  /** 0 is off. */
+  readonly topK: number;
+  /** 1 is off. */
+  readonly topP: number;
+  /** 0 is off. */
+  readonly minP: number;
+  /** 1 is off. */
+  readonly repetitionPenalty: number;
+  /** 64-bit seed as two halves; the position is the counter, so that a token depends on nothing else. */
+  readonly seed: readonly [low: number, high: number];
+  /** Tokens this sample may still make. */
+  readonly remaining: number;
+}
+
+export interface StepResult {
+  /** Per sample, the tokens made, in order; a stop token is the last one. */
+  readonly tokens: readonly (readonly number[])[];
+  /** Per sample: it met a stop token or its limit. */
+  readonly done: readonly boolean[];
+  /** Logits of the last step, samples x vocab, where wanted. */
+  readonly logits?: Float32Array;
+}
+
+/** Counted where it happens, since the executable was made. */
+export interface Counters {
+  readonly kernelCalls: number;
+  readonly barriers: number;
+  readonly tokens: number;
+  /** Weight and state bytes that the kernels asked for. */
+  readonly bytesRead: number;
+  /** Worker time spent waiting for other workers, summed. */
+  readonly waitNs: number;
+}
