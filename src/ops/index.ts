@@ -1,11 +1,42 @@
 /** The list of operators. A new one is a line in ir/program.ts, a file here, a line here, and an emitter per backend. */
-import type { Operator, OperatorKind } from '../ir/program.js';
-import type { Name, Tensor } from '../ir/program.js';
+import type { Name, Operator, OperatorKind, Tensor } from '../ir/program.js';
 import type { Cost, CostExtents, OperatorDefinition, Operands } from './definition.js';
+import { add } from './add.js';
+import { advance } from './advance.js';
+import { allGather } from './all-gather.js';
+import { allReduce } from './all-reduce.js';
+import { appendKv } from './append-kv.js';
+import { appendToken } from './append-token.js';
+import { attention } from './attention.js';
+import { embed } from './embed.js';
+import { gatherRows } from './gather-rows.js';
+import { geluMul } from './gelu-mul.js';
 import { linear } from './linear.js';
+import { rmsNorm } from './rms-norm.js';
+import { rope } from './rope.js';
+import { ropeTable } from './rope-table.js';
+import { sample } from './sample.js';
+import { siluMul } from './silu-mul.js';
+import { softcap } from './softcap.js';
 
 export const operators: { readonly [K in OperatorKind]: OperatorDefinition<K> } = {
+  embed,
+  appendToken,
+  ropeTable,
+  rmsNorm,
   linear,
+  rope,
+  appendKv,
+  attention,
+  siluMul,
+  geluMul,
+  add,
+  allReduce,
+  allGather,
+  gatherRows,
+  softcap,
+  sample,
+  advance,
 };
 
 /** The definition of an operator of any kind, with its operand records widened: for code that treats all alike. */
@@ -23,6 +54,6 @@ export interface AnyDefinition {
 }
 
 export function definitionOf(kind: OperatorKind): AnyDefinition {
-  // Kind and operator agree by construction; TypeScript cannot see that through the union.
-  return operators[kind] as unknown as AnyDefinition;
+  // Kind and operator agree by construction, so that the widened methods are only called with their own operators.
+  return operators[kind];
 }
