@@ -160,6 +160,8 @@ export type Binding =
 /** How workers share a region (planStages). Statements of one stage need no synchronization between workers. */
 export interface RegionPlan {
   readonly stages: readonly Stage[];
+  /** Locals of which every worker computes a copy of its own. */
+  readonly replicated: readonly Name[];
   /** `to` of iteration i + distance may start when all workers have finished `from` of iteration i. Indices of stages. */
   readonly handOffs: readonly HandOff[];
 }
@@ -167,6 +169,8 @@ export interface RegionPlan {
 export interface Stage {
   readonly name: Name;
   readonly statements: number;
+  /** Along what the workers divide it: parts of the last dimension, key/value heads, not at all, or a loop inside. */
+  readonly split: 'features' | 'heads' | 'single' | 'loop';
 }
 
 export interface HandOff {

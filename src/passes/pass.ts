@@ -6,6 +6,8 @@ export interface PassContext {
   /** From the nearest to the farthest memory of the machine, as `Capabilities` has them. */
   readonly memories: readonly Memory[];
   readonly tileBytes: number;
+  /** How many workers share a kernel. */
+  readonly workers: number;
 }
 
 export interface PassResult {
