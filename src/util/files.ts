@@ -1,0 +1,96 @@
+/**
+ * Writing files so that a reader never sees half of one: everything goes to a temporary name beside the target, is
+ * synced, and renamed; on failure the temporary is removed. Failures of the file system become StorageErrors.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readdirSync } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
+import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { StorageError, messageOf } from './errors.js';
+
+const reasons: Readonly<Record<string, string>> = {
+  ENOSPC: 'no space left on the disk',
+  EDQUOT: 'the disk quota is used up',
+  EACCES: 'no permission to write',
+  EPERM: 'not allowed to write',
+  EROFS: 'the file system is read-only',
+  ENOTDIR: 'a part of the path is not a directory',
+  EISDIR: 'is a directory',
+  EFBIG: 'the file is too large for this file system',
+  EIO: 'the disk reports an input/output error',
+};
+
+/** The `code` of an operating system error (`ENOENT`, ...), or undefined. */
+export function errorCode(error: unknown): string | undefined {
+  const code: unknown = error instanceof Error && 'code' in error ? error.code : undefined;
+  return typeof code === 'string' ? code : undefined;
+}
+
+/** An operating system error met while writing `file`, as a StorageError; anything else is returned as it is. */
+export function asStorageError(file: string, error: unknown): unknown {
+  const code = errorCode(error);
+  if (code === undefined || !(error instanceof Error && 'syscall' in error)) return error;
+  const hint =
+    code === 'ENOSPC' || code === 'EDQUOT'
+      ? 'free some space or choose another place'
+      : 'choose a place you can write to';
+  return new StorageError(file, reasons[code] ?? messageOf(error), { hint, cause: error });
+}
+
+/** A name in the directory of `path` that no other process or call uses; on the same file system, so it can be renamed. */
+export function temporaryBeside(path: string): string {
+  const full = resolve(path);
+  return join(dirname(full), `.${basename(full)}.${process.pid}.${randomBytes(6).toString('hex')}.tmp`);
+}
+
+/** Creates or replaces `path` with what `write` puts into the handle. Throws StorageError; leaves no temporary. */
+export async function writeFileAtomic(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
+  const temporary = temporaryBeside(path);
+  try {
+    await mkdir(dirname(temporary), { recursive: true });
+    const file = await open(temporary, 'wx');
+    try {
+      await write(file);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw asStorageError(path, error);
+  }
+}
+
+/**
+ * Creates the directory `path` with what `fill` puts into a temporary one. The target may exist only as an empty
+ * directory. Throws StorageError; leaves no temporary.
+ */
+export async function createDirectoryAtomic(path: string, fill: (directory: string) => Promise<void>): Promise<void> {
+  const temporary = temporaryBeside(path);
+  try {
+    refuseOccupied(path);
+    mkdirSync(dirname(temporary), { recursive: true });
+    mkdirSync(temporary);
+    await fill(temporary);
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
+    throw asStorageError(path, error);
+  }
+}
+
+function refuseOccupied(path: string): void {
+  let entries: string[];
+  try {
+    entries = readdirSync(path);
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return;
+    if (errorCode(error) === 'ENOTDIR') throw new StorageError(path, 'exists and is not a directory', { cause: error });
+    throw error;
+  }
+  if (entries.length > 0) {
+    throw new StorageError(path, 'exists and is not empty', { hint: 'remove it or choose another directory' });
+  }
+}
