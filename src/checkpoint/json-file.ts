@@ -4,7 +4,7 @@
  */
 import type { Stats } from 'node:fs';
 import { readFileSync, statSync } from 'node:fs';
-import { show } from '../util/checked.js';
+import { plain } from '../util/checked.js';
 import { CheckpointError, messageOf } from '../util/errors.js';
 import { errorCode } from '../util/files.js';
 
@@ -44,7 +44,7 @@ export function readJsonFile(path: string, maxBytes: number): unknown {
   try {
     return JSON.parse(text) as unknown;
   } catch (error) {
-    throw new CheckpointError(path, `is not valid JSON (${show(messageOf(error)).slice(1, -1)})`, { cause: error });
+    throw new CheckpointError(path, `is not valid JSON (${plain(messageOf(error), 120)})`, { cause: error });
   }
 }
 

@@ -19,9 +19,14 @@ export function checkedProduct(factors: readonly number[]): number | undefined {
 
 /** A value of a file for an error message: one line, at most 60 characters, nothing that could upset a terminal. */
 export function show(value: unknown): string {
-  // JSON.stringify escapes control characters, and gives undefined for what JSON has no spelling for.
+  // JSON.stringify escapes most control characters, and gives undefined for what JSON has no spelling for.
   const text =
     typeof value === 'number' ? String(value) : ((JSON.stringify(value) as string | undefined) ?? String(value));
-  const plain = text.replaceAll(/[\u007f-\u009f\u2028\u2029]/g, '?');
-  return plain.length <= 60 ? plain : `${plain.slice(0, 57)}...`;
+  return plain(text, 60);
+}
+
+/** Text from outside for an error message: control characters and line ends become `?`, the rest is cut at `limit`. */
+export function plain(text: string, limit: number): string {
+  const line = text.slice(0, limit + 1).replaceAll(/[\p{Cc}\p{Zl}\p{Zp}]/gu, '?');
+  return line.length <= limit ? line : `${line.slice(0, limit - 3)}...`;
 }

@@ -1,0 +1,142 @@
+/**
+ * A model directory as Hugging Face lays it out: config.json, safetensors, tokenizer.json, and optionally
+ * generation_config.json, tokenizer_config.json and a chat template. Opening checks everything that later stages rely
+ * on, so that a broken checkpoint fails here with one line.
+ */
+import { basename, join, resolve } from 'node:path';
+import type { ModelConfig } from '../models/model-config.js';
+import { parseModelConfig } from '../models/parse-config.js';
+import { expectedTensors } from '../models/tensors.js';
+import { show } from '../util/checked.js';
+import { CheckpointError } from '../util/errors.js';
+import type { GenerationDefaults } from './generation.js';
+import { readGeneration } from './generation.js';
+import { readJsonFile, readTextFile, requireJsonFile, statFile } from './json-file.js';
+import type { Weights } from './weights.js';
+import { openWeights } from './weights.js';
+
+export interface Checkpoint {
+  /** Absolute path of the directory. */
+  readonly path: string;
+  /** Its dtype is that of the weights as they are stored, whatever config.json claims. */
+  readonly config: ModelConfig;
+  readonly generation: GenerationDefaults;
+  readonly weights: Weights;
+  /** Path of tokenizer.json, which exists and is at most 64 MiB. */
+  readonly tokenizerFile: string;
+  /** Parsed tokenizer_config.json. */
+  readonly tokenizerConfig?: Readonly<Record<string, unknown>>;
+  /** Jinja source. */
+  readonly chatTemplate?: string;
+}
+
+const mib = 1024 * 1024;
+const maxConfigBytes = mib;
+const maxTokenizerBytes = 64 * mib;
+const maxTemplateBytes = mib;
+
+/** Opens a directory; the caller closes `weights`. Throws CheckpointError or UnsupportedModelError. */
+export function openCheckpoint(path: string, name?: string): Checkpoint {
+  const directory = resolve(path);
+  const configFile = join(directory, 'config.json');
+  const configJson = requireJsonFile(
+    configFile,
+    maxConfigBytes,
+    'a model directory holds config.json, tokenizer.json and safetensors',
+  );
+  const config = parseModelConfig(configJson, name ?? basename(directory), configFile);
+  const generationFile = join(directory, 'generation_config.json');
+  const generation = readGeneration(
+    { json: configJson, file: configFile },
+    { json: readJsonFile(generationFile, maxConfigBytes), file: generationFile },
+    config.vocab,
+  );
+  const tokenizerFile = requireTokenizer(directory);
+  const tokenizerConfig = readTokenizerConfig(directory);
+  const chatTemplate = readChatTemplate(directory, tokenizerConfig);
+  const weights = openWeights(directory);
+  try {
+    checkTensors(weights, config);
+    return {
+      path: directory,
+      config: { ...config, dtype: storedDtype(weights, config) },
+      generation,
+      weights,
+      tokenizerFile,
+      ...(tokenizerConfig === undefined ? {} : { tokenizerConfig }),
+      ...(chatTemplate === undefined ? {} : { chatTemplate }),
+    };
+  } catch (error) {
+    weights.close();
+    throw error;
+  }
+}
+
+function requireTokenizer(directory: string): string {
+  const file = join(directory, 'tokenizer.json');
+  const stats = statFile(file);
+  if (stats === undefined) {
+    throw new CheckpointError(file, 'no such file', { hint: 'kloop needs the fast tokenizer format, tokenizer.json' });
+  }
+  if (stats.size > maxTokenizerBytes) {
+    throw new CheckpointError(file, `is ${stats.size} bytes long, at most ${maxTokenizerBytes} are read`);
+  }
+  return file;
+}
+
+function readTokenizerConfig(directory: string): Record<string, unknown> | undefined {
+  const file = join(directory, 'tokenizer_config.json');
+  const json = readJsonFile(file, maxTokenizerBytes);
+  if (json === undefined) return undefined;
+  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+    throw new CheckpointError(file, 'is not a JSON object');
+  }
+  return json as Record<string, unknown>;
+}
+
+/** A file of its own wins over tokenizer_config.json, where a list holds named templates, one of them `default`. */
+function readChatTemplate(directory: string, tokenizerConfig: Record<string, unknown> | undefined): string | undefined {
+  const separate = readTextFile(join(directory, 'chat_template.jinja'), maxTemplateBytes);
+  if (separate !== undefined) return separate;
+  const value = tokenizerConfig?.['chat_template'];
+  if (value === undefined || value === null) return undefined;
+  if (typeof value === 'string') return value;
+  const fail = () =>
+    new CheckpointError(
+      join(directory, 'tokenizer_config.json'),
+      `chat_template ${show(value)} is neither a string nor a list of named templates`,
+    );
+  if (!Array.isArray(value)) throw fail();
+  const named = value.map((entry: unknown) => {
+    const { name, template } = (entry ?? {}) as { name?: unknown; template?: unknown };
+    if (typeof name !== 'string' || typeof template !== 'string') throw fail();
+    return { name, template };
+  });
+  return named.find(({ name }) => name === 'default')?.template;
+}
+
+/** Every tensor the model needs must be there, in the shape the config implies; one error tells the first and the count. */
+function checkTensors(weights: Weights, config: ModelConfig): void {
+  const problems = expectedTensors(config).flatMap(({ name, shape }) => {
+    if (!weights.has(name)) return [`tensor ${show(name)} is missing`];
+    const found = weights.describe(name).shape;
+    const same = found.length === shape.length && found.every((size, i) => size === shape[i]);
+    return same
+      ? []
+      : [`tensor ${show(name)} has shape [${found.join(', ')}], config.json implies [${shape.join(', ')}]`];
+  });
+  const [first, ...others] = problems;
+  if (first === undefined) return;
+  const more = others.length === 0 ? '' : ` (and ${others.length} more tensors do not fit)`;
+  throw new CheckpointError(weights.path, `${first}${more}`, {
+    hint: 'check that config.json belongs to these weights',
+  });
+}
+
+/** The narrowest dtype that holds every matrix without loss; norms and biases do not count. */
+function storedDtype(weights: Weights, config: ModelConfig): ModelConfig['dtype'] {
+  const matrices = expectedTensors(config).filter(({ shape }) => shape.length === 2);
+  const found = new Set(matrices.map(({ name }) => weights.describe(name).dtype));
+  const [only] = found;
+  return found.size === 1 && only !== undefined ? only : 'f32';
+}
