@@ -1,0 +1,60 @@
+/**
+ * What a caller may say about the choice of the next token, checked, with the defaults filled in. The choice itself is
+ * the operator `sample`, inside the kernel.
+ */
+import { randomInt } from 'node:crypto';
+import type { SampleSettings } from '../backends/backend.js';
+import { UsageError } from '../util/errors.js';
+
+/** Absent fields are off; an absent temperature is 0, which is greedy. */
+export interface SamplingOptions {
+  /** 0 is greedy; higher is more varied. */
+  readonly temperature?: number;
+  /** Only the K most likely tokens; 0 is off. */
+  readonly topK?: number;
+  /** Only the most likely tokens that together have this probability; 1 is off. */
+  readonly topP?: number;
+  /** Only tokens at least this likely relative to the most likely one; 0 is off. */
+  readonly minP?: number;
+  /** Divides the scores of tokens that are in the context already; 1 is off. */
+  readonly repetitionPenalty?: number;
+  /** A whole number from 0 to 2^53 - 1; random where absent. The same seed gives the same text. */
+  readonly seed?: number;
+}
+
+export type Sampling = Required<SamplingOptions>;
+
+interface Range {
+  readonly min: number;
+  readonly max: number;
+  readonly integer?: true;
+}
+
+const ranges: Readonly<Record<keyof SamplingOptions, Range>> = {
+  temperature: { min: 0, max: 100 },
+  topK: { min: 0, max: 2 ** 24, integer: true },
+  topP: { min: 0, max: 1 },
+  minP: { min: 0, max: 1 },
+  repetitionPenalty: { min: 0.01, max: 100 },
+  seed: { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true },
+};
+
+/** Fills in the defaults, with a random seed where none is given. Throws UsageError for a value outside its range. */
+export function resolveSampling(options: SamplingOptions = {}): Sampling {
+  for (const name of Object.keys(ranges) as (keyof SamplingOptions)[]) {
+    const value = options[name];
+    const { min, max, integer } = ranges[name];
+    if (value === undefined) continue;
+    if (!(value >= min && value <= max) || (integer && !Number.isInteger(value))) {
+      throw new UsageError(`${name} is ${value}, must be a ${integer ? 'whole ' : ''}number from ${min} to ${max}`);
+    }
+  }
+  const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1 } = options;
+  return { temperature, topK, topP, minP, repetitionPenalty, seed: options.seed ?? randomInt(2 ** 47) };
+}
+
+/** The settings of a sample that may still make `remaining` tokens. */
+export function sampleSettings(sampling: Sampling, remaining: number): SampleSettings {
+  const { seed, ...settings } = sampling;
+  return { ...settings, seed: [seed % 2 ** 32, Math.floor(seed / 2 ** 32)], remaining };
+}

@@ -1,0 +1,216 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { continuation, FakeExecutable, type FakeOptions } from '../../tests/support/fake-executable.js';
+import { resolveSampling } from './sampling.js';
+import { Scheduler } from './scheduler.js';
+import type { Outcome, Request } from './sequence.js';
+
+const limits = { rows: 8, samples: 3, slots: 3, context: 64 };
+
+interface Setup {
+  readonly executable: FakeExecutable;
+  readonly scheduler: Scheduler;
+  readonly ask: (slot: number, prompt: readonly number[], maxTokens: number, more?: Partial<Request>) => Asked;
+}
+
+interface Asked {
+  readonly tokens: number[];
+  readonly outcome: Promise<Outcome>;
+}
+
+/** The clock stands still, so that the scheduler believes a step takes no time and asks for as many as it may. */
+function setUp(options: FakeOptions = {}, now: () => number = () => 0): Setup {
+  const executable = new FakeExecutable(options);
+  const scheduler = new Scheduler(executable, { limits, now });
+  return {
+    executable,
+    scheduler,
+    ask: (slot, prompt, maxTokens, more = {}) => {
+      const tokens: number[] = [];
+      const outcome = scheduler.submit({
+        slot,
+        prompt,
+        position: 0,
+        sampling: resolveSampling({ seed: 1 }),
+        maxTokens,
+        stopTokens: [],
+        onTokens: (made) => {
+          tokens.push(...made);
+          return true;
+        },
+        ...more,
+      });
+      outcome.catch(() => undefined);
+      return { tokens, outcome };
+    },
+  };
+}
+
+const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, i) => from + i);
+
+describe('Scheduler', () => {
+  it('feeds a prompt in chunks and samples only its last row', async () => {
+    const { executable, ask } = setUp();
+    const prompt = range(20, 19);
+    const asked = ask(1, prompt, 1);
+    expect(await asked.outcome).toMatchObject({ reason: 'length', filled: 19, prefill: { steps: 3 } });
+    expect(executable.steps.map((step) => [...step.tokens])).toEqual([range(20, 8), range(28, 8), range(36, 3)]);
+    expect(executable.steps.map((step) => [...step.positions])).toEqual([range(0, 8), range(8, 8), range(16, 3)]);
+    expect(executable.steps.map((step) => [...step.index])).toEqual([[], [], [2]]);
+    expect(executable.steps.map((step) => step.steps)).toEqual([1, 1, 1]);
+    expect([...executable.steps[0]!.slots]).toEqual(Array(8).fill(1));
+    expect(asked.tokens).toEqual(continuation(prompt, 1));
+  });
+
+  it('lets calls grow until they take about 30 ms, and never asks for more than remains', async () => {
+    let nowMs = 0;
+    const { executable, ask } = setUp({ afterToken: () => (nowMs += 5) }, () => nowMs);
+    const asked = ask(0, [20, 21], 12);
+    const { decode, decodeMs, prefillMs } = await asked.outcome;
+    // One token from the prompt, one to measure, then 30 ms / 5 ms.
+    expect(executable.steps.map((step) => step.steps)).toEqual([1, 1, 6, 4]);
+    expect(asked.tokens).toEqual(continuation([20, 21], 12));
+    expect(decode).toMatchObject({ steps: 3, tokens: 11, kernelCalls: 44, barriers: 33, bytesRead: 11_000 });
+    expect([prefillMs, decodeMs]).toEqual([5, 55]);
+  });
+
+  it('asks for at most 32 tokens a call', async () => {
+    const { executable, ask } = setUp();
+    await ask(0, [20, 21], 50).outcome;
+    expect(executable.steps.map((step) => step.steps)).toEqual([1, 1, 32, 16]);
+  });
+
+  it('puts prompt chunks and decoding rows of other sequences into one step', async () => {
+    const { executable, ask } = setUp();
+    const first = ask(0, range(20, 3), 6);
+    const second = ask(2, range(40, 12), 3);
+    await Promise.all([first.outcome, second.outcome]);
+    const [one, two, three] = executable.steps;
+    expect([...one!.tokens]).toEqual([20, 21, 22, 40, 41, 42, 43, 44]);
+    expect([...one!.index]).toEqual([2]);
+    expect([...two!.tokens]).toEqual([continuation(range(20, 3), 1)[0], ...range(45, 7)]);
+    expect([...two!.slots]).toEqual([0, ...Array<number>(7).fill(2)]);
+    expect([...two!.index]).toEqual([0, 7]);
+    expect([...three!.index]).toEqual([0, 1]);
+    expect(three!.sampling.map(({ remaining }) => remaining)).toEqual([4, 2]);
+    expect(first.tokens).toEqual(continuation(range(20, 3), 6));
+    expect(second.tokens).toEqual(continuation(range(40, 12), 3));
+  });
+
+  it('ends at stop tokens, also where sequences of a step have different ones', async () => {
+    const { ask } = setUp({ next: (context) => (context.length === 9 ? 5 : 100 + context.length) });
+    const stopping = ask(0, [20, 21, 22, 23], 30, { stopTokens: [4, 5] });
+    const going = ask(1, [30, 31, 32, 33], 12, { stopTokens: [4] });
+    expect(await stopping.outcome).toMatchObject({ reason: 'stop', filled: 9 });
+    expect(stopping.tokens).toEqual([104, 105, 106, 107, 108, 5]);
+    expect(await going.outcome).toMatchObject({ reason: 'length' });
+    expect(going.tokens).toEqual([104, 105, 106, 107, 108, 5, 110, 111, 112, 113, 114, 115]);
+  });
+
+  it('looks at stop tokens beyond the sixteenth itself', async () => {
+    const { executable, ask } = setUp({ next: (context) => context.length });
+    const asked = ask(0, [50, 51], 30, { stopTokens: [...range(100, 16), 7] });
+    await asked.outcome;
+    expect(asked.tokens).toEqual([2, 3, 4, 5, 6, 7]);
+    expect(executable.steps.at(-1)!.stopTokens).toHaveLength(16);
+  });
+
+  it('ends where the request has enough', async () => {
+    const { ask } = setUp();
+    const seen: number[] = [];
+    const asked = ask(0, [20], 30, { onTokens: (made) => seen.push(...made) < 3 });
+    expect(await asked.outcome).toMatchObject({ reason: 'stop' });
+    expect(seen).toEqual(continuation([20], seen.length));
+  });
+
+  it.each([false, true])('stops a call in which a sequence is aborted (rejecting: %s)', async (rejectAborts) => {
+    const controller = new AbortController();
+    let tokensMade = 0;
+    const { executable, ask } = setUp({
+      rejectAborts,
+      afterToken: () => {
+        if (++tokensMade === 10) controller.abort();
+      },
+    });
+    const aborted = ask(0, [20, 21], 60, { signal: controller.signal });
+    const other = ask(1, [30, 31], 20);
+    expect(await aborted.outcome).toMatchObject({ reason: 'abort' });
+    expect(aborted.tokens).toEqual(continuation([20, 21], rejectAborts ? 2 : 10));
+    await other.outcome;
+    expect(other.tokens).toEqual(continuation([30, 31], 20));
+    expect(executable.aborts).toBe(1);
+  });
+
+  it('never runs what was aborted before, and forgets what waits', async () => {
+    const { executable, scheduler, ask } = setUp();
+    const controller = new AbortController();
+    const waiting = ask(0, [20, 21], 5, { signal: controller.signal });
+    controller.abort();
+    const late = ask(1, [20, 21], 5, { signal: controller.signal });
+    expect((await waiting.outcome).reason).toBe('abort');
+    expect((await late.outcome).reason).toBe('abort');
+    await scheduler.close();
+    expect(executable.steps).toEqual([]);
+    expect(executable.closed).toBe(true);
+  });
+
+  it('gives an error to the sequences of its step and to no other', async () => {
+    const { ask } = setUp({
+      before: (step) => {
+        if (step.tokens.includes(66)) throw new Error('bad row');
+      },
+    });
+    const early = ask(0, range(20, 8), 20);
+    // Fills the second step together with a row of the first.
+    const broken = ask(1, [66, ...range(80, 6)], 20);
+    const later = ask(2, range(30, 3), 5);
+    await expect(broken.outcome).rejects.toThrow('bad row');
+    await expect(early.outcome).rejects.toThrow('bad row');
+    await later.outcome;
+    expect(later.tokens).toEqual(continuation(range(30, 3), 5));
+    const next = ask(0, [20, 21], 4);
+    await next.outcome;
+    expect(next.tokens).toEqual(continuation([20, 21], 4));
+  });
+
+  it('fails a sequence alone whose receiver throws', async () => {
+    const { ask } = setUp();
+    const other = ask(1, [30, 31], 6);
+    const broken = ask(0, [20, 21], 20, {
+      onTokens: () => {
+        throw new Error('bad receiver');
+      },
+    });
+    await expect(broken.outcome).rejects.toThrow('bad receiver');
+    await other.outcome;
+    expect(other.tokens).toEqual(continuation([30, 31], 6));
+  });
+
+  it('aborts everything and closes the executable', async () => {
+    const { executable, scheduler, ask } = setUp();
+    const first = ask(0, [20, 21], 60);
+    const second = ask(1, [30, 31], 60);
+    await scheduler.close();
+    expect((await first.outcome).reason).toBe('abort');
+    expect((await second.outcome).reason).toBe('abort');
+    expect(executable.closed).toBe(true);
+    expect((await ask(2, [1], 1).outcome).reason).toBe('abort');
+  });
+
+  it('makes the same tokens for any prompts, lengths and neighbours', async () => {
+    const request = fc.record({
+      prompt: fc.array(fc.integer({ min: 10, max: 299 }), { minLength: 1, maxLength: 30 }),
+      maxTokens: fc.integer({ min: 1, max: 30 }),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(request, { minLength: 1, maxLength: 3 }), async (requests) => {
+        const { ask } = setUp();
+        const asked = requests.map(({ prompt, maxTokens }, slot) => ask(slot, prompt, maxTokens));
+        await Promise.all(asked.map(({ outcome }) => outcome));
+        const expected = requests.map(({ prompt, maxTokens }) => continuation(prompt, maxTokens));
+        expect(asked.map(({ tokens }) => tokens)).toEqual(expected);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});

@@ -1,0 +1,131 @@
+/**
+ * Turns the requests of all sessions into steps of one executable, one step at a time (continuous batching). It knows
+ * rows, slots and the interface of backends, and nothing of models or text.
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Executable } from '../backends/backend.js';
+import type { Limits } from '../ir/program.js';
+import { assert } from '../util/assert.js';
+import { AbortedError } from '../util/errors.js';
+import { planStep, type PlannedStep } from './plan-step.js';
+import { Sequence, type Outcome, type Request } from './sequence.js';
+import { StepSize } from './step-size.js';
+import { readCounters, usageBetween, type Usage } from './usage.js';
+
+export interface SchedulerOptions {
+  /** `rows` is at least `slots`. */
+  readonly limits: Limits;
+  /** Clock in milliseconds. */
+  readonly now?: () => number;
+}
+
+interface RunningStep extends PlannedStep {
+  abortCalled: boolean;
+}
+
+export class Scheduler {
+  readonly #executable: Executable;
+  readonly #limits: Limits;
+  readonly #now: () => number;
+  readonly #stepSize = new StepSize();
+  #sequences: Sequence[] = [];
+  #running: RunningStep | undefined;
+  #loop: Promise<void> | undefined;
+  #closed = false;
+
+  constructor(executable: Executable, { limits, now = () => performance.now() }: SchedulerOptions) {
+    assert(limits.rows >= limits.slots && limits.samples >= limits.slots, 'a step must hold a row of every slot');
+    this.#executable = executable;
+    this.#limits = limits;
+    this.#now = now;
+  }
+
+  /** Runs a request to its end. Rejects with what the executable threw, where it failed in a step of this request. */
+  submit(request: Request): Promise<Outcome> {
+    const sequence = new Sequence(request, this.#now);
+    const { signal } = request;
+    if (this.#closed || signal?.aborted === true) {
+      sequence.finish('abort');
+      return sequence.outcome;
+    }
+    const onAbort = (): void => this.#abort(sequence);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    this.#sequences.push(sequence);
+    this.#loop ??= this.#run();
+    return sequence.outcome.finally(() => signal?.removeEventListener('abort', onAbort));
+  }
+
+  /** Aborts all requests, waits until the executable is idle, and closes it. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const sequence of [...this.#sequences]) this.#abort(sequence);
+    await this.#loop;
+    await this.#executable.close();
+  }
+
+  async #run(): Promise<void> {
+    for (;;) {
+      // Lets signals, timers and output through, and requests made together start together.
+      await nextTurn();
+      if (this.#sequences.length === 0) break;
+      await this.#step(planStep(this.#sequences, this.#limits, this.#stepSize.next()));
+      this.#sequences = this.#sequences.filter((sequence) => !sequence.ended);
+    }
+    this.#loop = undefined;
+  }
+
+  async #step(planned: PlannedStep): Promise<void> {
+    const running: RunningStep = { ...planned, abortCalled: false };
+    const { step, parts } = running;
+    this.#running = running;
+    const before = readCounters(this.#executable.counters);
+    const startMs = this.#now();
+    try {
+      const { tokens } = await this.#executable.run(step);
+      const made = tokens.reduce((sum, list) => sum + list.length, 0);
+      if (step.index.length === step.tokens.length) {
+        this.#stepSize.record(Math.max(...tokens.map((list) => list.length)), this.#now() - startMs);
+      }
+      distribute(running, tokens, usageBetween(before, readCounters(this.#executable.counters), made));
+    } catch (error) {
+      // An abort that shows as an error made no token; the other sequences of the step try again.
+      if (!(error instanceof AbortedError && running.abortCalled)) {
+        for (const { sequence } of parts) sequence.fail(error);
+      }
+    } finally {
+      this.#running = undefined;
+    }
+    for (const { sequence } of parts) if (sequence.aborted && !sequence.ended) sequence.finish('abort');
+  }
+
+  #abort(sequence: Sequence): void {
+    if (sequence.ended) return;
+    sequence.aborted = true;
+    const running = this.#running;
+    if (running?.parts.some((part) => part.sequence === sequence) !== true) {
+      this.#sequences = this.#sequences.filter((other) => other !== sequence);
+      sequence.finish('abort');
+      return;
+    }
+    // A single step shared with others ends soon enough; it would be lost work to stop it.
+    if (running.step.steps > 1 || running.parts.every((part) => part.sequence.aborted)) {
+      running.abortCalled = true;
+      this.#executable.abort();
+    }
+  }
+}
+
+/** Gives every sequence of a step the tokens made for it. A sequence that cannot take them fails alone. */
+function distribute(running: RunningStep, made: readonly (readonly number[])[], usage: Usage): void {
+  for (const { sequence, rows, sample } of running.parts) {
+    try {
+      const tokens = sample === undefined ? [] : (made[sample] ?? []);
+      if (tokens.length > 0) sequence.accept(tokens, usage);
+      // An interrupted prompt may not have been fed; its rows are fed again if they are asked for again.
+      else if (sample === undefined && !running.abortCalled) sequence.advancePrompt(rows, usage);
+      else assert(running.abortCalled, 'the executable made no token');
+    } catch (error) {
+      sequence.fail(error);
+    }
+  }
+}

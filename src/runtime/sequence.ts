@@ -1,0 +1,139 @@
+/**
+ * One generation as the scheduler sees it: rows still to be fed, then one token after the other. A sequence is in its
+ * prompt until the last prompt row has been fed (which makes the first token), and decodes from then on.
+ */
+import type { SampleSettings } from '../backends/backend.js';
+import { assert } from '../util/assert.js';
+import { sampleSettings, type Sampling } from './sampling.js';
+import { addUsage, noUsage, type Usage } from './usage.js';
+
+/** What a session asks the scheduler for. */
+export interface Request {
+  readonly slot: number;
+  /** Tokens whose keys and values are not in the slot yet; at least one. */
+  readonly prompt: readonly number[];
+  /** Position of the first of them. */
+  readonly position: number;
+  readonly sampling: Sampling;
+  /** At least 1; position + prompt length + maxTokens is at most the context plus one. */
+  readonly maxTokens: number;
+  readonly stopTokens: readonly number[];
+  readonly signal?: AbortSignal;
+  /** Takes the tokens of a step, a stop token included; returns false when that was enough (a stop string). */
+  onTokens(tokens: readonly number[]): boolean;
+}
+
+/** `stop`: a stop token or string; `length`: maxTokens were made; `abort`: the caller's signal. */
+export type StopReason = 'stop' | 'length' | 'abort';
+
+export interface Outcome {
+  readonly reason: StopReason;
+  /** Positions 0 .. filled - 1 of the slot hold the keys and values of prompt and answer. */
+  readonly filled: number;
+  /** From the request to its first token, and from there to the end. */
+  readonly prefillMs: number;
+  readonly decodeMs: number;
+  readonly prefill: Usage;
+  readonly decode: Usage;
+}
+
+export class Sequence {
+  readonly outcome: Promise<Outcome>;
+  aborted = false;
+  ended = false;
+  #resolve!: (outcome: Outcome) => void;
+  #reject!: (error: unknown) => void;
+  /** Prompt rows that have been fed. */
+  #fed = 0;
+  #made = 0;
+  #lastToken = -1;
+  #position: number;
+  #prefill: Usage = noUsage;
+  #decode: Usage = noUsage;
+  readonly #startMs: number;
+  #firstTokenMs: number | undefined;
+
+  constructor(
+    readonly request: Request,
+    private readonly now: () => number,
+  ) {
+    assert(request.prompt.length > 0 && request.maxTokens > 0, 'an empty request');
+    this.#position = request.position;
+    this.#startMs = now();
+    this.outcome = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  /** Rows of the prompt that are still to be fed; 0 means that it decodes. */
+  get promptRows(): number {
+    return this.request.prompt.length - this.#fed;
+  }
+
+  get remaining(): number {
+    return this.request.maxTokens - this.#made;
+  }
+
+  /** Position of the next row. */
+  get position(): number {
+    return this.#position;
+  }
+
+  /** The next `count` rows: of the prompt, or the token made last. */
+  nextRows(count: number): readonly number[] {
+    if (this.promptRows === 0) return [this.#lastToken];
+    return this.request.prompt.slice(this.#fed, this.#fed + count);
+  }
+
+  settings(): SampleSettings {
+    return sampleSettings(this.request.sampling, this.remaining);
+  }
+
+  /** `rows` prompt rows were fed, and no token came of it. */
+  advancePrompt(rows: number, usage: Usage): void {
+    this.#fed += rows;
+    this.#position += rows;
+    this.#prefill = addUsage(this.#prefill, usage);
+  }
+
+  /** A step made `tokens`, at least one: cuts them at the stop token, hands them on, and ends where it is time. */
+  accept(tokens: readonly number[], usage: Usage): void {
+    if (this.promptRows > 0) {
+      this.#position += this.promptRows - 1;
+      this.#fed = this.request.prompt.length;
+      this.#prefill = addUsage(this.#prefill, usage);
+    } else {
+      this.#decode = addUsage(this.#decode, usage);
+    }
+    this.#firstTokenMs ??= this.now();
+    const stopAt = tokens.findIndex((token) => this.request.stopTokens.includes(token));
+    const kept = tokens.slice(0, Math.min(stopAt < 0 ? tokens.length : stopAt + 1, this.remaining));
+    this.#made += kept.length;
+    // Every token came from a row; the last one made has not been fed.
+    this.#position += kept.length;
+    this.#lastToken = kept.at(-1)!;
+    const wantsMore = this.request.onTokens(kept);
+    if (stopAt >= 0 || !wantsMore) this.finish('stop');
+    else if (this.remaining === 0) this.finish('length');
+  }
+
+  finish(reason: StopReason): void {
+    const endMs = this.now();
+    const firstTokenMs = this.#firstTokenMs ?? endMs;
+    this.ended = true;
+    this.#resolve({
+      reason,
+      filled: this.#position,
+      prefillMs: firstTokenMs - this.#startMs,
+      decodeMs: endMs - firstTokenMs,
+      prefill: this.#prefill,
+      decode: this.#decode,
+    });
+  }
+
+  fail(error: unknown): void {
+    this.ended = true;
+    this.#reject(error);
+  }
+}
