@@ -153,7 +153,11 @@ function verifyPipeline({ pipeline, bindings, body }: Loop, where: Where): void 
     rule(stage >= 0 && stage < stages, where, `streamed ${name} is read in stage ${stage} of ${stages}`);
     rule(bytes >= 0, where, `streamed ${name} has ${bytes} bytes`);
   }
-  rule(pipeline.tileBytes > 0 && pipeline.depth >= 0, where, 'tiles and depth must be positive');
+  rule(
+    pipeline.tileBytes > 0 && pipeline.depth >= 0 && pipeline.slots >= 0,
+    where,
+    'tiles, depth and slots are negative',
+  );
 }
 
 /** Segments and stages add up to the statements; hand-offs are between stages that exist. */
@@ -164,6 +168,8 @@ function verifyPlan({ statements, segments, plan }: Region, where: Where): void 
   rule(adds(segments), where, `segments do not add up to ${statements.length} statements`);
   for (const { kernel } of segments) rule(localName.test(kernel), where, `not a name of a segment: ${kernel}`);
   if (plan === undefined) return;
+  const written = new Set(statements.flatMap(usesOf).flatMap((use) => (use.access === 'write' ? [use.name] : [])));
+  for (const name of plan.replicated) rule(written.has(name), where, `replicated ${name} is not written here`);
   rule(adds(plan.stages), where, `stages do not add up to ${statements.length} statements`);
   const isStage = (index: number): boolean => Number.isInteger(index) && index >= 0 && index < plan.stages.length;
   for (const { from, to, distance } of plan.handOffs) {

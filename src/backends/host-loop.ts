@@ -1,0 +1,157 @@
+/**
+ * What all backends share when they run a `Step`: the input arrays, the loop over tokens on the host, and what became of
+ * every sample. Under `response` a call makes a chunk of tokens; under the other schedules the host copies what recurs
+ * from the outputs of one token step to the inputs of the next. How a kernel is launched is the backend's own business.
+ */
+import { baseName } from '../ir/outline.js';
+import type { Name, Program } from '../ir/program.js';
+import type { Extents } from '../ir/tensor.js';
+import { maxStopTokens } from '../ops/advance.js';
+import { settingsPerSample } from '../ops/sample.js';
+import { assert, defined } from '../util/assert.js';
+import type { ExecutionPlan, Step, StepResult } from './backend.js';
+
+export type Arrays = ReadonlyMap<Name, Float32Array | Int32Array>;
+
+/** How a backend runs all calls of one of its programs once. Resolves to the program's outputs and recurring values. */
+export type Launch = (program: Program, inputs: Arrays, extents: Extents) => Promise<Arrays>;
+
+export interface HostLoopOptions {
+  /** Asked before every launch; where it says so, what was made until then is the result. */
+  readonly aborted: () => boolean;
+}
+
+/** Runs a step to its end: `steps` tokens per sample, or until every sample is done. */
+export async function runStep(
+  plan: ExecutionPlan,
+  step: Step,
+  launch: Launch,
+  options: HostLoopOptions,
+): Promise<StepResult> {
+  checkStep(plan.step, step);
+  const program = programFor(plan, step);
+  const samples = step.sampling.map((settings) => new SampleProgress(settings.remaining, step.stopTokens));
+  const extents: Extents = { rows: step.tokens.length, samples: step.index.length };
+  let inputs = stepInputs(step);
+  let outputs: Arrays = new Map();
+  let made = 0;
+  // A prompt chunk without samples is launched once, too: for what it leaves in the state.
+  do {
+    if (options.aborted()) break;
+    outputs = await launch(program, only(program, inputs), extents);
+    made += collectTokens(program, outputs, samples);
+    inputs = nextInputs(program, inputs, outputs);
+  } while (made < step.steps && !samples.every(({ done }) => done));
+  const logits = step.wantLogits === true ? outputs.get('logits') : undefined;
+  const result = { tokens: samples.map(({ tokens }) => tokens), done: samples.map(({ done }) => done) };
+  return logits instanceof Float32Array ? { ...result, logits } : result;
+}
+
+/** The program for many tokens pays where more than one is wanted; it has logits only if it says so. */
+function programFor(plan: ExecutionPlan, step: Step): Program {
+  const { response } = plan;
+  if (response === undefined || step.steps === 1) return plan.step;
+  return step.wantLogits === true && !response.outputs.includes('logits') ? plan.step : response;
+}
+
+/** The tokens of one sample, followed on the host: done when a stop token or the limit was reached. */
+class SampleProgress {
+  readonly tokens: number[] = [];
+  done: boolean;
+
+  constructor(
+    private readonly limit: number,
+    private readonly stopTokens: readonly number[],
+  ) {
+    this.done = limit <= 0;
+  }
+
+  add(token: number): void {
+    if (this.done || token < 0) return;
+    this.tokens.push(token);
+    this.done = this.tokens.length >= this.limit || this.stopTokens.includes(token);
+  }
+}
+
+/** Reads `emitted`, [samples] or [tokens, samples]; what follows the end of a sample has no meaning. Returns the tokens. */
+function collectTokens(program: Program, outputs: Arrays, samples: readonly SampleProgress[]): number {
+  const name = defined(
+    program.outputs.find((output) => baseName(output) === 'emitted'),
+    'output emitted',
+  );
+  const value = defined(
+    program.values.find((candidate) => candidate.name === name),
+    `value ${name}`,
+  );
+  const [first] = value.tensor.shape;
+  const tokens = value.tensor.shape.length === 2 && typeof first === 'number' ? first : 1;
+  const emitted = defined(outputs.get(name), name); // (tokens, samples)
+  for (let token = 0; token < tokens; token++) {
+    samples.forEach((sample, s) => sample.add(emitted[token * samples.length + s]!));
+  }
+  return tokens;
+}
+
+/** Every input a token step can have, by name. */
+export function stepInputs(step: Step): Arrays {
+  const { sampling } = step;
+  const stops = new Int32Array(maxStopTokens).fill(-1);
+  stops.set(step.stopTokens);
+  const settings = new Float32Array(sampling.length * settingsPerSample);
+  const seeds = new Int32Array(sampling.length * 2);
+  sampling.forEach(({ temperature, topK, topP, minP, repetitionPenalty, seed }, s) => {
+    settings.set([temperature, topK, topP, minP, repetitionPenalty], s * settingsPerSample);
+    seeds.set(seed, s * 2);
+  });
+  // The step ends after `steps` tokens, whatever a sample may still make after it.
+  const remaining = Int32Array.from(sampling, (settings) => Math.min(settings.remaining, step.steps));
+  return new Map<Name, Float32Array | Int32Array>([
+    ['tokens', step.tokens],
+    ['positions', step.positions],
+    ['slots', step.slots],
+    ['index', step.index],
+    ['settings', settings],
+    ['seeds', seeds],
+    ['remaining', remaining],
+    ['done', remaining.map((count) => (count <= 0 ? 1 : 0))],
+    ['stop_tokens', stops],
+  ]);
+}
+
+function nextInputs(program: Program, inputs: Arrays, outputs: Arrays): Arrays {
+  const next = new Map(inputs);
+  for (const { output, input } of program.recurrence) next.set(input, defined(outputs.get(output), output));
+  return next;
+}
+
+/** The inputs that this program has. */
+function only(program: Program, inputs: Arrays): Arrays {
+  const names = program.values.filter(({ origin }) => origin.kind === 'input').map(({ name }) => name);
+  return new Map(names.map((name) => [name, defined(inputs.get(name), `input ${name}`)]));
+}
+
+/** A step outside the limits is a bug of the caller: sessions check what users ask for. */
+function checkStep({ limits, values }: Program, step: Step): void {
+  const { tokens, positions, slots, index, sampling, steps } = step;
+  const rows = tokens.length;
+  assert(positions.length === rows && slots.length === rows, 'tokens, positions and slots of different lengths');
+  assert(rows > 0 && rows <= limits.rows, `${rows} rows, compiled for ${limits.rows}`);
+  assert(sampling.length === index.length, 'index and sampling of different lengths');
+  assert(index.length <= limits.samples, `${index.length} samples, compiled for ${limits.samples}`);
+  assert(step.stopTokens.length <= maxStopTokens, `${step.stopTokens.length} stop tokens`);
+  const vocab = values.find(({ name }) => name === 'logits')?.tensor.shape.at(-1);
+  const within = (array: Int32Array, low: number, high: number): boolean => array.every((i) => i >= low && i < high);
+  assert(typeof vocab !== 'number' || within(tokens, 0, vocab), 'a token outside the vocabulary');
+  assert(within(positions, -1, limits.context) && within(slots, 0, limits.slots), 'a row outside the context or slots');
+  assert(within(index, 0, rows), 'a sample of a row that is not there');
+  assert(steps >= 1, `a step of ${steps} tokens`);
+  if (steps === 1) return;
+  assert(
+    index.length === rows && index.every((row, s) => row === s),
+    'more than one token needs every row to be a sample',
+  );
+  sampling.forEach(({ remaining }, s) => {
+    const end = positions[s]! + Math.min(remaining, steps);
+    assert(end <= limits.context, `a sample would reach position ${end} of ${limits.context}`);
+  });
+}

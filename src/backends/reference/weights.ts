@@ -1,0 +1,58 @@
+/** Checkpoint tensors as the interpreter wants them: float32, this socket's part, rounded to the program's format. */
+import type { Weights } from '../../checkpoint/weights.js';
+import type { LoadWeight } from '../../ir/interpret.js';
+import { sliceShard } from '../../ir/machine-values.js';
+import type { DType, Shard } from '../../ir/program.js';
+import { assert } from '../../util/assert.js';
+import { CheckpointError } from '../../util/errors.js';
+import { bf16ToF32Array, f16ToF32Array, f32ToBf16Array, f32ToF16Array } from '../../util/float.js';
+
+/** Loads every part of a tensor once, whichever programs and sockets ask for it. @throws CheckpointError */
+export function weightLoader(weights: Weights): LoadWeight {
+  const loaded = new Map<string, Float32Array>();
+  return ({ tensor, origin }, socket) => {
+    assert(origin.kind === 'checkpoint', 'only checkpoint values are loaded');
+    const { rows, shard } = origin;
+    const part = shard === undefined ? 0 : Math.floor(socket / shard.replicas);
+    const key = JSON.stringify([origin.tensor, rows, shard, part, tensor.dtype]);
+    const known = loaded.get(key);
+    if (known !== undefined) return known;
+
+    const { shape } = weights.describe(origin.tensor);
+    const { first, count } = rows ?? { first: 0, count: shape[0] ?? 1 };
+    const whole = [count, ...shape.slice(1)];
+    const fits = first + count <= (shape[0] ?? 1) && partShape(whole, shard).join() === tensor.shape.join();
+    if (!fits) {
+      throw new CheckpointError(
+        weights.path,
+        `tensor ${JSON.stringify(origin.tensor)} is [${shape.join(', ')}], the model needs [${tensor.shape.join(', ')}]`,
+      );
+    }
+    const full = weights.readF32(origin.tensor, first, count);
+    const values = rounded(shard === undefined ? full : sliceShard(full, whole, shard, socket), tensor.dtype);
+    loaded.set(key, values);
+    return values;
+  };
+}
+
+function partShape(shape: readonly number[], shard: Shard | undefined): number[] {
+  return shape.map((size, axis) => (axis === shard?.axis ? size / shard.parts : size));
+}
+
+/** The values as the format can hold them; those of a checkpoint in that format stay as they are. */
+function rounded(values: Float32Array, dtype: DType): Float32Array {
+  switch (dtype) {
+    case 'f32':
+      return values;
+    case 'bf16':
+      return bf16ToF32Array(f32ToBf16Array(values));
+    case 'f16':
+      return f16ToF32Array(f32ToF16Array(values));
+    case 'i32':
+    case 'q8_0':
+    case 'q4_0':
+      throw new Error(`internal error: the reference backend has no ${dtype} weights`);
+    default:
+      return dtype satisfies never;
+  }
+}
