@@ -31,11 +31,11 @@ interface Range {
 }
 
 const ranges: Readonly<Record<keyof SamplingOptions, Range>> = {
-  temperature: { min: 0, max: 100 },
-  topK: { min: 0, max: 2 ** 24, integer: true },
+  temperature: { min: 0, max: 1000 },
+  topK: { min: 0, max: 2 ** 31 - 1, integer: true },
   topP: { min: 0, max: 1 },
   minP: { min: 0, max: 1 },
-  repetitionPenalty: { min: 0.01, max: 100 },
+  repetitionPenalty: { min: 0.001, max: 1000 },
   seed: { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true },
 };
 

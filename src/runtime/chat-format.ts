@@ -1,0 +1,49 @@
+/** Messages to prompt text, with the template and the special tokens of one checkpoint. */
+import { ChatRenderer, requireTemplate, type ChatMessage, type ChatRequest } from '../text/chat-template.js';
+
+export interface ChatSource {
+  /** Jinja source; absent where the model is not made for conversation. */
+  readonly template?: string;
+  /** Parsed tokenizer_config.json, which names the special tokens. */
+  readonly tokenizerConfig?: Readonly<Record<string, unknown>>;
+}
+
+export type ChatOptions = Partial<Omit<ChatRequest, 'messages' | 'bosToken' | 'eosToken'>>;
+
+export class ChatFormat {
+  readonly #source: ChatSource;
+  readonly #renderer = new ChatRenderer();
+
+  constructor(source: ChatSource) {
+    this.#source = source;
+  }
+
+  get available(): boolean {
+    return this.#source.template !== undefined;
+  }
+
+  /** The prompt text, special tokens included. Throws TemplateError where there is no template or it fails. */
+  async render(messages: readonly ChatMessage[], options: ChatOptions = {}): Promise<string> {
+    const { template, tokenizerConfig = {} } = this.#source;
+    const bosToken = tokenText(tokenizerConfig['bos_token']);
+    const eosToken = tokenText(tokenizerConfig['eos_token']);
+    return this.#renderer.render(requireTemplate(template), {
+      addGenerationPrompt: true,
+      ...options,
+      messages,
+      ...(bosToken === undefined ? {} : { bosToken }),
+      ...(eosToken === undefined ? {} : { eosToken }),
+    });
+  }
+
+  close(): Promise<void> {
+    return this.#renderer.close();
+  }
+}
+
+/** A special token is written as its text or as an object that holds it. */
+function tokenText(value: unknown): string | undefined {
+  if (typeof value === 'string') return value;
+  if (typeof value !== 'object' || value === null || !('content' in value)) return undefined;
+  return typeof value.content === 'string' ? value.content : undefined;
+}

@@ -1,0 +1,99 @@
+/** A loaded model: what it is, how it runs, and the slots that its sessions live in. */
+import type { Counters, Executable } from '../backends/backend.js';
+import type { DType, Limits, Schedule } from '../ir/program.js';
+import type { ModelConfig } from '../models/model-config.js';
+import type { ChatMessage } from '../text/chat-template.js';
+import type { Tokenizer } from '../text/tokenizer.js';
+import { UsageError } from '../util/errors.js';
+import type { ChatFormat, ChatOptions } from './chat-format.js';
+import type { Engine } from './engine.js';
+import type { SamplingOptions } from './sampling.js';
+import { Scheduler } from './scheduler.js';
+import { Session } from './session.js';
+import { readCounters } from './usage.js';
+
+/** Everything a model is made of; loadModel puts it together. */
+export interface ModelParts {
+  readonly name: string;
+  readonly config: ModelConfig;
+  readonly tokenizer: Tokenizer;
+  readonly chat: ChatFormat;
+  readonly schedule: Schedule;
+  readonly backend: string;
+  /** Format of the weights as they are run. */
+  readonly quant: DType;
+  readonly limits: Limits;
+  readonly stopTokens: readonly number[];
+  /** The sampling that the checkpoint's authors suggest. Used only where a caller asks for it. */
+  readonly defaultSampling: SamplingOptions;
+  readonly executable: Executable;
+}
+
+export class Model {
+  readonly name: string;
+  readonly config: ModelConfig;
+  readonly tokenizer: Tokenizer;
+  readonly schedule: Schedule;
+  readonly backend: string;
+  readonly quant: DType;
+  readonly threads: number;
+  readonly limits: Limits;
+  readonly stopTokens: readonly number[];
+  readonly defaultSampling: SamplingOptions;
+  readonly #executable: Executable;
+  readonly #engine: Engine;
+  readonly #freeSlots: number[];
+  #closing: Promise<void> | undefined;
+
+  constructor(parts: ModelParts) {
+    const { name, config, tokenizer, chat, schedule, backend, quant, limits, stopTokens, executable } = parts;
+    this.name = name;
+    this.config = config;
+    this.tokenizer = tokenizer;
+    this.schedule = schedule;
+    this.backend = backend;
+    this.quant = quant;
+    this.threads = executable.threads;
+    this.limits = limits;
+    this.stopTokens = stopTokens;
+    this.defaultSampling = parts.defaultSampling;
+    this.#executable = executable;
+    const scheduler = new Scheduler(executable, { limits });
+    this.#engine = { scheduler, tokenizer, chat, limits, vocab: config.vocab, stopTokens };
+    this.#freeSlots = Array.from({ length: limits.slots }, (_, slot) => limits.slots - 1 - slot);
+  }
+
+  /** What the executable has counted so far. */
+  get counters(): Counters {
+    return readCounters(this.#executable.counters);
+  }
+
+  get hasChatTemplate(): boolean {
+    return this.#engine.chat.available;
+  }
+
+  /** Takes a free slot. Throws UsageError where all are taken, or after `close`. */
+  session(): Session {
+    if (this.#closing !== undefined) throw new UsageError('this model is closed');
+    const slot = this.#freeSlots.pop();
+    if (slot === undefined) {
+      const { slots } = this.limits;
+      throw new UsageError(`all ${slots} slots of the model are taken by open sessions`, {
+        hint: 'close a session or load the model with more slots',
+      });
+    }
+    return new Session(this.#engine, slot, () => this.#freeSlots.push(slot));
+  }
+
+  /** Messages as the tokens of a prompt. Throws TemplateError where the model has no template or it fails. */
+  async applyChatTemplate(messages: readonly ChatMessage[], options: ChatOptions = {}): Promise<number[]> {
+    const text = await this.#engine.chat.render(messages, options);
+    return this.tokenizer.encode(text, { addSpecial: false });
+  }
+
+  /** Stops all sessions and frees what the backend holds. */
+  close(): Promise<void> {
+    this.#closing ??= Promise.all([this.#engine.scheduler.close(), this.#engine.chat.close()]).then(() => undefined);
+    return this.#closing;
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * One conversation: a slot of the model's KV cache, and what is in it. A prompt that begins like what was run before
+ * computes only what is new, so that every turn of a chat costs its own length.
+ */
+import { ContextOverflowError, UsageError } from '../util/errors.js';
+import type { ChatMessage } from '../text/chat-template.js';
+import type { Engine } from './engine.js';
+import { Generation, type GenerationResult, type Piece } from './generation.js';
+import { resolveSampling, type Sampling, type SamplingOptions } from './sampling.js';
+import { TextStream } from './text-stream.js';
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Tokens to make at most; default: until the context is full. */
+  readonly maxTokens?: number;
+  /** Strings that end the text; neither they nor what follows is given out. */
+  readonly stop?: readonly string[];
+  /** Go on past the tokens that end a text. */
+  readonly ignoreEos?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+/** A text to continue, token ids to continue, or messages to answer with the model's chat template. */
+export type Prompt = string | readonly number[] | { readonly messages: readonly ChatMessage[] };
+
+interface Job {
+  readonly prompt: Prompt;
+  readonly sampling: Sampling;
+  readonly maxTokens: number;
+  readonly stopTokens: readonly number[];
+  readonly text: TextStream;
+}
+
+export class Session {
+  readonly #engine: Engine;
+  readonly #slot: number;
+  readonly #release: () => void;
+  /** Tokens whose keys and values the slot holds, from position 0. */
+  #cached: readonly number[] = [];
+  #current: Generation | undefined;
+  #closed = false;
+
+  /** `release` gives the slot back. Made by `Model.session()`. */
+  constructor(engine: Engine, slot: number, release: () => void) {
+    this.#engine = engine;
+    this.#slot = slot;
+    this.#release = release;
+  }
+
+  /**
+   * Starts making text; one at a time per session. Throws UsageError for options outside their range. The generation
+   * fails with ContextOverflowError where the prompt is longer than the context.
+   */
+  generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
+    if (this.#closed) throw new UsageError('this session is closed');
+    if (this.#current !== undefined) {
+      throw new UsageError('this session is already making text', { hint: 'wait for it or use a second session' });
+    }
+    const { maxTokens = Infinity, stop = [], ignoreEos = false, signal } = options;
+    if (maxTokens !== Infinity && (!Number.isSafeInteger(maxTokens) || maxTokens < 1)) {
+      throw new UsageError(`maxTokens is ${maxTokens}, must be a whole number from 1`);
+    }
+    const atStart = typeof prompt === 'object' && 'messages' in prompt;
+    const job: Job = {
+      prompt,
+      sampling: resolveSampling(options),
+      maxTokens,
+      stopTokens: ignoreEos ? [] : this.#engine.stopTokens,
+      text: new TextStream(this.#engine.tokenizer, { stop, atStart }),
+    };
+    const generation = new Generation(async (emit, stopSignal) => {
+      try {
+        return await this.#run(job, emit, stopSignal);
+      } finally {
+        this.#current = undefined;
+      }
+    }, signal);
+    this.#current = generation;
+    return generation;
+  }
+
+  /** Stops what is being made and gives the slot back. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#current?.abort();
+    await this.#current?.result.catch(() => undefined);
+    this.#release();
+  }
+
+  async #run(job: Job, emit: (piece: Piece) => void, signal: AbortSignal): Promise<GenerationResult> {
+    const startMs = performance.now();
+    const promptTokens = await this.#encode(job.prompt);
+    const room = this.#engine.limits.context - promptTokens.length + 1;
+    // The last prompt row is computed in any case: the first token comes from it.
+    const reused = Math.min(commonPrefix(this.#cached, promptTokens), promptTokens.length - 1);
+    const encodeMs = performance.now() - startMs;
+    const answer = new Answer(job, emit);
+    const fed = [...promptTokens];
+    this.#cached = [];
+    const outcome = await this.#engine.scheduler.submit({
+      slot: this.#slot,
+      prompt: promptTokens.slice(reused),
+      position: reused,
+      sampling: job.sampling,
+      maxTokens: Math.min(job.maxTokens, room),
+      stopTokens: job.stopTokens,
+      signal,
+      onTokens: (made) => {
+        fed.push(...made);
+        return answer.push(made);
+      },
+    });
+    this.#cached = fed.slice(0, outcome.filled);
+    answer.end();
+    return {
+      text: answer.text,
+      promptTokens,
+      tokens: answer.tokens,
+      finishReason: outcome.reason,
+      contextFull: outcome.reason === 'length' && room < job.maxTokens,
+      seed: job.sampling.seed,
+      cachedTokens: reused,
+      timings: { prefillMs: encodeMs + outcome.prefillMs, decodeMs: outcome.decodeMs },
+      counters: { prefill: outcome.prefill, decode: outcome.decode },
+    };
+  }
+
+  async #encode(prompt: Prompt): Promise<readonly number[]> {
+    const { tokenizer, chat, vocab, limits } = this.#engine;
+    const tokens =
+      typeof prompt === 'string'
+        ? tokenizer.encode(prompt)
+        : 'messages' in prompt
+          ? // The template wrote the special tokens itself.
+            tokenizer.encode(await chat.render(prompt.messages), { addSpecial: false })
+          : [...prompt];
+    if (tokens.length === 0) throw new UsageError('the prompt is empty', { hint: 'give at least one token' });
+    if (tokens.length > limits.context) {
+      throw new ContextOverflowError(
+        limits.context,
+        `the prompt has ${tokens.length} tokens, the context holds ${limits.context}`,
+        { hint: 'shorten the prompt or load the model with a larger context' },
+      );
+    }
+    const wrong = tokens.find((token) => !Number.isInteger(token) || token < 0 || token >= vocab);
+    if (wrong !== undefined) throw new UsageError(`token ${wrong} is not one of the model, which has ${vocab}`);
+    return tokens;
+  }
+}
+
+/** Collects tokens and text of one generation and hands the pieces on. */
+class Answer {
+  readonly tokens: number[] = [];
+  text = '';
+  #stopped = false;
+
+  constructor(
+    private readonly job: Job,
+    private readonly emit: (piece: Piece) => void,
+  ) {}
+
+  /** False when a stop string was completed. */
+  push(made: readonly number[]): boolean {
+    const last = made.at(-1);
+    const ends = last !== undefined && this.job.stopTokens.includes(last);
+    const { text, kept, stopped } = this.job.text.push(ends ? made.slice(0, -1) : made);
+    const tokens = stopped ? made.slice(0, kept) : made;
+    this.#stopped = stopped;
+    this.tokens.push(...tokens);
+    this.#give(text, tokens);
+    return !stopped;
+  }
+
+  end(): void {
+    const rest = this.#stopped ? '' : this.job.text.flush();
+    if (rest !== '') this.#give(rest, []);
+  }
+
+  #give(text: string, tokens: readonly number[]): void {
+    this.text += text;
+    this.emit({ text, tokens });
+  }
+}
+
+function commonPrefix(a: readonly number[], b: readonly number[]): number {
+  let length = 0;
+  while (length < a.length && length < b.length && a[length] === b[length]) length++;
+  return length;
+}
