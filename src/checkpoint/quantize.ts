@@ -30,12 +30,15 @@ export function quantizeQ8_0(source: Float32Array, target: Uint8Array): void {
   const scale = new Scale();
   for (let from = 0, to = 0; from < source.length; from += blockElements, to += blockBytes.q8_0) {
     let largest = 0;
-    for (let i = 0; i < blockElements; i += 1) largest = Math.max(largest, Math.abs(source[from + i]!));
+    for (let i = 0; i < blockElements; i += 1) {
+      const magnitude = Math.abs(source[from + i]!);
+      if (magnitude > largest) largest = magnitude;
+    }
     const inverse = scale.write(Math.fround(largest / 127), target, to);
     for (let i = 0; i < blockElements; i += 1) {
       const q = Math.fround(source[from + i]! * inverse);
       // Ties away from zero, as C's roundf; Math.round would take them up.
-      target[to + 2 + i] = Math.trunc(q < 0 ? q - 0.5 : q + 0.5);
+      target[to + 2 + i] = (q < 0 ? q - 0.5 : q + 0.5) | 0;
     }
   }
 }
@@ -48,18 +51,25 @@ export function quantizeQ4_0(source: Float32Array, target: Uint8Array): void {
   checkSizes('q4_0', source.length, target.length);
   const scale = new Scale();
   for (let from = 0, to = 0; from < source.length; from += blockElements, to += blockBytes.q4_0) {
+    let largest = 0;
     let extreme = 0;
     for (let i = 0; i < blockElements; i += 1) {
-      const weight = source[from + i]!;
-      if (Math.abs(weight) > Math.abs(extreme)) extreme = weight;
+      const magnitude = Math.abs(source[from + i]!);
+      if (magnitude <= largest) continue;
+      largest = magnitude;
+      extreme = source[from + i]!;
     }
     const inverse = scale.write(Math.fround(extreme / -8), target, to);
-    const quantize = (weight: number): number =>
-      Math.min(15, Math.trunc(Math.fround(Math.fround(weight * inverse) + 8.5)));
     for (let i = 0; i < 16; i += 1) {
-      target[to + 2 + i] = quantize(source[from + i]!) | (quantize(source[from + 16 + i]!) << 4);
+      target[to + 2 + i] = nibble(source[from + i]!, inverse) | (nibble(source[from + 16 + i]!, inverse) << 4);
     }
   }
+}
+
+/** 0 to 15; rounds half up by truncation, which the shift by 8 keeps positive. */
+function nibble(weight: number, inverse: number): number {
+  const q = Math.fround(Math.fround(weight * inverse) + 8.5) | 0;
+  return q > 15 ? 15 : q;
 }
 
 /** The weights that the blocks of `source` stand for, into `target` (as many as there are). */

@@ -1,0 +1,57 @@
+/**
+ * What MODEL on the command line means: the bundled demo, a directory, or a model of the Hub that has been pulled. No
+ * network is used.
+ */
+import { statSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { findPreset } from '../models/presets.js';
+import { plain } from '../util/checked.js';
+import { CheckpointError } from '../util/errors.js';
+import { commitPattern, hubCacheDir, isRepo, repoFolder } from './hub/settings.js';
+import { readTextFile } from './json-file.js';
+
+/**
+ * The absolute directory of a model: `demo`, a path, `OWNER/NAME` or `OWNER/NAME@REVISION`. An existing path wins over a
+ * Hub name; `./demo` means a directory of that name. Throws CheckpointError that says what to do.
+ */
+export function resolveModel(spec: string, options: { readonly cacheDir?: string } = {}): string {
+  // Two levels up from src/checkpoint as from dist/checkpoint.
+  if (spec === 'demo') return fileURLToPath(new URL('../../demo', import.meta.url));
+  if (spec !== '' && isDirectory(spec)) return resolve(spec);
+  const [repo = '', revision = 'main'] = spec.split('@');
+  if (isRepo(repo) && spec.split('@').length <= 2)
+    return pulledSnapshot(spec, repo, revision, options.cacheDir ?? hubCacheDir());
+  const preset = findPreset(spec);
+  if (preset !== undefined) {
+    throw new CheckpointError(spec, 'is a preset, which has a shape and no weights', {
+      hint: `run \`kloop synth ${preset.name} --out DIR\` for random weights, or \`kloop pull ${preset.source}\``,
+    });
+  }
+  throw new CheckpointError(plain(spec, 200), 'no such directory', {
+    hint: 'give a model directory, `demo`, or OWNER/NAME after `kloop pull OWNER/NAME`; `kloop presets` lists known shapes',
+  });
+}
+
+function pulledSnapshot(spec: string, repo: string, revision: string, cacheDir: string): string {
+  const folder = repoFolder(cacheDir, repo);
+  const missing = () =>
+    new CheckpointError(plain(spec, 200), `neither a directory here nor a model in ${cacheDir}`, {
+      hint: `run \`kloop pull ${repo}\``,
+    });
+  if (!/^\w[\w./-]*$/.test(revision) || revision.includes('..')) throw missing();
+  const commit = commitPattern.test(revision) ? revision : readTextFile(join(folder, 'refs', revision), 4096)?.trim();
+  if (commit === undefined || !commitPattern.test(commit)) throw missing();
+  const snapshot = join(folder, 'snapshots', commit);
+  if (!isDirectory(snapshot)) throw missing();
+  return snapshot;
+}
+
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    // Not there, not allowed, or not even a possible path: in all cases not a directory to open.
+    return false;
+  }
+}
