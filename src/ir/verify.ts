@@ -55,6 +55,7 @@ function verifyValue({ limits, sockets }: Program, { name, tensor, origin }: Val
     case 'constant': {
       const count = symbolic ? undefined : maxElements(tensor, limits);
       rule(origin.data.length === count, where, `${origin.data.length} numbers for ${formatTensor(tensor)}`);
+      rule(origin.data.every(Number.isFinite), where, 'a constant that is not finite');
       return;
     }
     case 'checkpoint': {
