@@ -30,31 +30,23 @@ const id = z.number().int().min(0);
 const merge = z.union([z.string(), z.tuple([z.string(), z.string()])]);
 const fileSchema = z.looseObject({
   added_tokens: z.array(z.looseObject({ id, content: z.string(), special: z.boolean().default(false) })).nullish(),
-  normalizer: z.unknown(),
-  pre_tokenizer: z.unknown(),
-  post_processor: z.unknown(),
-  decoder: z.unknown(),
+  normalizer: z.unknown().optional(),
+  pre_tokenizer: z.unknown().optional(),
+  post_processor: z.unknown().optional(),
+  decoder: z.unknown().optional(),
   model: z.looseObject({
-    type: z.string().nullish(),
     vocab: z.record(z.string(), id),
     merges: z.array(merge).default([]),
     unk_token: z.string().nullish(),
     byte_fallback: z.boolean().nullish(),
   }),
 });
+const kindSchema = z.looseObject({ model: z.looseObject({ type: z.string().nullish() }) });
 type TokenizerJson = z.infer<typeof fileSchema>;
 
 /** Metadata of the tokenizer in `file`. Throws CheckpointError, or UnsupportedModelError for other kinds than BPE. */
 export function vocabularyMetadata(file: string, options: VocabularyOptions): GgufMetadata {
-  const parsed = fileSchema.safeParse(requireJsonFile(file, maxFileBytes, 'the tokenizer belongs to the model'));
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    throw new CheckpointError(file, `is not a tokenizer: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}`);
-  }
-  const json = parsed.data;
-  if (json.model.type != null && json.model.type !== 'BPE') {
-    throw new UnsupportedModelError(`${file}: a ${show(json.model.type)} tokenizer is not supported, only BPE is`);
-  }
+  const json = readTokenizer(file);
   const byteLevel = mentions(json.decoder, 'ByteLevel') || mentions(json.pre_tokenizer, 'ByteLevel');
   const merges = json.model.merges.map(mergeText);
   const { tokens, tokenTypes } = listTokens(json, options.vocab);
@@ -78,6 +70,19 @@ export function vocabularyMetadata(file: string, options: VocabularyOptions): Gg
   if (!byteLevel) entries.push(['tokenizer.ggml.add_space_prefix', { kind: 'bool', value: addsSpace(json) }]);
   if (options.chatTemplate !== undefined) entries.push(['tokenizer.chat_template', string(options.chatTemplate)]);
   return entries;
+}
+
+function readTokenizer(file: string): TokenizerJson {
+  const json = requireJsonFile(file, maxFileBytes, 'the tokenizer belongs to the model');
+  // The kind comes first: others have a vocabulary of another shape.
+  const kind = kindSchema.safeParse(json).data?.model.type ?? 'BPE';
+  if (kind !== 'BPE') {
+    throw new UnsupportedModelError(`${file}: a ${show(kind)} tokenizer is not supported, only BPE is`);
+  }
+  const parsed = fileSchema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  throw new CheckpointError(file, `is not a tokenizer: ${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}`);
 }
 
 /** A vocabulary of the right size without meaning, for checkpoints without a tokenizer: they are run on token ids. */
@@ -122,7 +127,7 @@ function scoresOf(tokens: readonly string[], merges: TokenizerJson['model']['mer
   });
   return tokens.map((token) => {
     const rank = ranks.get(token);
-    return rank === undefined ? lowestScore : -rank;
+    return rank === undefined ? lowestScore : 0 - rank;
   });
 }
 
