@@ -6,7 +6,8 @@
 import { readFileSync, statSync } from 'node:fs';
 import { z } from 'zod';
 import { CheckpointError, messageOf, UnsupportedModelError } from '../util/errors.js';
-import { patternSchema, rewritePreTokenizer, splitAtSpaces } from './pre-tokenizers.js';
+import { checkNormalizer, checkPostProcessor, componentSchema } from './tokenizer-components.js';
+import { rewritePreTokenizer, splitAtSpaces } from './pre-tokenizers.js';
 import { readDecoder, type TokenRule } from './token-bytes.js';
 
 /** Limits on hostile input: bytes of the file, ids, UTF-16 units of a text to encode, milliseconds. */
@@ -37,15 +38,14 @@ export interface TokenizerFile {
   readonly rule: TokenRule;
 }
 
-const component = z.looseObject({ type: z.string().max(64) });
 const fileSchema = z.looseObject({
   added_tokens: z
     .array(z.looseObject({ id: z.number(), content: z.string().max(1024), special: z.boolean().default(false) }))
     .nullish(),
-  normalizer: component.nullish(),
-  pre_tokenizer: component.nullish(),
-  post_processor: component.nullish(),
-  decoder: component.nullish(),
+  normalizer: componentSchema.nullish(),
+  pre_tokenizer: componentSchema.nullish(),
+  post_processor: componentSchema.nullish(),
+  decoder: componentSchema.nullish(),
   model: z.looseObject({
     type: z.string().max(64).nullish(),
     vocab: z.unknown().optional(),
@@ -128,7 +128,7 @@ function checkVocab(file: string, vocab: unknown): Readonly<Record<string, unkno
 
 function checkId(file: string, id: unknown, limits: TokenizerLimits): number {
   if (typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < limits.vocabSize) return id;
-  throw new CheckpointError(file, `the vocabulary holds the token id ${String(id)}`, {
+  throw new CheckpointError(file, `the vocabulary holds the token id ${JSON.stringify(id).slice(0, 40)}`, {
     hint: `ids are integers from 0 to ${limits.vocabSize - 1}`,
   });
 }
@@ -182,76 +182,4 @@ function specialTexts(config: object): string[] {
       return typeof content === 'string' ? content : '';
     })
     .filter((content) => content !== '');
-}
-
-const normalizers: readonly string[] = [
-  'NFC',
-  'NFD',
-  'NFKC',
-  'NFKD',
-  'Lowercase',
-  'Strip',
-  'StripAccents',
-  'Prepend',
-  'Replace',
-];
-
-/** A text may not grow beyond measure: at most 16 normalizers, that together replace a character by at most 8. */
-function checkNormalizer(file: string, normalizer: z.infer<typeof component> | null): void {
-  const sequence = z
-    .object({ type: z.literal('Sequence'), normalizers: z.array(component).max(16) })
-    .safeParse(normalizer);
-  const list = sequence.success ? sequence.data.normalizers : normalizer === null ? [] : [normalizer];
-  let growth = 1;
-  for (const step of list) {
-    if (!normalizers.includes(step.type)) {
-      throw new UnsupportedModelError(`${file}: a normalizer of type ${JSON.stringify(step.type)} is not supported`);
-    }
-    const schema = step.type === 'Replace' ? replaceSchema : step.type === 'Prepend' ? prependSchema : component;
-    const checked = schema.safeParse(step);
-    if (!checked.success) throw new CheckpointError(file, `normalizer ${step.type} is malformed`);
-    if ('content' in checked.data && typeof checked.data.content === 'string')
-      growth *= Math.max(1, checked.data.content.length);
-  }
-  if (growth > 8) throw new CheckpointError(file, `the normalizer makes a text up to ${growth} times longer`);
-}
-
-const replaceSchema = z.object({ type: z.literal('Replace'), pattern: patternSchema, content: z.string().max(8) });
-const prependSchema = z.object({ type: z.literal('Prepend'), prepend: z.string().max(8) });
-
-const templateItem = z.union([
-  z.object({ SpecialToken: z.object({ id: z.string() }) }),
-  z.object({ Sequence: z.object({ id: z.literal('A') }) }),
-]);
-const templateSchema = z.looseObject({ type: z.literal('TemplateProcessing'), single: z.array(templateItem).max(64) });
-
-function checkPostProcessor(
-  file: string,
-  processor: z.infer<typeof component> | null,
-  isKnown: (name: string) => boolean,
-): void {
-  const sequence = z
-    .object({ type: z.literal('Sequence'), processors: z.array(component).max(16) })
-    .safeParse(processor);
-  const list = sequence.success ? sequence.data.processors : processor === null ? [] : [processor];
-  for (const step of list) {
-    if (step.type === 'ByteLevel') continue;
-    if (step.type !== 'TemplateProcessing') {
-      throw new UnsupportedModelError(
-        `${file}: a post-processor of type ${JSON.stringify(step.type)} is not supported`,
-      );
-    }
-    const template = templateSchema.safeParse(step);
-    if (!template.success || template.data.single.filter((item) => 'Sequence' in item).length !== 1) {
-      throw new CheckpointError(file, 'the post-processor is not a template around one sequence');
-    }
-    for (const item of template.data.single) {
-      if ('SpecialToken' in item && !isKnown(item.SpecialToken.id)) {
-        throw new CheckpointError(
-          file,
-          `the post-processor adds ${JSON.stringify(item.SpecialToken.id.slice(0, 64))}, which is not in the vocabulary`,
-        );
-      }
-    }
-  }
 }

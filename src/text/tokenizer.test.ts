@@ -274,7 +274,7 @@ describe('files', () => {
     ['vocab is a list', byteLevelJson({ model: { ...model, vocab: ['a'] } }), /vocab/],
     ['negative id', byteLevelJson({ model: { ...model, vocab: { a: -1 } } }), /token id -1/],
     ['huge id', byteLevelJson({ model: { ...model, vocab: { a: 4e9 } } }), /token id 4000000000/],
-    ['id as text', byteLevelJson({ model: { ...model, vocab: { a: '1' } } }), /token id 1/],
+    ['id as text', byteLevelJson({ model: { ...model, vocab: { a: '1' } } }), /token id "1"/],
     ['merges are numbers', byteLevelJson({ model: { ...model, merges: [1] } }), /merges/],
     ['merge of three', byteLevelJson({ model: { ...model, merges: ['a b c'] } }), /merges/],
     ['unk_token unknown', byteLevelJson({ model: { ...model, unk_token: '<no>' } }), /unk_token/],
