@@ -2,8 +2,10 @@
  * The interface between compiled programs and the machines that run them. A backend prepares programs once; the
  * executable then runs steps. What a backend can do is data (`Capabilities`): passes read it and never ask for a name.
  */
-import type { DType, Program, Schedule } from '../ir/program.js';
+import type { DType, Schedule } from '../ir/program.js';
 import type { Weights } from '../checkpoint/weights.js';
+import type { CheckedProgram } from '../passes/check-schedule.js';
+import type { Memory } from '../passes/pass.js';
 
 export interface Backend {
   readonly name: string;
@@ -24,20 +26,18 @@ export interface Capabilities {
   /** Unit in which stacked reads stream ahead. */
   readonly tileBytes: number;
   readonly maxWorkers: number;
-}
-
-export interface Memory {
-  readonly name: string;
-  readonly bytes: number;
+  /** Workers where the user asks for no number. */
+  readonly defaultWorkers: number;
 }
 
 /**
  * What the runtime wants to run. `step` makes one token step of any rows (prompt chunks, batches); `response`, under the
- * schedule of that name, makes many tokens in one call. Both share weights and state by value name.
+ * schedule of that name, makes many tokens in one call. Both share weights and state by value name. A backend refuses a
+ * program without a valid certificate (assertChecked).
  */
 export interface ExecutionPlan {
-  readonly step: Program;
-  readonly response?: Program;
+  readonly step: CheckedProgram;
+  readonly response?: CheckedProgram;
 }
 
 export interface PrepareOptions {

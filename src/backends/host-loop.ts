@@ -73,23 +73,14 @@ class SampleProgress {
   }
 }
 
-/** Reads `emitted`, [samples] or [tokens, samples]; what follows the end of a sample has no meaning. Returns the tokens. */
+/** Reads what was emitted, one output per token; what follows the end of a sample has no meaning. Returns the tokens. */
 function collectTokens(program: Program, outputs: Arrays, samples: readonly SampleProgress[]): number {
-  const name = defined(
-    program.outputs.find((output) => baseName(output) === 'emitted'),
-    'output emitted',
-  );
-  const value = defined(
-    program.values.find((candidate) => candidate.name === name),
-    `value ${name}`,
-  );
-  const [first] = value.tensor.shape;
-  const tokens = value.tensor.shape.length === 2 && typeof first === 'number' ? first : 1;
-  const emitted = defined(outputs.get(name), name); // (tokens, samples)
-  for (let token = 0; token < tokens; token++) {
-    samples.forEach((sample, s) => sample.add(emitted[token * samples.length + s]!));
+  const perToken = program.outputs.filter((output) => baseName(output) === 'emitted');
+  for (const name of perToken) {
+    const emitted = defined(outputs.get(name), name); // (samples)
+    samples.forEach((sample, s) => sample.add(emitted[s]!));
   }
-  return tokens;
+  return perToken.length;
 }
 
 /** Every input a token step can have, by name. */

@@ -188,6 +188,8 @@ export interface LoopPipeline {
   readonly tileBytes: number;
   /** Tiles that may be under way ahead of the one being consumed, over stage and iteration borders alike. */
   readonly depth: number;
+  /** Tiles that the ring holds: tile t goes to slot t mod slots. */
+  readonly slots: number;
 }
 
 export interface LoopBuffer {

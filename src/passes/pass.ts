@@ -1,6 +1,10 @@
 /** What a pass is: one pure function per file, from a program to a program and a report. */
 import type { Name, Program } from '../ir/program.js';
-import type { Memory } from '../backends/backend.js';
+
+export interface Memory {
+  readonly name: string;
+  readonly bytes: number;
+}
 
 export interface PassContext {
   /** From the nearest to the farthest memory of the machine, as `Capabilities` has them. */

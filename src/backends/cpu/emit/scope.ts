@@ -1,0 +1,97 @@
+/** What an emitter of one operator needs to know about where it stands. */
+import type { Dim, Name, Program, Tensor } from '../../../ir/program.js';
+import type { Division } from '../../../passes/plan-stages.js';
+import { assert, defined } from '../../../util/assert.js';
+import type { CodeWriter } from '../../../util/code-writer.js';
+import type { Allocator } from '../memory-map.js';
+
+export interface Scope {
+  readonly program: Program;
+  readonly types: ReadonlyMap<Name, Tensor>;
+  /** C name of each IR name of this scope. */
+  readonly names: ReadonlyMap<Name, string>;
+  /** Key/value heads that a stage divided by heads shares out. */
+  readonly kvHeads: number | undefined;
+  /** Each worker's own memory. */
+  readonly own: Allocator;
+}
+
+/** One operator in its scope; everything returned is text for the C source, made of our own names and numbers. */
+export class OperatorContext {
+  constructor(
+    private readonly scope: Scope,
+    readonly division: Division,
+    private readonly writer: CodeWriter,
+  ) {}
+
+  /** A statement; done by worker 0 alone where nobody divides it. */
+  statement(text: string): void {
+    this.writer.line(this.division === 'single' ? `if (me->index == 0) ${text}` : text);
+  }
+
+  /** A statement whose function itself knows that it is for one worker. */
+  plain(text: string): void {
+    this.writer.line(text);
+  }
+
+  name(name: Name): string {
+    return defined(this.scope.names.get(name), `C name of ${name}`);
+  }
+
+  type(name: Name): Tensor {
+    return defined(this.scope.types.get(name), `type of ${name}`);
+  }
+
+  /** The run-time count of the leading dimension. */
+  rows(name: Name): string {
+    return dimension(defined(this.type(name).shape[0], 'a leading dimension'));
+  }
+
+  /** A dimension that is fixed at compile time; negative axes count from the end. */
+  fixed(name: Name, axis: number): number {
+    const dim = this.type(name).shape.at(axis);
+    assert(typeof dim === 'number', `dimension ${axis} of ${name} is not fixed`);
+    return dim;
+  }
+
+  /** This worker's units of `total`, of which every key/value head has an equal number. */
+  units(total: number): string {
+    if (this.division !== 'heads') return `(struct range){0, ${total}}`;
+    const each = total / defined(this.scope.kvHeads, 'key/value heads');
+    assert(Number.isInteger(each), `${total} units do not divide by the heads`);
+    return each === 1 ? 'heads' : `(struct range){heads.begin * ${each}, heads.end * ${each}}`;
+  }
+
+  /** This worker's part of `width` features. */
+  features(width: number): string {
+    if (this.division !== 'features') return `(struct range){0, ${width}}`;
+    return `features_of(feature_tiles(me, ${width}), ${width})`;
+  }
+
+  /** This worker's weight tiles of a matrix with `width` outputs. */
+  tiles(width: number): string {
+    if (this.division === 'features') return `feature_tiles(me, ${width})`;
+    assert(this.division === 'heads', 'a matrix is divided by features or by heads');
+    return `head_tiles(heads, ${width / defined(this.scope.kvHeads, 'key/value heads')})`;
+  }
+
+  /** Offset of memory that every worker has for itself while the operator runs. */
+  ownMemory(bytes: number): number {
+    return this.scope.own.take(bytes);
+  }
+
+  get context(): number {
+    return this.scope.program.limits.context;
+  }
+}
+
+export function dimension(dim: Dim): string {
+  return typeof dim === 'number' ? String(dim) : dim;
+}
+
+/** A float constant that C reads back exactly. */
+export function floatLiteral(value: number): string {
+  assert(Number.isFinite(value), `${value} is no constant`);
+  const text = String(Math.fround(value));
+  return /[.e]/.test(text) ? `${text}f` : `${text}.0f`;
+}

@@ -1,0 +1,120 @@
+/** The executable of the cpu backend: a handle to the worker thread that makes the kernel calls. */
+import { Worker } from 'node:worker_threads';
+import { assert } from '../../util/assert.js';
+import { AbortedError } from '../../util/errors.js';
+import type { Counters, Executable, Step, StepResult } from '../backend.js';
+import { loadLibrary, type EngineAddress, type KernelLibrary } from './library.js';
+import { deserializeError, type Reply, type Request, type WorkerSetup } from './messages.js';
+
+/** Compiled, because worker threads run JavaScript; at the same depth below src/ and dist/. */
+const workerFile = new URL('../../../dist/backends/cpu/worker.js', import.meta.url);
+
+type RequestBody = Request extends infer R ? (R extends Request ? Omit<R, 'id'> : never) : never;
+
+export class CpuExecutable implements Executable {
+  readonly threads: number;
+  counters: Counters = { kernelCalls: 0, barriers: 0, tokens: 0, bytesRead: 0, waitNs: 0 };
+  private readonly waiting = new Map<number, { resolve: (reply: Reply) => void; reject: (error: Error) => void }>();
+  private nextId = 0;
+  private queue: Promise<unknown> = Promise.resolve();
+  private closing: Promise<void> | undefined;
+  private failure: Error | undefined;
+
+  private constructor(
+    private readonly worker: Worker,
+    private readonly library: KernelLibrary,
+    private readonly setup: WorkerSetup,
+  ) {
+    this.threads = setup.threads;
+    worker.on('message', (reply: Reply) => this.receive(reply));
+    worker.on('error', (error: Error) => this.fail(error));
+    worker.on('exit', () => this.fail(new Error('the worker thread ended')));
+  }
+
+  private address: EngineAddress = 0n;
+
+  static async start(setup: WorkerSetup): Promise<CpuExecutable> {
+    const executable = new CpuExecutable(
+      new Worker(workerFile, { workerData: setup }),
+      loadLibrary(setup.libraryPath),
+      setup,
+    );
+    try {
+      const { address } = await executable.request({ kind: 'open' });
+      assert(address !== undefined, 'the worker gave no engine');
+      executable.address = address;
+      return executable;
+    } catch (error) {
+      await executable.worker.terminate();
+      throw error;
+    }
+  }
+
+  run(step: Step): Promise<StepResult> {
+    if (this.closing !== undefined) return Promise.reject(new AbortedError('the model is closed'));
+    return this.enqueue(async () => {
+      this.setAborted(false);
+      const { result } = await this.request({ kind: 'run', step });
+      assert(result !== undefined, 'the worker gave no result');
+      return result;
+    });
+  }
+
+  abort(): void {
+    this.setAborted(true);
+  }
+
+  reset(): Promise<void> {
+    return this.enqueue(async () => {
+      await this.request({ kind: 'reset' });
+    });
+  }
+
+  close(): Promise<void> {
+    if (this.closing === undefined) {
+      this.abort();
+      this.closing = this.enqueue(async () => {
+        if (this.failure === undefined) await this.request({ kind: 'close' });
+        await this.worker.terminate();
+      });
+    }
+    return this.closing;
+  }
+
+  /** Between kernel calls the host loop looks at the flag, inside a call the kernel at the engine's own. */
+  private setAborted(aborted: boolean): void {
+    Atomics.store(this.setup.aborted, 0, aborted ? 1 : 0);
+    if (this.address !== 0n && this.failure === undefined && this.closing === undefined) {
+      this.library.abort(this.address, aborted);
+    }
+  }
+
+  private enqueue<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.queue.then(work);
+    this.queue = result.catch(() => undefined);
+    return result;
+  }
+
+  private request(body: RequestBody): Promise<Reply> {
+    if (this.failure !== undefined) return Promise.reject(this.failure);
+    const id = this.nextId++;
+    return new Promise((resolve, reject) => {
+      this.waiting.set(id, { resolve, reject });
+      this.worker.postMessage({ id, ...body });
+    });
+  }
+
+  private receive(reply: Reply): void {
+    const waiting = this.waiting.get(reply.id);
+    this.waiting.delete(reply.id);
+    if (reply.counters !== undefined) this.counters = reply.counters;
+    if (reply.error !== undefined) waiting?.reject(deserializeError(reply.error));
+    else waiting?.resolve(reply);
+  }
+
+  private fail(error: Error): void {
+    this.failure ??= error;
+    for (const { reject } of this.waiting.values()) reject(error);
+    this.waiting.clear();
+  }
+}

@@ -1,0 +1,100 @@
+/**
+ * The cpu backend: programs -> C -> a shared library -> a worker thread that calls it. Preparing packs the weights once
+ * (a file that is mapped afterwards), compiles once (a library named by its content), and starts the workers.
+ */
+import { availableParallelism } from 'node:os';
+import { packedWeightsFile } from '../../checkpoint/packed.js';
+import type { Weights } from '../../checkpoint/weights.js';
+import type { Program } from '../../ir/program.js';
+import { assertChecked } from '../../passes/check-schedule.js';
+import { ToolchainError } from '../../util/errors.js';
+import type { Backend, Capabilities, ExecutionPlan, PrepareOptions } from '../backend.js';
+import { defaultCacheDir } from '../cache-dir.js';
+import { emitPrograms } from './emit/program.js';
+import { CpuExecutable } from './executable.js';
+import { chooseInstructionSet } from './instruction-set.js';
+import { bytesAtLimits, type MemoryMap } from './memory-map.js';
+import { physicalCores } from './processors.js';
+import { compileLibrary, findCompiler } from './toolchain.js';
+
+export function cpuCapabilities(): Capabilities {
+  return {
+    weightFormats: ['f32', 'bf16', 'f16'],
+    stateFormats: ['f32', 'bf16'],
+    schedules: ['operator', 'layer', 'looped', 'response'],
+    maxSockets: 1,
+    // A second-level cache of common size, per core; what it really is changes only how far prefetching reaches.
+    memories: [
+      { name: 'L2', bytes: 1 << 20 },
+      { name: 'DRAM', bytes: Number.MAX_SAFE_INTEGER },
+    ],
+    tileBytes: 4096,
+    maxWorkers: Math.min(256, availableParallelism()),
+    defaultWorkers: physicalCores(),
+  };
+}
+
+/** @param compilerNames compilers to try, in order; for tests */
+export function createCpuBackend(compilerNames?: readonly string[]): Backend {
+  return {
+    name: 'cpu',
+    capabilities: cpuCapabilities(),
+    prepare: (plan, weights, options) => prepare(plan, weights, options, compilerNames),
+  };
+}
+
+async function prepare(
+  plan: ExecutionPlan,
+  weights: Weights,
+  options: PrepareOptions,
+  compilerNames?: readonly string[],
+): Promise<CpuExecutable> {
+  const programs = plan.response === undefined ? [plan.step] : [plan.step, plan.response];
+  programs.forEach(assertChecked);
+  const { onProgress, signal } = options;
+  const cacheDir = options.cacheDir ?? defaultCacheDir();
+  const compiler = await findCompiler(compilerNames);
+  if (compiler === undefined) {
+    throw new ToolchainError('there is no C compiler (cc, gcc or clang)', {
+      hint: 'install one (Debian: apt install gcc; macOS: xcode-select --install), or use --backend reference',
+    });
+  }
+  const { source, memory } = emitPrograms(programs);
+  const compiling = compileLibrary({
+    source,
+    instructionSet: chooseInstructionSet(options.instructionSet),
+    cacheDir,
+    compiler,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const packing = packedWeightsFile(plan.step, weights, {
+    cacheDir,
+    onProgress: (done, total) => onProgress?.({ phase: 'pack', done, total, unit: 'bytes' }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+  // Both run to their end, so that no half of the work goes on behind an error.
+  const [library, packed] = await Promise.allSettled([compiling, packing]);
+  if (library.status === 'rejected') throw library.reason;
+  if (packed.status === 'rejected') throw packed.reason;
+  onProgress?.({ phase: 'load', done: 0, total: 1, unit: 'steps' });
+  const executable = await CpuExecutable.start({
+    libraryPath: library.value,
+    weightsPath: packed.value,
+    threads: Math.max(1, Math.min(256, options.threads ?? physicalCores())),
+    plan,
+    offsets: arenaOffsets(programs, memory),
+    states: plan.step.values
+      .filter(({ origin }) => origin.kind === 'state')
+      .map(({ name, tensor }) => [name, bytesAtLimits(tensor, plan.step)] as const),
+    aborted: new Int32Array(new SharedArrayBuffer(4)),
+  });
+  onProgress?.({ phase: 'load', done: 1, total: 1, unit: 'steps' });
+  return executable;
+}
+
+function arenaOffsets(programs: readonly Program[], memory: MemoryMap): Map<string, number> {
+  const names = programs.flatMap((program) =>
+    program.values.filter(({ origin }) => origin.kind !== 'checkpoint').map(({ name }) => name),
+  );
+  return new Map(names.map((name) => [name, memory.placeOf(name).offset]));
+}

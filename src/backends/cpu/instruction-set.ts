@@ -1,0 +1,54 @@
+/** Which instruction set the generated code uses: the best one that this processor has, or one that was asked for. */
+import { readFileSync } from 'node:fs';
+import { UsageError } from '../../util/errors.js';
+
+export interface InstructionSet {
+  readonly name: string;
+  readonly arch: NodeJS.Architecture | 'any';
+  /** Flags of /proc/cpuinfo that it needs. */
+  readonly needs: readonly string[];
+  readonly compilerFlags: readonly string[];
+}
+
+/** From the best to the plainest. Each has a header simd_<name>.h in support/. */
+export const instructionSets: readonly InstructionSet[] = [
+  {
+    name: 'avx512',
+    arch: 'x64',
+    needs: ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'fma', 'f16c'],
+    compilerFlags: [
+      '-mavx512f',
+      '-mavx512bw',
+      '-mavx512vl',
+      '-mavx512dq',
+      '-mfma',
+      '-mf16c',
+      '-mprefer-vector-width=512',
+    ],
+  },
+  { name: 'avx2', arch: 'x64', needs: ['avx2', 'fma', 'f16c'], compilerFlags: ['-mavx2', '-mfma', '-mf16c'] },
+  { name: 'neon', arch: 'arm64', needs: [], compilerFlags: [] },
+  { name: 'generic', arch: 'any', needs: [], compilerFlags: [] },
+];
+
+/** @throws UsageError for a name that is unknown, or that this processor cannot run */
+export function chooseInstructionSet(asked?: string, has: ReadonlySet<string> = cpuFlags()): InstructionSet {
+  const runs = (set: InstructionSet): boolean =>
+    (set.arch === 'any' || set.arch === process.arch) && set.needs.every((flag) => has.has(flag));
+  const usable = instructionSets.filter(runs);
+  const chosen = asked === undefined ? usable[0] : usable.find(({ name }) => name === asked);
+  if (chosen !== undefined) return chosen;
+  throw new UsageError(`instruction set ${asked ?? ''} cannot run on this processor`, {
+    hint: `use one of ${usable.map(({ name }) => name).join(', ')}`,
+  });
+}
+
+/** Features of the first processor; empty where the system does not tell. */
+export function cpuFlags(): ReadonlySet<string> {
+  try {
+    const flags = /^flags\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? '';
+    return new Set(flags.split(/\s+/));
+  } catch {
+    return new Set();
+  }
+}

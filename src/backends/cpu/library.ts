@@ -1,0 +1,67 @@
+/** The compiled library as typed functions: koffi's calls, and nothing else of it. */
+import koffi from 'koffi';
+import { ToolchainError, messageOf } from '../../util/errors.js';
+
+/** An engine of the library, as an address that may travel between threads of this process. */
+export type EngineAddress = bigint;
+
+export interface KernelLibrary {
+  /** @throws ToolchainError with the library's own reason */
+  open(weightsPath: string, threads: number): EngineAddress;
+  close(engine: EngineAddress): void;
+  launch(engine: EngineAddress, program: number, call: number, rows: number, samples: number): void;
+  write(engine: EngineAddress, offset: number, from: Int32Array | Float32Array): void;
+  read(engine: EngineAddress, offset: number, to: Int32Array | Float32Array): void;
+  clear(engine: EngineAddress, offset: number, bytes: number): void;
+  abort(engine: EngineAddress, aborted: boolean): void;
+  /** Kernel calls, barriers, bytes read, nanoseconds waited. */
+  counters(engine: EngineAddress): [number, number, number, number];
+}
+
+const errorBytes = 256;
+
+/** @throws ToolchainError where the library cannot be loaded */
+export function loadLibrary(path: string): KernelLibrary {
+  const library = loadShared(path);
+  const open = library.func('void *kloop_open(const char *path, int threads, uint8_t *error, int error_size)');
+  const close = library.func('void kloop_close(void *engine)');
+  const launch = library.func('void kloop_launch(void *engine, int program, int call, int rows, int samples)');
+  const write = library.func('void kloop_write(void *engine, double offset, const void *from, double bytes)');
+  const read = library.func('void kloop_read(void *engine, double offset, void *to, double bytes)');
+  const clear = library.func('void kloop_clear(void *engine, double offset, double bytes)');
+  const abort = library.func('void kloop_abort(void *engine, int aborted)');
+  const counters = library.func('void kloop_counters(void *engine, double *counters)');
+  return {
+    open(weightsPath, threads) {
+      const error = new Uint8Array(errorBytes);
+      const engine: unknown = open(weightsPath, threads, error, errorBytes);
+      if (engine === null) {
+        const text = Buffer.from(error).toString('utf8').replace(/\0.*$/s, '');
+        throw new ToolchainError(`the model could not be started: ${text}`);
+      }
+      return koffi.address(engine);
+    },
+    close: (engine) => void close(engine),
+    launch: (engine, program, call, rows, samples) => void launch(engine, program, call, rows, samples),
+    write: (engine, offset, from) => void write(engine, offset, from, from.byteLength),
+    read: (engine, offset, to) => void read(engine, offset, to, to.byteLength),
+    clear: (engine, offset, bytes) => void clear(engine, offset, bytes),
+    abort: (engine, aborted) => void abort(engine, aborted ? 1 : 0),
+    counters(engine) {
+      const values = new Float64Array(4);
+      counters(engine, values);
+      return [values[0]!, values[1]!, values[2]!, values[3]!];
+    },
+  };
+}
+
+export function loadShared(path: string): ReturnType<typeof koffi.load> {
+  try {
+    return koffi.load(path);
+  } catch (error) {
+    throw new ToolchainError(`cannot load the compiled kernels: ${messageOf(error)}`, {
+      hint: 'check that the cache directory is on a file system that allows execution',
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,51 @@
+/** What the executable and its worker thread say to each other. */
+import type { Name } from '../../ir/program.js';
+import { KloopError, ToolchainError } from '../../util/errors.js';
+import type { Counters, ExecutionPlan, Step, StepResult } from '../backend.js';
+import type { EngineAddress } from './library.js';
+
+export interface WorkerSetup {
+  readonly libraryPath: string;
+  readonly weightsPath: string;
+  readonly threads: number;
+  readonly plan: ExecutionPlan;
+  /** Offsets into the arena of all values that are not weights. */
+  readonly offsets: ReadonlyMap<Name, number>;
+  /** Bytes of every state. */
+  readonly states: readonly (readonly [Name, number])[];
+  /** One element, on shared memory: not 0 while the running step is to stop. */
+  readonly aborted: Int32Array;
+}
+
+export type Request =
+  | { readonly id: number; readonly kind: 'open' }
+  | { readonly id: number; readonly kind: 'run'; readonly step: Step }
+  | { readonly id: number; readonly kind: 'reset' }
+  | { readonly id: number; readonly kind: 'close' };
+
+export interface Reply {
+  readonly id: number;
+  readonly address?: EngineAddress;
+  readonly result?: StepResult;
+  readonly counters?: Counters;
+  readonly error?: SerializedError;
+}
+
+export interface SerializedError {
+  readonly message: string;
+  readonly stack: string | undefined;
+  /** It was meant for the user; anything else is a bug of ours. */
+  readonly forUser: boolean;
+}
+
+export function serializeError(error: unknown): SerializedError {
+  const { message, stack } = error instanceof Error ? error : new Error(String(error));
+  return { message, stack, forUser: error instanceof KloopError };
+}
+
+export function deserializeError({ message, stack, forUser }: SerializedError): Error {
+  if (forUser) return new ToolchainError(message);
+  const error = new Error(message);
+  if (stack !== undefined) error.stack = stack;
+  return error;
+}

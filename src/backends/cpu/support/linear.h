@@ -1,0 +1,154 @@
+/*
+ * linear: y[rows, out] = x[rows, in] . weight[out, in] (+ bias). Weights come in tiles of 16 outputs, stored along `in`, so
+ * that one vector holds one input's weights for 16 outputs: no sums across lanes, and one walk through memory.
+ *   f32, f16: [out / 16][in][16]          bf16: [out / 16][in / 2][16][2]
+ * Every (row, output) is summed in the same order, even and odd inputs apart, whatever the number of rows or workers: a
+ * token's value does not depend on its neighbours.
+ */
+#pragma once
+#include "engine.h"
+
+#define TILE 16
+
+enum weight_format { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16 };
+
+static inline __attribute__((always_inline)) void load_two_inputs(enum weight_format format, const uint8_t *tile, int input,
+                                                                  v16 *even, v16 *odd) {
+  if (format == WEIGHT_F32) {
+    const float *w = (const float *)tile + (size_t)input * TILE;
+    *even = v16_load(w);
+    *odd = v16_load(w + TILE);
+  } else if (format == WEIGHT_F16) {
+    const uint16_t *w = (const uint16_t *)tile + (size_t)input * TILE;
+    *even = v16_load_f16(w);
+    *odd = v16_load_f16(w + TILE);
+  } else {
+    v16_load_bf16_pairs((const uint16_t *)tile + (size_t)input * TILE, even, odd);
+  }
+}
+
+static inline size_t tile_bytes(enum weight_format format, int in) {
+  return (size_t)in * TILE * (format == WEIGHT_F32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+/* `rows` x `tiles` outputs at once, both compile-time constants so that the sums stay in registers. `in` is even. */
+static inline __attribute__((always_inline)) void linear_block(enum weight_format format, int rows, int tiles, float *y,
+                                                               const float *x, const uint8_t *weight, const float *bias,
+                                                               int in, int out, int first_tile) {
+  v16 even[4][4], odd[4][4];
+#pragma GCC unroll 4
+  for (int t = 0; t < tiles; ++t)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) even[t][r] = odd[t][r] = v16_zero();
+  const size_t stride = tile_bytes(format, in);
+  const uint8_t *tile = weight + (size_t)first_tile * stride;
+  for (int i = 0; i < in; i += 2) {
+#pragma GCC unroll 4
+    for (int t = 0; t < tiles; ++t) {
+      v16 w_even, w_odd;
+      load_two_inputs(format, tile + (size_t)t * stride, i, &w_even, &w_odd);
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; ++r) {
+        even[t][r] = v16_fma(w_even, v16_set(x[(size_t)r * (size_t)in + (size_t)i]), even[t][r]);
+        odd[t][r] = v16_fma(w_odd, v16_set(x[(size_t)r * (size_t)in + (size_t)i + 1]), odd[t][r]);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int t = 0; t < tiles; ++t) {
+    const int feature = (first_tile + t) * TILE;
+    const int count = out - feature < TILE ? out - feature : TILE;
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      v16 sum = v16_add(even[t][r], odd[t][r]);
+      if (bias) sum = v16_add(sum, v16_load_part(bias + feature, count));
+      v16_store_part(y + (size_t)r * (size_t)out + feature, sum, count);
+    }
+  }
+}
+
+static inline __attribute__((always_inline)) void linear_rows(enum weight_format format, int rows, int tiles, float *y,
+                                                              const float *x, const uint8_t *weight, const float *bias,
+                                                              int all_rows, int in, int out, int first_tile) {
+  int r = 0;
+  for (; r + rows <= all_rows; r += rows)
+    linear_block(format, rows, tiles, y + (size_t)r * (size_t)out, x + (size_t)r * (size_t)in, weight, bias, in, out,
+                 first_tile);
+  for (; r < all_rows; ++r)
+    linear_block(format, 1, tiles, y + (size_t)r * (size_t)out, x + (size_t)r * (size_t)in, weight, bias, in, out,
+                 first_tile);
+}
+
+static inline __attribute__((always_inline)) void linear_tiles(enum weight_format format, struct worker *me, float *y,
+                                                               const float *x, const void *weight, const float *bias,
+                                                               int rows, int in, int out, struct range tiles) {
+  int t = tiles.begin;
+  if (rows == 1) {
+    for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
+      linear_block(format, 1, SIMD_TILES_ONE_ROW, y, x, weight, bias, in, out, t);
+    for (; t < tiles.end; ++t) linear_block(format, 1, 1, y, x, weight, bias, in, out, t);
+  } else {
+    for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
+      linear_rows(format, SIMD_ROWS, SIMD_TILES, y, x, weight, bias, rows, in, out, t);
+    for (; t < tiles.end; ++t) linear_rows(format, SIMD_ROWS, 1, y, x, weight, bias, rows, in, out, t);
+  }
+  me->bytes_read += (uint64_t)(tiles.end - tiles.begin) * tile_bytes(format, in);
+}
+
+#define DEFINE_LINEAR(dtype, format)                                                                                     \
+  static __attribute__((noinline, unused)) void dtype##_linear(struct worker *me, float *y, const float *x,              \
+                                                               const void *weight, const float *bias, int rows, int in,  \
+                                                               int out, struct range tiles) {                            \
+    linear_tiles(format, me, y, x, weight, bias, rows, in, out, tiles);                                                  \
+  }
+
+DEFINE_LINEAR(f32, WEIGHT_F32)
+DEFINE_LINEAR(f16, WEIGHT_F16)
+DEFINE_LINEAR(bf16, WEIGHT_BF16)
+
+/* This worker's tiles of `features` outputs, and those of `heads` when each head has `width` outputs. */
+static inline struct range feature_tiles(const struct worker *me, int features) {
+  return share(me, (features + TILE - 1) / TILE);
+}
+static inline struct range head_tiles(struct range heads, int width) {
+  return (struct range){heads.begin * width / TILE, heads.end * width / TILE};
+}
+/* The features that a range of tiles covers. */
+static inline struct range features_of(struct range tiles, int features) {
+  const int end = tiles.end * TILE;
+  return (struct range){tiles.begin * TILE < features ? tiles.begin * TILE : features, end < features ? end : features};
+}
+
+/* Asks for the first `ahead` bytes of this worker's part of a matrix that comes next. */
+static inline __attribute__((unused)) void prefetch_part(const struct worker *me, const void *matrix, uint64_t bytes,
+                                                         uint64_t ahead) {
+  const uint64_t part = bytes / (uint64_t)me->engine->threads;
+  const uint8_t *start = (const uint8_t *)matrix + part * (uint64_t)me->index;
+  for (uint64_t i = 0; i < (ahead < part ? ahead : part); i += CACHE_LINE) __builtin_prefetch(start + i, 0, 2);
+}
+
+/* y[rows, features] = table[tokens] * scale; the table is stored in tiles. */
+static inline __attribute__((always_inline)) float tile_element(enum weight_format format, const uint8_t *table, int token,
+                                                                int feature, int width) {
+  const uint8_t *tile = table + (size_t)(token / TILE) * tile_bytes(format, width);
+  const int lane = token % TILE;
+  v16 even, odd;
+  float lanes[TILE];
+  load_two_inputs(format, tile, feature & ~1, &even, &odd);
+  v16_store(lanes, feature & 1 ? odd : even);
+  return lanes[lane];
+}
+
+#define DEFINE_EMBED(dtype, format)                                                                                      \
+  static __attribute__((noinline, unused)) void dtype##_embed(struct worker *me, float *y, const int32_t *tokens,        \
+                                                              const void *table, int rows, int width, float scale,       \
+                                                              struct range features) {                                   \
+    for (int row = 0; row < rows; ++row)                                                                                 \
+      for (int i = features.begin; i < features.end; ++i)                                                                \
+        y[(size_t)row * (size_t)width + (size_t)i] = tile_element(format, table, tokens[row], i, width) * scale;         \
+    me->bytes_read += (uint64_t)rows * (uint64_t)(features.end - features.begin) * (tile_bytes(format, 1) / TILE);       \
+  }
+
+DEFINE_EMBED(f32, WEIGHT_F32)
+DEFINE_EMBED(f16, WEIGHT_F16)
+DEFINE_EMBED(bf16, WEIGHT_BF16)

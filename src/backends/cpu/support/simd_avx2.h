@@ -1,0 +1,84 @@
+/* Vectors of 16 floats on AVX2 with FMA and F16C. Two registers each. */
+#pragma once
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define SIMD_NAME "avx2"
+#define SIMD_TILES_ONE_ROW 2
+#define SIMD_ROWS 2
+#define SIMD_TILES 1
+
+typedef struct {
+  __m256 lo, hi;
+} v16;
+
+static inline v16 v16_set(float x) { return (v16){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+static inline v16 v16_zero(void) { return (v16){_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+static inline v16 v16_load(const float *p) { return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+static inline void v16_store(float *p, v16 a) {
+  _mm256_storeu_ps(p, a.lo);
+  _mm256_storeu_ps(p + 8, a.hi);
+}
+static inline v16 v16_load_part(const float *p, int n) {
+  float whole[16] = {0};
+  memcpy(whole, p, (size_t)n * sizeof *p);
+  return v16_load(whole);
+}
+static inline void v16_store_part(float *p, v16 a, int n) {
+  float whole[16];
+  v16_store(whole, a);
+  memcpy(p, whole, (size_t)n * sizeof *p);
+}
+static inline v16 v16_add(v16 a, v16 b) { return (v16){_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+static inline v16 v16_sub(v16 a, v16 b) { return (v16){_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+static inline v16 v16_mul(v16 a, v16 b) { return (v16){_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+static inline v16 v16_div(v16 a, v16 b) { return (v16){_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+static inline v16 v16_max(v16 a, v16 b) { return (v16){_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+static inline v16 v16_min(v16 a, v16 b) { return (v16){_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+/* a * b + c, rounded once. */
+static inline v16 v16_fma(v16 a, v16 b, v16 c) {
+  return (v16){_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+static inline v16 v16_round(v16 a) {
+  return (v16){_mm256_round_ps(a.lo, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+               _mm256_round_ps(a.hi, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+static inline __m256 v8_power2(__m256 n) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+/* a * 2^n for integral n in -126 .. 127. */
+static inline v16 v16_scale2(v16 a, v16 n) {
+  return (v16){_mm256_mul_ps(a.lo, v8_power2(n.lo)), _mm256_mul_ps(a.hi, v8_power2(n.hi))};
+}
+static inline float v16_sum(v16 a) {
+  const __m256 eight = _mm256_add_ps(a.lo, a.hi);
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+static inline float v16_largest(v16 a) {
+  const __m256 eight = _mm256_max_ps(a.lo, a.hi);
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+
+static inline __m256 v8_load_bf16(const uint16_t *p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
+static inline v16 v16_load_bf16(const uint16_t *p) { return (v16){v8_load_bf16(p), v8_load_bf16(p + 8)}; }
+static inline v16 v16_load_f16(const uint16_t *p) {
+  return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
+               _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
+}
+/* 32 bf16 values: those at even and at odd places. */
+static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
+  const __m256i mask = _mm256_set1_epi32((int)0xffff0000u);
+  const __m256i lo = _mm256_loadu_si256((const __m256i *)p);
+  const __m256i hi = _mm256_loadu_si256((const __m256i *)(p + 16));
+  even->lo = _mm256_castsi256_ps(_mm256_slli_epi32(lo, 16));
+  even->hi = _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16));
+  odd->lo = _mm256_castsi256_ps(_mm256_and_si256(lo, mask));
+  odd->hi = _mm256_castsi256_ps(_mm256_and_si256(hi, mask));
+}

@@ -1,0 +1,43 @@
+/* Vectors of 16 floats on AVX-512 (F, BW, DQ, VL). One register each. */
+#pragma once
+#include <immintrin.h>
+#include <stdint.h>
+
+#define SIMD_NAME "avx512"
+/* Accumulators that fit the registers: tiles at once for one row, and rows x tiles for several. */
+#define SIMD_TILES_ONE_ROW 4
+#define SIMD_ROWS 4
+#define SIMD_TILES 2
+
+typedef __m512 v16;
+
+static inline v16 v16_zero(void) { return _mm512_setzero_ps(); }
+static inline v16 v16_set(float x) { return _mm512_set1_ps(x); }
+static inline v16 v16_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void v16_store(float *p, v16 a) { _mm512_storeu_ps(p, a); }
+static inline v16 v16_load_part(const float *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+static inline void v16_store_part(float *p, v16 a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a); }
+static inline v16 v16_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
+static inline v16 v16_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
+static inline v16 v16_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }
+static inline v16 v16_div(v16 a, v16 b) { return _mm512_div_ps(a, b); }
+static inline v16 v16_max(v16 a, v16 b) { return _mm512_max_ps(a, b); }
+static inline v16 v16_min(v16 a, v16 b) { return _mm512_min_ps(a, b); }
+/* a * b + c, rounded once. */
+static inline v16 v16_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
+static inline v16 v16_round(v16 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/* a * 2^n for integral n. */
+static inline v16 v16_scale2(v16 a, v16 n) { return _mm512_scalef_ps(a, n); }
+static inline float v16_sum(v16 a) { return _mm512_reduce_add_ps(a); }
+static inline float v16_largest(v16 a) { return _mm512_reduce_max_ps(a); }
+
+static inline v16 v16_load_bf16(const uint16_t *p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+static inline v16 v16_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+/* 32 bf16 values: those at even and at odd places. */
+static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
+  const __m512i pairs = _mm512_loadu_si512(p);
+  *even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+  *odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)));
+}

@@ -1,0 +1,81 @@
+/* Vectors of 16 floats in plain C, for machines without a header of their own. Assumes little-endian words. */
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define SIMD_NAME "generic"
+#define SIMD_TILES_ONE_ROW 2
+#define SIMD_ROWS 2
+#define SIMD_TILES 1
+
+typedef struct {
+  float lane[16];
+} v16;
+
+#define V16_EACH(i, expression)         \
+  v16 result;                           \
+  for (int i = 0; i < 16; ++i) {        \
+    result.lane[i] = (expression);      \
+  }                                     \
+  return result
+
+static inline v16 v16_set(float x) { V16_EACH(i, x); }
+static inline v16 v16_zero(void) { return v16_set(0.0f); }
+static inline v16 v16_load(const float *p) { V16_EACH(i, p[i]); }
+static inline void v16_store(float *p, v16 a) { memcpy(p, a.lane, sizeof a.lane); }
+static inline v16 v16_load_part(const float *p, int n) { V16_EACH(i, i < n ? p[i] : 0.0f); }
+static inline void v16_store_part(float *p, v16 a, int n) { memcpy(p, a.lane, (size_t)n * sizeof *p); }
+static inline v16 v16_add(v16 a, v16 b) { V16_EACH(i, a.lane[i] + b.lane[i]); }
+static inline v16 v16_sub(v16 a, v16 b) { V16_EACH(i, a.lane[i] - b.lane[i]); }
+static inline v16 v16_mul(v16 a, v16 b) { V16_EACH(i, a.lane[i] * b.lane[i]); }
+static inline v16 v16_div(v16 a, v16 b) { V16_EACH(i, a.lane[i] / b.lane[i]); }
+static inline v16 v16_max(v16 a, v16 b) { V16_EACH(i, a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
+static inline v16 v16_min(v16 a, v16 b) { V16_EACH(i, a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]); }
+/* a * b + c; rounded twice, since a machine without the instruction would call a function for it. */
+static inline v16 v16_fma(v16 a, v16 b, v16 c) { V16_EACH(i, a.lane[i] * b.lane[i] + c.lane[i]); }
+static inline v16 v16_round(v16 a) { V16_EACH(i, rintf(a.lane[i])); }
+/* a * 2^n for integral n in -126 .. 127. */
+static inline v16 v16_scale2(v16 a, v16 n) {
+  v16 result;
+  for (int i = 0; i < 16; ++i) {
+    const uint32_t bits = (uint32_t)((int32_t)n.lane[i] + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    result.lane[i] = a.lane[i] * power;
+  }
+  return result;
+}
+static inline float v16_sum(v16 a) {
+  float half[8];
+  for (int i = 0; i < 8; ++i) half[i] = a.lane[i] + a.lane[i + 8];
+  return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
+}
+static inline float v16_largest(v16 a) {
+  float largest = a.lane[0];
+  for (int i = 1; i < 16; ++i) largest = a.lane[i] > largest ? a.lane[i] : largest;
+  return largest;
+}
+
+static inline float bf16_value(uint16_t bits) {
+  const uint32_t wide = (uint32_t)bits << 16;
+  float value;
+  memcpy(&value, &wide, sizeof value);
+  return value;
+}
+static inline float f16_value(uint16_t bits) {
+  const int exponent = (bits >> 10) & 31;
+  const int fraction = bits & 1023;
+  const float sign = bits >> 15 ? -1.0f : 1.0f;
+  if (exponent == 31) return fraction ? NAN : sign * INFINITY;
+  return sign * (exponent ? ldexpf((float)(fraction + 1024), exponent - 25) : ldexpf((float)fraction, -24));
+}
+static inline v16 v16_load_bf16(const uint16_t *p) { V16_EACH(i, bf16_value(p[i])); }
+static inline v16 v16_load_f16(const uint16_t *p) { V16_EACH(i, f16_value(p[i])); }
+/* 32 bf16 values: those at even and at odd places. */
+static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
+  for (int i = 0; i < 16; ++i) {
+    even->lane[i] = bf16_value(p[2 * i]);
+    odd->lane[i] = bf16_value(p[2 * i + 1]);
+  }
+}

@@ -1,0 +1,73 @@
+/* Vectors of 16 floats on NEON (aarch64). Four registers each. */
+#pragma once
+#include <arm_neon.h>
+#include <stdint.h>
+#include <string.h>
+
+#define SIMD_NAME "neon"
+#define SIMD_TILES_ONE_ROW 2
+#define SIMD_ROWS 2
+#define SIMD_TILES 1
+
+typedef struct {
+  float32x4_t q[4];
+} v16;
+
+#define V16_EACH(i, expression)         \
+  v16 result;                           \
+  for (int i = 0; i < 4; ++i) {         \
+    result.q[i] = (expression);         \
+  }                                     \
+  return result
+
+static inline v16 v16_set(float x) { V16_EACH(i, vdupq_n_f32(x)); }
+static inline v16 v16_zero(void) { return v16_set(0.0f); }
+static inline v16 v16_load(const float *p) { V16_EACH(i, vld1q_f32(p + 4 * i)); }
+static inline void v16_store(float *p, v16 a) {
+  for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.q[i]);
+}
+static inline v16 v16_load_part(const float *p, int n) {
+  float whole[16] = {0};
+  memcpy(whole, p, (size_t)n * sizeof *p);
+  return v16_load(whole);
+}
+static inline void v16_store_part(float *p, v16 a, int n) {
+  float whole[16];
+  v16_store(whole, a);
+  memcpy(p, whole, (size_t)n * sizeof *p);
+}
+static inline v16 v16_add(v16 a, v16 b) { V16_EACH(i, vaddq_f32(a.q[i], b.q[i])); }
+static inline v16 v16_sub(v16 a, v16 b) { V16_EACH(i, vsubq_f32(a.q[i], b.q[i])); }
+static inline v16 v16_mul(v16 a, v16 b) { V16_EACH(i, vmulq_f32(a.q[i], b.q[i])); }
+static inline v16 v16_div(v16 a, v16 b) { V16_EACH(i, vdivq_f32(a.q[i], b.q[i])); }
+static inline v16 v16_max(v16 a, v16 b) { V16_EACH(i, vmaxq_f32(a.q[i], b.q[i])); }
+static inline v16 v16_min(v16 a, v16 b) { V16_EACH(i, vminq_f32(a.q[i], b.q[i])); }
+/* a * b + c, rounded once. */
+static inline v16 v16_fma(v16 a, v16 b, v16 c) { V16_EACH(i, vfmaq_f32(c.q[i], a.q[i], b.q[i])); }
+static inline v16 v16_round(v16 a) { V16_EACH(i, vrndnq_f32(a.q[i])); }
+static inline float32x4_t v4_power2(float32x4_t n) {
+  return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
+}
+/* a * 2^n for integral n in -126 .. 127. */
+static inline v16 v16_scale2(v16 a, v16 n) { V16_EACH(i, vmulq_f32(a.q[i], v4_power2(n.q[i]))); }
+static inline float v16_sum(v16 a) {
+  return vaddvq_f32(vaddq_f32(vaddq_f32(a.q[0], a.q[1]), vaddq_f32(a.q[2], a.q[3])));
+}
+static inline float v16_largest(v16 a) {
+  return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.q[0], a.q[1]), vmaxq_f32(a.q[2], a.q[3])));
+}
+
+static inline v16 v16_load_bf16(const uint16_t *p) {
+  V16_EACH(i, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)));
+}
+static inline v16 v16_load_f16(const uint16_t *p) {
+  V16_EACH(i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))));
+}
+/* 32 bf16 values: those at even and at odd places. */
+static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t pairs = vreinterpretq_u32_u16(vld1q_u16(p + 8 * i));
+    even->q[i] = vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16));
+    odd->q[i] = vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff0000u)));
+  }
+}

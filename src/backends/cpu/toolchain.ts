@@ -1,0 +1,125 @@
+/**
+ * Compiling generated C with the machine's own compiler. Libraries are cached under a hash of everything that went into
+ * them; they are made under a temporary name and renamed, so that concurrent processes and interruptions leave no half ones.
+ */
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { messageOf, ToolchainError } from '../../util/errors.js';
+import { asStorageError } from '../../util/files.js';
+import type { InstructionSet } from './instruction-set.js';
+
+const run = promisify(execFile);
+
+/** Headers and fixed sources; at the same depth below src/ and dist/. */
+const supportDir = fileURLToPath(new URL('../../../src/backends/cpu/support/', import.meta.url));
+
+/**
+ * No contraction: a product and a sum are fused only where the source says so, or equal kernels could round differently in
+ * different schedules.
+ */
+const commonFlags = ['-std=gnu11', '-O3', '-fPIC', '-shared', '-fvisibility=hidden', '-ffp-contract=off', '-pthread'];
+const warningFlags = ['-Wall', '-Wextra', '-Werror'];
+const compileTimeoutMs = 300_000;
+
+export interface Compiler {
+  readonly path: string;
+  /** First line of `--version`. */
+  readonly version: string;
+}
+
+/** The C compiler: `cc`, `gcc` or `clang`, whichever answers first. Undefined where there is none. */
+export async function findCompiler(
+  candidates: readonly string[] = ['cc', 'gcc', 'clang'],
+): Promise<Compiler | undefined> {
+  for (const path of candidates) {
+    try {
+      const { stdout } = await run(path, ['--version'], { timeout: 10_000 });
+      return { path, version: stdout.split('\n')[0] ?? '' };
+    } catch {
+      continue;
+    }
+  }
+  return undefined;
+}
+
+export interface CompileRequest {
+  readonly source: string;
+  readonly instructionSet: InstructionSet;
+  readonly cacheDir: string;
+  readonly compiler: Compiler;
+  /** Further compiler flags: sanitizers. */
+  readonly extraFlags?: readonly string[];
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Path of a shared library made of `source`.
+ * @throws ToolchainError where the compiler fails, StorageError where the cache cannot be written
+ */
+export async function compileLibrary(request: CompileRequest): Promise<string> {
+  const { source, instructionSet, cacheDir, compiler, signal } = request;
+  const flags = [
+    ...commonFlags,
+    ...warningFlags,
+    ...instructionSet.compilerFlags,
+    `-DKLOOP_SIMD="simd_${instructionSet.name}.h"`,
+    ...(request.extraFlags ?? []),
+  ];
+  const hash = createHash('sha256').update(JSON.stringify([source, flags, compiler.version, supportText()]));
+  const library = join(cacheDir, `kernels-${hash.digest('hex').slice(0, 32)}.so`);
+  if (existsSync(library)) return library;
+  const directory = await temporaryDirectory(cacheDir);
+  try {
+    const input = join(directory, 'program.c');
+    const output = join(directory, 'program.so');
+    await writeFile(input, source);
+    await run(compiler.path, [...flags, `-I${supportDir}`, '-o', output, input, '-lm'], {
+      timeout: compileTimeoutMs,
+      maxBuffer: 16 << 20,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    renameSync(output, library);
+    return library;
+  } catch (error) {
+    throw compileError(error, compiler, library);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+async function temporaryDirectory(cacheDir: string): Promise<string> {
+  try {
+    await mkdir(cacheDir, { recursive: true });
+    return mkdtempSync(join(cacheDir, 'compile-'));
+  } catch (error) {
+    throw asStorageError(cacheDir, error);
+  }
+}
+
+function compileError(error: unknown, compiler: Compiler, library: string): unknown {
+  const { stderr } = error as { stderr?: unknown };
+  if (typeof stderr !== 'string') return asStorageError(library, error);
+  const first = stderr.split('\n').find((line) => /error/i.test(line)) ?? messageOf(error);
+  return new ToolchainError(`${compiler.path} could not compile the kernels: ${first.trim()}`, {
+    hint: `check ${compiler.path} (${compiler.version}) with \`kloop doctor\`, or use --backend reference`,
+    cause: error,
+  });
+}
+
+/** All of support/, since headers are part of what is compiled. */
+function supportText(): string {
+  return readdirSync(supportDir)
+    .sort()
+    .map((name) => readFileSync(join(supportDir, name), 'utf8'))
+    .join('\0');
+}
+
+/** The text of a fixed source in support/. */
+export function supportSource(name: string): string {
+  return readFileSync(join(supportDir, name), 'utf8');
+}

@@ -1,0 +1,28 @@
+/** The backends by name. The only place that knows them all. */
+import { UsageError } from '../util/errors.js';
+import type { Backend } from './backend.js';
+import { createCpuBackend } from './cpu/index.js';
+import { findCompiler } from './cpu/toolchain.js';
+import { referenceBackend } from './reference/index.js';
+
+export const backendNames = ['auto', 'cpu', 'reference'] as const;
+
+/**
+ * The backend of this name; `auto` is cpu where there is a C compiler, else reference with a notice.
+ * @throws UsageError for an unknown name
+ */
+export async function chooseBackend(name: string, onNotice: (line: string) => void): Promise<Backend> {
+  switch (name) {
+    case 'cpu':
+      return createCpuBackend();
+    case 'reference':
+      return referenceBackend;
+    case 'auto': {
+      if ((await findCompiler()) !== undefined) return createCpuBackend();
+      onNotice('no C compiler found (cc, gcc or clang): running on the reference backend, which is slow');
+      return referenceBackend;
+    }
+    default:
+      throw new UsageError(`unknown backend ${name}`, { hint: `use one of ${backendNames.join(', ')}` });
+  }
+}

@@ -1,0 +1,83 @@
+/** Which worker touches which part of what, stage by stage: what checkSchedule reasons about. */
+import type { Access, Name, Operator, Region, RegionPlan, Stage, Tensor } from '../ir/program.js';
+import { usesOf } from '../ir/visit.js';
+import { definitionOf } from '../ops/index.js';
+import { divisionOf, type Division } from './plan-stages.js';
+
+export interface StageAccess {
+  readonly stage: number;
+  readonly name: Name;
+  readonly access: Access;
+  /**
+   * `whole`: any worker touches any of it. `single`: worker 0 does. Else every worker touches its own part only, and parts
+   * of equal texts are the same division: `heads`, or `features of 4096`.
+   */
+  readonly part: string;
+  /** Made by a loop of this stage, whose inside is checked on its own. */
+  readonly inLoop: boolean;
+}
+
+/** Can two workers touch the same element through these two accesses? */
+export function meet(a: StageAccess, b: StageAccess): boolean {
+  return a.part === 'whole' || b.part === 'whole' || a.part !== b.part;
+}
+
+/** Accesses to what workers share; copies of their own are left out. */
+export function accessesOf(region: Region, plan: RegionPlan, types: ReadonlyMap<Name, Tensor>): StageAccess[] {
+  const accesses: StageAccess[] = [];
+  let next = 0;
+  plan.stages.forEach((stage, index) => {
+    for (const statement of region.statements.slice(next, next + stage.statements)) {
+      for (const part of partsOf(statement, stage, plan, types)) {
+        if (!plan.replicated.includes(part.name)) accesses.push({ stage: index, ...part });
+      }
+    }
+    next += stage.statements;
+  });
+  return accesses;
+}
+
+type Part = Omit<StageAccess, 'stage'>;
+
+function partsOf(
+  statement: Region['statements'][number],
+  stage: Stage,
+  plan: RegionPlan,
+  types: ReadonlyMap<Name, Tensor>,
+): Part[] {
+  if (statement.kind === 'loop') return usesOf(statement).map((use) => ({ ...use, part: 'whole', inLoop: true }));
+  const division = divisionOf(statement, stage, plan, types);
+  const operands: readonly (readonly [Access, Readonly<Record<string, Name>>])[] = [
+    ['read', statement.reads],
+    ['update', statement.updates],
+    ['write', statement.writes],
+  ];
+  return operands.flatMap(([access, names]) =>
+    Object.entries(names).map(([operand, name]) => ({
+      name,
+      access,
+      part: partOf(statement, operand, types.get(name), division),
+      inLoop: false,
+    })),
+  );
+}
+
+/** Operands that are divided by head where their operator is; all others of it are needed whole. */
+const headOperands: ReadonlySet<string> = new Set(['q', 'k', 'v', 'x', 'y', 'keys', 'values']);
+
+function partOf(operator: Operator, operand: string, tensor: Tensor | undefined, division: Division): string {
+  const { split } = definitionOf(operator.kind);
+  const whole = split.kind === 'features' ? split.whole : [];
+  switch (division) {
+    case 'replicated':
+      return 'whole';
+    case 'single':
+      return 'single';
+    case 'heads':
+      return headOperands.has(operand) && !whole.includes(operand) ? 'heads' : 'whole';
+    case 'features':
+      return whole.includes(operand) ? 'whole' : `features of ${tensor?.shape.at(-1)}`;
+    default:
+      return division satisfies never;
+  }
+}
