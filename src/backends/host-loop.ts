@@ -30,7 +30,7 @@ export async function runStep(
 ): Promise<StepResult> {
   checkStep(plan.step, step);
   const program = programFor(plan, step);
-  const samples = step.sampling.map((settings) => new SampleProgress(settings.remaining, step.stopTokens));
+  const samples = step.sampling.map((settings) => new SampleProgress(settings.remaining, step));
   const extents: Extents = { rows: step.tokens.length, samples: step.index.length };
   let inputs = stepInputs(step);
   let outputs: Arrays = new Map();
@@ -41,7 +41,7 @@ export async function runStep(
     outputs = await launch(program, only(program, inputs), extents);
     made += collectTokens(program, outputs, samples);
     inputs = nextInputs(program, inputs, outputs);
-  } while (made < step.steps && !samples.every(({ done }) => done));
+  } while (made < step.steps && !samples.every(({ full }) => full));
   const logits = step.wantLogits === true ? outputs.get('logits') : undefined;
   const result = { tokens: samples.map(({ tokens }) => tokens), done: samples.map(({ done }) => done) };
   return logits instanceof Float32Array ? { ...result, logits } : result;
@@ -54,22 +54,27 @@ function programFor(plan: ExecutionPlan, step: Step): Program {
   return step.wantLogits === true && !response.outputs.includes('logits') ? plan.step : response;
 }
 
-/** The tokens of one sample, followed on the host: done when a stop token or the limit was reached. */
+/** The tokens of one sample, followed on the host: done when a stop token or its own limit was reached. */
 class SampleProgress {
   readonly tokens: number[] = [];
   done: boolean;
 
   constructor(
     private readonly limit: number,
-    private readonly stopTokens: readonly number[],
+    private readonly step: Step,
   ) {
     this.done = limit <= 0;
   }
 
+  /** It takes nothing more in this step, though it may go on in the next one. */
+  get full(): boolean {
+    return this.done || this.tokens.length >= this.step.steps;
+  }
+
   add(token: number): void {
-    if (this.done || token < 0) return;
+    if (this.full || token < 0) return;
     this.tokens.push(token);
-    this.done = this.tokens.length >= this.limit || this.stopTokens.includes(token);
+    this.done = this.tokens.length >= this.limit || this.step.stopTokens.includes(token);
   }
 }
 
