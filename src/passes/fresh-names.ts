@@ -1,7 +1,7 @@
-/** Names for new kernels: `layer`, then `layer_2`, `layer_3`, ... */
+/** Names that nothing has yet: `layer`, then `layer_2`, `layer_3`, ... */
 import type { Name } from '../ir/program.js';
 
-export class KernelNames {
+export class FreshNames {
   private readonly taken: Set<Name>;
 
   constructor(taken: Iterable<Name>) {

@@ -11,7 +11,7 @@
 import { groupCalls } from '../ir/outline.js';
 import type { Call, Kernel, Program } from '../ir/program.js';
 import { kernelKey } from './kernel-form.js';
-import { KernelNames } from './kernel-names.js';
+import { FreshNames } from './fresh-names.js';
 import type { Pass } from './pass.js';
 import { dropUnused } from './unused.js';
 import { ValueUses } from './value-uses.js';
@@ -21,7 +21,7 @@ export const fuseLayers: Pass = (program) => {
   const groups = layerGroups(program);
   const alone = new Set(groups.filter(({ layer }) => layer === undefined).map(({ first }) => first));
   const kept = program.kernels.filter(({ name }) => [...alone].some((call) => program.calls[call]!.kernel === name));
-  const names = new KernelNames(kept.map(({ name }) => name));
+  const names = new FreshNames(kept.map(({ name }) => name));
   const shared = new Map<string, Kernel>();
 
   const calls = groups.map(({ layer, first, end }): Call => {

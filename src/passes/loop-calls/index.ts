@@ -10,7 +10,7 @@
  *   lm_head(x.3, logits)                   lm_head(x.3, logits)
  */
 import type { Call, Kernel, Name, Program, Schedule } from '../../ir/program.js';
-import { KernelNames } from '../kernel-names.js';
+import { FreshNames } from '../fresh-names.js';
 import type { Pass, PassResult } from '../pass.js';
 import { dropUnused } from '../unused.js';
 import { explainRefusals } from './refusals.js';
@@ -44,7 +44,7 @@ export interface LoopOptions {
 export function loopOver(program: Program, options: LoopOptions): PassResult {
   const context = new Iterations(program, options.units);
   const runs = findRuns(context, 0, program.calls.length);
-  const names = new KernelNames(program.kernels.map(({ name }) => name));
+  const names = new FreshNames(program.kernels.map(({ name }) => name));
   const kernels: Kernel[] = [];
   const calls: Call[] = [];
   let position = 0;

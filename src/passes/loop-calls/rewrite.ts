@@ -53,7 +53,8 @@ export function loopRun(
 
 /**
  * Where an iteration is one call, the segments of the loop body are those of the kernel called; its name stands outside.
- * Where it is several, they are the segments of the body, and the looped kernel's own name stands outside.
+ * Where it is several, they are the segments of the body, and the looped kernel's own name stands outside. (unroll
+ * reads this.)
  */
 function loopSegment(name: Name, members: readonly Call[]): Segment {
   return { kernel: members.length === 1 ? members[0]!.kernel : name, statements: 1 };
