@@ -65,6 +65,17 @@ function longestRun(config) {
   return Math.min(config.context, 64, ...windows);
 }
 
+/** The prompt of the float64 fixture where it fits, and some of other lengths. */
+function prompts(directory, config, length) {
+  const shared = join(directory, 'expected.json');
+  const first = existsSync(shared) ? [readJson(shared).prompt] : [];
+  const half = Math.floor(length / 2);
+  const own = [...new Set([1, Math.min(5, half), half])].map((size) =>
+    Array.from({ length: size }, (_, i) => (i * 37 + 5 * size) % config.vocab),
+  );
+  return [...first.filter((prompt) => prompt.length + 24 <= length), ...own];
+}
+
 async function families() {
   const entries = readdirSync(fixtures, { withFileTypes: true }).filter((entry) => entry.isDirectory());
   const directories = entries.map(({ name }) => join(fixtures, name));
@@ -72,9 +83,8 @@ async function families() {
     const expected = await withPeer(directory, 'f32', async (peer, config) => {
       const length = longestRun(config);
       const cases = [];
-      for (const size of new Set([1, Math.min(7, Math.floor(length / 2)), Math.floor(length / 2)])) {
-        const prompt = Array.from({ length: size }, (_, i) => (i * 37 + 5 * size) % config.vocab);
-        cases.push(await greedyCase(peer, prompt, Math.min(24, length - size)));
+      for (const prompt of prompts(directory, config, length)) {
+        cases.push(await greedyCase(peer, prompt, Math.min(24, length - prompt.length)));
       }
       return { source: source(peer, 'f32'), cases };
     });

@@ -39,6 +39,8 @@ class Peer {
     this.llama = llama;
     this.context = context;
     this.sequence = context.getSequence();
+    // It would set the first number of threads again before every batch.
+    context._threadSplitterConsumer = undefined;
     this.vocab = context.model.fileInfo.metadata.tokenizer.ggml.tokens.length;
   }
 
