@@ -27,6 +27,8 @@ export interface ModelParts {
   /** The sampling that the checkpoint's authors suggest. Used only where a caller asks for it. */
   readonly defaultSampling: SamplingOptions;
   readonly executable: Executable;
+  /** Called after the executable was closed. */
+  readonly onClose?: () => void;
 }
 
 export class Model {
@@ -43,6 +45,7 @@ export class Model {
   readonly #executable: Executable;
   readonly #engine: Engine;
   readonly #freeSlots: number[];
+  readonly #onClose: () => void;
   #closing: Promise<void> | undefined;
 
   constructor(parts: ModelParts) {
@@ -58,6 +61,7 @@ export class Model {
     this.stopTokens = stopTokens;
     this.defaultSampling = parts.defaultSampling;
     this.#executable = executable;
+    this.#onClose = parts.onClose ?? (() => undefined);
     const scheduler = new Scheduler(executable, { limits });
     this.#engine = { scheduler, tokenizer, chat, limits, vocab: config.vocab, stopTokens };
     this.#freeSlots = Array.from({ length: limits.slots }, (_, slot) => limits.slots - 1 - slot);
@@ -93,7 +97,15 @@ export class Model {
 
   /** Stops all sessions and frees what the backend holds. */
   close(): Promise<void> {
-    this.#closing ??= Promise.all([this.#engine.scheduler.close(), this.#engine.chat.close()]).then(() => undefined);
+    this.#closing ??= this.#close();
     return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await Promise.all([this.#engine.scheduler.close(), this.#engine.chat.close()]);
+    } finally {
+      this.#onClose();
+    }
   }
 }

@@ -1,0 +1,87 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { writeTinyModel, type TinyModel } from '../../tests/support/tiny-model.js';
+import { schedules } from '../ir/program.js';
+import { AbortedError, CheckpointError, UsageError } from '../util/errors.js';
+import { loadModel, type LoadOptions } from './load-model.js';
+import type { Model } from './model.js';
+import type { Prompt } from './session.js';
+
+describe('loadModel', () => {
+  let tiny: TinyModel;
+  beforeAll(async () => {
+    tiny = await writeTinyModel({ chat: true });
+  });
+  afterAll(() => tiny.remove());
+
+  const load = (options: LoadOptions = {}): Promise<Model> =>
+    loadModel(tiny.path, { backend: 'reference', context: 64, ...options });
+
+  /** Greedy tokens of a fresh model. */
+  async function tokensOf(prompt: Prompt, options: LoadOptions = {}): Promise<readonly number[]> {
+    const model = await load(options);
+    try {
+      return (await model.session().generate(prompt, { maxTokens: 12, ignoreEos: true }).result).tokens;
+    } finally {
+      await model.close();
+    }
+  }
+
+  it('says what it loaded', async () => {
+    const model = await load({ slots: 2, rows: 1 });
+    expect(model).toMatchObject({ name: 'tiny', schedule: 'response', backend: 'reference', quant: 'f32', threads: 1 });
+    // A step must hold a row of every session.
+    expect(model.limits).toEqual({ rows: 2, samples: 2, slots: 2, context: 64 });
+    expect(model.stopTokens).toEqual([299]);
+    expect(model.defaultSampling).toEqual({ temperature: 0 });
+    expect(model.counters.kernelCalls).toBe(0);
+    await model.close();
+  });
+
+  it('gives the same tokens under every schedule and for every chunk size', async () => {
+    const prompt = 'a prompt of some length';
+    const expected = await tokensOf(prompt, { schedule: 'operator', rows: 64 });
+    expect(new Set(expected).size).toBeGreaterThan(2);
+    for (const schedule of schedules) expect(await tokensOf(prompt, { schedule, rows: 5 })).toEqual(expected);
+  });
+
+  it('lets sessions run side by side without touching each other', async () => {
+    const prompts = ['first', 'the second, which is longer', 'third'];
+    const alone = await Promise.all(prompts.map((prompt) => tokensOf(prompt)));
+    const model = await load({ slots: 3, rows: 7 });
+    const together = prompts.map(
+      (prompt) => model.session().generate(prompt, { maxTokens: 12, ignoreEos: true }).result,
+    );
+    expect((await Promise.all(together)).map(({ tokens }) => tokens)).toEqual(alone);
+    await model.close();
+  });
+
+  it('answers messages in the format of the model', async () => {
+    const model = await load();
+    const messages = [{ role: 'user', content: 'hi' }] as const;
+    const tokens = await model.applyChatTemplate(messages);
+    expect(model.tokenizer.decode(tokens)).toBe('[user: hi][assistant: ');
+    const { promptTokens } = await model.session().generate({ messages }, { maxTokens: 1 }).result;
+    expect(promptTokens).toEqual(tokens);
+    await model.close();
+  });
+
+  it.each<[LoadOptions, RegExp]>([
+    [{ context: 0 }, /context is 0, must be a whole number from 1 to 128/],
+    [{ context: 129 }, /context is 129/],
+    [{ slots: 1.5 }, /slots is 1.5/],
+    [{ rows: 0 }, /rows is 0/],
+    [{ threads: 2 }, /threads is 2, must be a whole number from 1 to 1/],
+    [{ quant: 'q4_0' }, /does not run q4_0 weights; choose one of f32/],
+  ])('refuses %j', async (options, message) => {
+    await expect(load(options)).rejects.toThrow(UsageError);
+    await expect(load(options)).rejects.toThrow(message);
+  });
+
+  it('stops where it is told to', async () => {
+    await expect(load({ signal: AbortSignal.abort() })).rejects.toThrow(AbortedError);
+  });
+
+  it('says what a model can be', async () => {
+    await expect(loadModel('no-such-model')).rejects.toThrow(CheckpointError);
+  });
+});

@@ -1,0 +1,174 @@
+/** From a name on the command line or in a program to a model that is ready to make text. */
+import { basename } from 'node:path';
+import type { Backend, Executable, Progress } from '../backends/backend.js';
+import { chooseBackend } from '../backends/registry.js';
+import { openCheckpoint, type Checkpoint } from '../checkpoint/directory.js';
+import type { GenerationDefaults } from '../checkpoint/generation.js';
+import { resolveModel } from '../checkpoint/resolve.js';
+import type { DType, Limits, Schedule } from '../ir/program.js';
+import type { ModelConfig } from '../models/model-config.js';
+import { compileModel } from '../passes/pipeline.js';
+import { loadTokenizer } from '../text/tokenizer.js';
+import { AbortedError, UsageError } from '../util/errors.js';
+import { ChatFormat } from './chat-format.js';
+import { Model } from './model.js';
+import type { SamplingOptions } from './sampling.js';
+
+export interface LoadOptions {
+  /** Default `auto`: the CPU, or the reference backend where there is no C compiler. */
+  readonly backend?: 'auto' | 'cpu' | 'reference';
+  /** Where the kernel boundaries are. Default `response`: as few as there can be. Changes no result. */
+  readonly schedule?: Schedule;
+  /** Format of the matrices. Default: that of the checkpoint; precision is never lowered unasked. */
+  readonly quant?: DType;
+  /** Worker threads; default: what the backend finds best. */
+  readonly threads?: number;
+  /** Positions of a session. Default: those of the model, at most 4096. */
+  readonly context?: number;
+  /** Sessions that can be open at a time. Default 4. */
+  readonly slots?: number;
+  /** Prompt tokens computed at a time. Default 64. */
+  readonly rows?: number;
+  /** Directory for packed weights and compiled code; the standard cache where absent. */
+  readonly cacheDir?: string;
+  /** Hears of long work: reading, packing and compiling. */
+  readonly onProgress?: (progress: Progress) => void;
+  /** One line on what turned out other than one might expect (another backend, a widened format). */
+  readonly onNotice?: (line: string) => void;
+  readonly signal?: AbortSignal;
+}
+
+const defaultContext = 4096;
+const defaultSlots = 4;
+const defaultRows = 64;
+
+/**
+ * Loads `demo`, a directory, or a pulled Hub model `OWNER/NAME`. The caller closes the model. Throws UsageError for
+ * options that do not fit, CheckpointError or UnsupportedModelError for the model, ToolchainError or StorageError from
+ * the backend, AbortedError after `signal`; each says in one line what to do.
+ */
+export async function loadModel(spec: string, options: LoadOptions = {}): Promise<Model> {
+  const { onNotice = () => undefined, signal } = options;
+  const directory = resolveModel(spec);
+  const backend = await chooseBackend(options.backend ?? 'auto', onNotice);
+  const checkpoint = openCheckpoint(directory, nameOf(spec, directory));
+  try {
+    const { config, tokenizerConfig, chatTemplate } = checkpoint;
+    const limits = chooseLimits(config, options);
+    const schedule = options.schedule ?? 'response';
+    if (!backend.capabilities.schedules.includes(schedule)) {
+      throw new UsageError(`the ${backend.name} backend does not run the schedule ${schedule}`, {
+        hint: `choose one of ${backend.capabilities.schedules.join(', ')}`,
+      });
+    }
+    const quant = chooseFormat(config, backend, options.quant, onNotice);
+    const tokenizer = loadTokenizer(checkpoint.tokenizerFile, tokenizerConfig);
+    stopIf(signal);
+    const executable = await prepare(checkpoint, backend, { schedule, limits, quant }, options);
+    return new Model({
+      name: config.name,
+      config,
+      tokenizer,
+      chat: new ChatFormat({
+        ...(chatTemplate === undefined ? {} : { template: chatTemplate }),
+        ...(tokenizerConfig === undefined ? {} : { tokenizerConfig }),
+      }),
+      schedule,
+      backend: backend.name,
+      quant,
+      limits,
+      stopTokens: checkpoint.generation.eos,
+      defaultSampling: samplingOf(checkpoint.generation),
+      executable,
+      onClose: () => checkpoint.weights.close(),
+    });
+  } catch (error) {
+    checkpoint.weights.close();
+    // Whatever it was that the stop interrupted.
+    stopIf(signal);
+    throw error;
+  }
+}
+
+/** `SmolLM2-135M` of `HuggingFaceTB/SmolLM2-135M@main`, `model` of `path/to/model/`. */
+function nameOf(spec: string, directory: string): string {
+  const name = basename(spec.replace(/@[^/]*$/, ''));
+  return /^\w/.test(name) ? name : basename(directory);
+}
+
+/** The sampling part of what a checkpoint suggests. */
+function samplingOf(generation: GenerationDefaults): SamplingOptions {
+  const ids: readonly string[] = ['eos', 'bos'] satisfies (keyof GenerationDefaults)[];
+  return Object.fromEntries(Object.entries(generation).filter(([name]) => !ids.includes(name)));
+}
+
+function chooseLimits(config: ModelConfig, options: LoadOptions): Limits {
+  const { context = Math.min(config.context, defaultContext), slots = defaultSlots, rows = defaultRows } = options;
+  const check = (name: string, value: number, max: number): void => {
+    if (Number.isInteger(value) && value >= 1 && value <= max) return;
+    throw new UsageError(`${name} is ${value}, must be a whole number from 1 to ${max}`);
+  };
+  check('context', context, config.context);
+  check('slots', slots, 256);
+  check('rows', rows, 4096);
+  // Every open session must fit into a step.
+  return { rows: Math.max(rows, slots), samples: slots, slots, context };
+}
+
+/** The format of the matrices; one that the backend lacks is widened where that is exact, and never narrowed. */
+function chooseFormat(
+  config: ModelConfig,
+  backend: Backend,
+  asked: DType | undefined,
+  onNotice: (line: string) => void,
+): DType {
+  const { weightFormats } = backend.capabilities;
+  const format = asked ?? config.dtype;
+  if (weightFormats.includes(format)) return format;
+  if (asked === undefined && weightFormats.includes('f32')) {
+    onNotice(`the ${backend.name} backend does not run ${format} weights; they are widened to f32, which is exact`);
+    return 'f32';
+  }
+  throw new UsageError(`the ${backend.name} backend does not run ${format} weights`, {
+    hint: `choose one of ${weightFormats.join(', ')}`,
+  });
+}
+
+interface Target {
+  readonly schedule: Schedule;
+  readonly limits: Limits;
+  readonly quant: DType;
+}
+
+async function prepare(
+  checkpoint: Checkpoint,
+  backend: Backend,
+  { schedule, limits, quant }: Target,
+  { threads, cacheDir, onProgress, signal }: LoadOptions,
+): Promise<Executable> {
+  const { capabilities } = backend;
+  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= capabilities.maxWorkers)) {
+    throw new UsageError(`threads is ${threads}, must be a whole number from 1 to ${capabilities.maxWorkers}`);
+  }
+  const workers = threads === undefined ? {} : { workers: threads };
+  const { plan } = compileModel(checkpoint.config, {
+    schedule,
+    limits,
+    weightFormat: quant,
+    capabilities,
+    ...workers,
+  });
+  const executable = await backend.prepare(plan, checkpoint.weights, {
+    ...(threads === undefined ? {} : { threads }),
+    ...(cacheDir === undefined ? {} : { cacheDir }),
+    ...(onProgress === undefined ? {} : { onProgress }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+  if (signal?.aborted === true) await executable.close();
+  stopIf(signal);
+  return executable;
+}
+
+function stopIf(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw new AbortedError('loading the model was stopped');
+}
