@@ -47,11 +47,15 @@ export async function runStep(
   return logits instanceof Float32Array ? { ...result, logits } : result;
 }
 
-/** The program for many tokens pays where more than one is wanted; it has logits only if it says so. */
+/** The program for many tokens where every row is a sample, be it for one token: it takes the fewest calls. */
 function programFor(plan: ExecutionPlan, step: Step): Program {
   const { response } = plan;
-  if (response === undefined || step.steps === 1) return plan.step;
+  if (response === undefined || !isDecode(step)) return plan.step;
   return step.wantLogits === true && !response.outputs.includes('logits') ? plan.step : response;
+}
+
+function isDecode({ tokens, index }: Step): boolean {
+  return index.length === tokens.length && index.every((row, s) => row === s);
 }
 
 /** The tokens of one sample, followed on the host: done when a stop token or its own limit was reached. */
@@ -142,10 +146,7 @@ function checkStep({ limits, values }: Program, step: Step): void {
   assert(within(index, 0, rows), 'a sample of a row that is not there');
   assert(steps >= 1, `a step of ${steps} tokens`);
   if (steps === 1) return;
-  assert(
-    index.length === rows && index.every((row, s) => row === s),
-    'more than one token needs every row to be a sample',
-  );
+  assert(isDecode(step), 'more than one token needs every row to be a sample');
   sampling.forEach(({ remaining }, s) => {
     const end = positions[s]! + Math.min(remaining, steps);
     assert(end <= limits.context, `a sample would reach position ${end} of ${limits.context}`);
