@@ -24,7 +24,7 @@ describe('fuseLayers', () => {
     const fused = fuse(program);
     expect(fused.program.calls.length).toBe(35);
     expect(fused.program.schedule).toBe('layer');
-    expect(fused.program.kernels.map(({ name }) => name)).toEqual(['embed', 'lm_head', 'sample', 'layer']);
+    expect(fused.program.kernels.map(({ name }) => name)).toEqual(['embed', 'layer', 'lm_head', 'sample']);
     expect(fused.notes).toEqual(['32 decoder layers share 1 kernel']);
     const layer = fused.program.kernels.find(({ name }) => name === 'layer')!;
     expect(layer.body.segments.length).toBe(10);
