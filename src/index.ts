@@ -25,7 +25,9 @@ export { writeSynthetic, type SynthOptions } from './checkpoint/synth.js';
 export type { ModelConfig } from './models/model-config.js';
 export { findPreset, presets, type Preset } from './models/presets.js';
 export { schedules, type DType, type Limits, type Program, type Schedule } from './ir/program.js';
-export { compileModel } from './passes/pipeline.js';
+export { compileModel, type CompiledModel, type CompileOptions } from './passes/pipeline.js';
+export { callsPerToken, explainProgram, type CallCounts } from './passes/explain.js';
+export type { Refusal, RefusalReason, Report } from './passes/pass.js';
 export type { Backend, Capabilities, Counters, Executable, ExecutionPlan, Progress } from './backends/backend.js';
 export { chooseBackend } from './backends/registry.js';
 

@@ -1,0 +1,111 @@
+/** `kloop explain MODEL|PRESET`: where the kernel boundaries are under a schedule, and why not fewer. Needs no weights. */
+import type { Command } from 'commander';
+import { chooseBackend } from '../backends/registry.js';
+import { openCheckpoint } from '../checkpoint/directory.js';
+import { resolveModel } from '../checkpoint/resolve.js';
+import { print as printIr } from '../ir/print.js';
+import { schedules, type Program, type Schedule } from '../ir/program.js';
+import type { ModelConfig } from '../models/model-config.js';
+import { findPreset } from '../models/presets.js';
+import { callsPerToken, explainProgram } from '../passes/explain.js';
+import { compileModel, type CompiledModel } from '../passes/pipeline.js';
+import { formatTable } from '../util/table.js';
+import { integer, scheduleOption } from './options.js';
+import { note, paint, print, printJson } from './output.js';
+import type { Verb } from './verb.js';
+
+interface Flags {
+  readonly schedule?: Schedule;
+  readonly sockets: number;
+  readonly ir?: boolean;
+  readonly json?: boolean;
+}
+
+export const explain: Verb = (program) => {
+  const command: Command = program
+    .command('explain')
+    .description('show the kernel calls of a token, and what keeps them from being fewer')
+    .argument('<model>', 'a name that `kloop presets` lists, `demo`, a directory, or OWNER/NAME that has been pulled')
+    .addOption(scheduleOption())
+    .option('--sockets <n>', 'accelerators that share the model', integer(1, 1024), 1)
+    .option('--ir', 'print the program itself')
+    .option('--json', 'print one JSON object');
+  command.action(explainAction);
+};
+
+async function explainAction(spec: string, flags: Flags): Promise<void> {
+  const config = configOf(spec);
+  const schedule = flags.schedule ?? 'response';
+  const compile = await compilerFor(config, flags.sockets);
+  const compiled = compile(schedule);
+  const program = programOf(compiled);
+  if (flags.json === true) printJson(toJson(config, program, compiled));
+  else if (flags.ir === true) process.stdout.write(printIr(program));
+  else describe(config, compiled, compile);
+}
+
+/** A preset has no weights; of a checkpoint only the shapes are looked at. */
+function configOf(spec: string): ModelConfig {
+  const preset = findPreset(spec);
+  if (preset !== undefined) return preset.config;
+  const { config, weights } = openCheckpoint(resolveModel(spec));
+  weights.close();
+  return config;
+}
+
+type Compile = (schedule: Schedule) => CompiledModel;
+
+/** Compiles for the CPU, whatever it would run on: the kernel boundaries are the same on all. */
+async function compilerFor(config: ModelConfig, sockets: number): Promise<Compile> {
+  const { capabilities } = await chooseBackend('cpu', note);
+  const limits = { rows: 64, samples: 1, slots: 1, context: Math.min(config.context, 4096) };
+  return (schedule) => compileModel(config, { schedule, sockets, limits, capabilities });
+}
+
+function programOf({ plan }: CompiledModel): Program {
+  return plan.response ?? plan.step;
+}
+
+function toJson(config: ModelConfig, program: Program, { reports }: CompiledModel): object {
+  const { perResponse } = callsPerToken(program);
+  return {
+    model: config.name,
+    schedule: program.schedule,
+    sockets: program.sockets,
+    calls_per_token: program.calls.length,
+    // A response has one call for all its tokens, or one per chunk of them.
+    ...(perResponse === undefined
+      ? { calls_per: 'token' }
+      : { calls_per: 'response', tokens_per_response: perResponse.tokens }),
+    kernels: program.kernels.map(({ name, params, body }) => ({
+      name,
+      calls: program.calls.filter((call) => call.kernel === name).length,
+      parameters: params.length,
+      statements: body.statements.length,
+    })),
+    refusals: reports.flatMap(({ pass, refusals }) => refusals.map((refusal) => ({ pass, ...refusal }))),
+    notes: reports.flatMap(({ pass, notes }) => notes.map((text) => ({ pass, note: text }))),
+  };
+}
+
+function describe(config: ModelConfig, compiled: CompiledModel, compile: Compile): void {
+  const program = programOf(compiled);
+  const bold = (text: string): string => paint(process.stdout, 'bold', text);
+  print(bold(config.name));
+  for (const line of explainProgram(program, compiled.reports)) print(line);
+  for (const { pass, notes } of compiled.reports.filter((report) => report.notes.length > 0)) {
+    print(`\n${bold(pass)}`);
+    for (const text of notes) print(`  ${text}`);
+  }
+  const rows = schedules.map((schedule) => {
+    const other = schedule === program.schedule ? compiled : compile(schedule);
+    return [schedule, countOf(programOf(other))];
+  });
+  print('');
+  for (const line of formatTable([{ title: 'schedule' }, { title: 'kernel calls' }], rows)) print(line);
+}
+
+function countOf(program: Program): string {
+  const { perResponse } = callsPerToken(program);
+  return `${program.calls.length} per ${perResponse === undefined ? 'token' : 'response'}`;
+}

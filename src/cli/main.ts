@@ -1,0 +1,84 @@
+#!/usr/bin/env node
+/**
+ * The command line: a flat list of verbs, one file each. Exit code 0; 2 for a usage error; 1 for anything else, with one
+ * line on stderr that says what was wrong, where, and what to do; 130 after Ctrl+C.
+ */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError, Option } from 'commander';
+import { AbortedError, KloopError, messageOf, UsageError } from '../util/errors.js';
+import { chat } from './chat.js';
+import { doctor } from './doctor.js';
+import { explain } from './explain.js';
+import { interruptedCode } from './interrupt.js';
+import { note } from './output.js';
+import { presets } from './presets.js';
+import { pull } from './pull.js';
+import { run } from './run.js';
+import { synth } from './synth.js';
+import type { Verb } from './verb.js';
+
+const verbs: readonly Verb[] = [run, chat, pull, presets, synth, explain, doctor];
+
+/** Runs one command line and returns the exit code. */
+async function main(args: readonly string[]): Promise<number> {
+  quietAfterClosedPipe(process.stdout);
+  quietAfterClosedPipe(process.stderr);
+  const program = makeProgram();
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return Number(process.exitCode ?? 0);
+  } catch (error) {
+    return report(error, args, program);
+  }
+}
+
+function makeProgram(): Command {
+  const program = new Command('kloop')
+    .description('Compiles an open-weight language model into one kernel call, and runs it')
+    .version(packageVersion())
+    .addOption(new Option('--stack', 'print the stack of an error').hideHelp())
+    .showSuggestionAfterError(true)
+    // Errors are printed by `report`, on one line.
+    .configureOutput({ outputError: () => undefined })
+    .exitOverride();
+  for (const verb of verbs) verb(program);
+  for (const command of program.commands) command.copyInheritedSettings(program);
+  return program;
+}
+
+function packageVersion(): string {
+  // Two levels up from src/cli as from dist/cli.
+  const json = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  return json.version;
+}
+
+function report(error: unknown, args: readonly string[], program: Command): number {
+  if (error instanceof CommanderError) return reportUsage(error, args, program);
+  if (program.opts<{ stack?: boolean }>().stack === true && error instanceof Error) note(String(error.stack));
+  if (error instanceof AbortedError) return interruptedCode;
+  if (error instanceof KloopError) note(`kloop: ${messageOf(error)}`);
+  else note(`kloop: ${messageOf(error)}; this should not happen, run again with --stack for details`);
+  return error instanceof UsageError ? 2 : 1;
+}
+
+function reportUsage(error: CommanderError, args: readonly string[], program: Command): number {
+  // Help and version were asked for, and are printed.
+  if (error.exitCode === 0) return 0;
+  if (error.code === 'commander.help') return 2;
+  const verb = program.commands.find((command) => command.name() === args.find((arg) => !arg.startsWith('-')));
+  const message = messageOf(error)
+    .replace(/^error: /, '')
+    .replace(/\.$/, '');
+  note(`kloop: ${message}; see \`kloop ${verb === undefined ? '' : `${verb.name()} `}--help\``);
+  return 2;
+}
+
+/** `kloop run ... | head` closes the pipe early; that is no error. */
+function quietAfterClosedPipe(stream: NodeJS.WriteStream): void {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+}
+
+process.exitCode = await main(process.argv.slice(2));

@@ -1,0 +1,95 @@
+/** Options that several verbs share, with the checks that commander does not do. */
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import { backendNames } from '../backends/registry.js';
+import { schedules, type DType, type Schedule } from '../ir/program.js';
+import type { LoadOptions } from '../runtime/load-model.js';
+import type { SamplingOptions } from '../runtime/sampling.js';
+
+export const quantNames = ['f32', 'bf16', 'f16', 'q8_0', 'q4_0'] as const satisfies readonly DType[];
+
+/** A whole number from `min` to `max`. */
+export function integer(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = /^\d+$/.test(text) ? Number(text) : NaN;
+    if (value >= min && value <= max) return value;
+    const upper = max === Number.MAX_SAFE_INTEGER ? `at least ${min}` : `from ${min} to ${max}`;
+    throw new InvalidArgumentError(`It must be a whole number, ${upper}.`);
+  };
+}
+
+/** A number from `min` to `max`. */
+export function decimal(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === '' ? NaN : Number(text);
+    if (value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`It must be a number from ${min} to ${max}.`);
+  };
+}
+
+/** For options that may be given several times. */
+export function collect(text: string, before: readonly string[] = []): readonly string[] {
+  return [...before, text];
+}
+
+/** Parsed by commander: absent options are not there. */
+export interface SamplingFlags {
+  readonly temperature?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly minP?: number;
+  readonly repetitionPenalty?: number;
+  readonly seed?: number;
+}
+
+export function addSamplingOptions(command: Command, temperatureDefault: string): Command {
+  return command
+    .option(
+      '--temperature <t>',
+      `0 is greedy, higher is more varied (default: ${temperatureDefault})`,
+      decimal(0, 1000),
+    )
+    .option('--top-k <k>', 'sample from the k most likely tokens', integer(0, 2 ** 31 - 1))
+    .option('--top-p <p>', 'sample from the most likely tokens that have this probability together', decimal(0, 1))
+    .option('--min-p <p>', 'sample from tokens at least this likely relative to the best', decimal(0, 1))
+    .option('--repetition-penalty <r>', 'above 1 makes tokens of the context less likely', decimal(0.001, 1000))
+    .option('--seed <n>', 'the same seed gives the same text (default: random)', integer(0));
+}
+
+export function samplingOf(flags: SamplingFlags): SamplingOptions {
+  const { temperature, topK, topP, minP, repetitionPenalty, seed } = flags;
+  return defined({ temperature, topK, topP, minP, repetitionPenalty, seed });
+}
+
+export interface LoadFlags {
+  readonly schedule?: Schedule;
+  readonly backend?: (typeof backendNames)[number];
+  readonly quant?: DType;
+  readonly threads?: number;
+  readonly context?: number;
+  readonly cacheDir?: string;
+}
+
+export function scheduleOption(): Option {
+  return new Option('--schedule <schedule>', 'where the kernel boundaries are (default: response)').choices(schedules);
+}
+
+export function addLoadOptions(command: Command): Command {
+  return command
+    .addOption(scheduleOption())
+    .addOption(new Option('--backend <backend>', 'what runs the kernels (default: auto)').choices(backendNames))
+    .addOption(new Option('--quant <format>', "format of the weights (default: the checkpoint's)").choices(quantNames))
+    .option('--threads <n>', 'worker threads (default: one per core)', integer(1, 4096))
+    .option('--context <n>', "positions of a sequence (default: the model's, at most 4096)", integer(1))
+    .option('--cache-dir <dir>', 'directory for packed weights and compiled code');
+}
+
+export function loadOptionsOf(flags: LoadFlags): LoadOptions {
+  const { schedule, backend, quant, threads, context, cacheDir } = flags;
+  return defined({ schedule, backend, quant, threads, context, cacheDir });
+}
+
+/** The object without its undefined fields. */
+export function defined<T extends object>(fields: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  const entries = Object.entries(fields).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as { [K in keyof T]: Exclude<T[K], undefined> };
+}

@@ -1,0 +1,31 @@
+/** `kloop pull OWNER/NAME`: downloads a model from the Hub into the standard cache. */
+import { pullModel } from '../checkpoint/hub/pull.js';
+import { listenForInterrupt } from './interrupt.js';
+import { print, progressBar } from './output.js';
+import { defined } from './options.js';
+import type { Verb } from './verb.js';
+
+export const pull: Verb = (program) => {
+  program
+    .command('pull')
+    .description('download a model from the Hugging Face Hub into its cache')
+    .argument('<owner/name>', 'for example HuggingFaceTB/SmolLM2-135M-Instruct')
+    .option('--revision <revision>', 'branch, tag or commit (default: main)')
+    .action(pullAction);
+};
+
+async function pullAction(repo: string, { revision }: { revision?: string }): Promise<void> {
+  using interrupt = listenForInterrupt();
+  const bar = progressBar();
+  try {
+    const directory = await pullModel(repo, {
+      ...defined({ revision }),
+      signal: interrupt.signal,
+      onProgress: ({ doneBytes, totalBytes }) => bar.update(`pulling ${repo}`, doneBytes, totalBytes, 'bytes'),
+    });
+    bar.end();
+    print(directory);
+  } finally {
+    bar.end();
+  }
+}

@@ -1,0 +1,51 @@
+import { describe, expect, it } from 'vitest';
+import { runCli } from '../support/cli.js';
+
+interface ExplainJson {
+  readonly calls_per_token: number;
+  readonly calls_per: string;
+  readonly kernels: readonly { readonly name: string; readonly calls: number }[];
+  readonly refusals: readonly { readonly reason: string }[];
+}
+
+async function explain(...args: string[]): Promise<ExplainJson> {
+  const { code, stdout, stderr } = await runCli(['explain', ...args, '--json']);
+  expect([code, stderr]).toEqual([0, '']);
+  return JSON.parse(stdout) as ExplainJson;
+}
+
+describe('kloop explain', () => {
+  it.each([
+    ['operator', 323, 'token'],
+    ['layer', 35, 'token'],
+    ['looped', 4, 'token'],
+    ['response', 1, 'response'],
+  ])("has the paper's count of Llama 3.1 8B on 8 sockets: %s %d per %s", async (schedule, calls, per) => {
+    const result = await explain('llama-3.1-8b', '--sockets', '8', '--schedule', schedule);
+    expect([result.calls_per_token, result.calls_per]).toEqual([calls, per]);
+    expect(result.kernels.reduce((sum, kernel) => sum + kernel.calls, 0)).toBe(calls);
+    expect(result.refusals).toEqual([]);
+  });
+
+  it('tells people the same, with all schedules beside each other', async () => {
+    const { code, stdout } = await runCli(['explain', 'gemma-2-2b', '--schedule', 'looped']);
+    expect(code).toBe(0);
+    expect(stdout).toContain('calls per token: 4');
+    expect(stdout).toContain('13 iterations of 2 calls');
+    expect(stdout).toMatch(
+      /^operator +263 per token\nlayer +29 per token\nlooped +4 per token\nresponse +1 per response\n/m,
+    );
+  });
+
+  it('prints the program', async () => {
+    const { code, stdout } = await runCli(['explain', 'smollm2-135m', '--schedule', 'looped', '--ir']);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/for layer in 30 \(/);
+  });
+
+  it('says in one line that sockets do not fit', async () => {
+    const { code, stdout, stderr } = await runCli(['explain', 'smollm2-135m', '--sockets', '7']);
+    expect([code, stdout]).toEqual([1, '']);
+    expect(stderr).toMatch(/^kloop: [^\n]*7[^\n]*\n$/);
+  });
+});
