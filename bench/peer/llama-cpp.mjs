@@ -39,8 +39,8 @@ class Peer {
     this.llama = llama;
     this.context = context;
     this.sequence = context.getSequence();
-    // It would set the first number of threads again before every batch.
-    context._threadSplitterConsumer = undefined;
+    // The library would set the first number of threads again before every batch of its own.
+    context._reserveThreads = () => undefined;
     this.vocab = context.model.fileInfo.metadata.tokenizer.ggml.tokens.length;
   }
 
@@ -100,27 +100,37 @@ class Peer {
   /**
    * Time of `tokens` single-token evaluations after a prompt of `prompt` tokens, prompt not counted. `evaluate` asks
    * llama_decode directly, with logits and without sampling, as llama-bench's tg does; `generate` is the library's loop.
+   * Stops early after `limitMs`, and says how many tokens it was.
    */
-  async decode({ prompt = 1, tokens, path = 'evaluate' }) {
+  async decode({ prompt = 1, tokens, path = 'evaluate', limitMs = Infinity }) {
     const ids = fillers(prompt + tokens, this.vocab);
     this.checkPrompt(ids, 0);
     await this.sequence.clearHistory();
-    if (path === 'generate') return this.generate(ids.slice(0, prompt), tokens);
+    if (path === 'generate') return this.generate(ids.slice(0, prompt), tokens, limitMs);
     await this.evaluate(0, ids.slice(0, prompt));
-    const start = performance.now();
-    for (let i = prompt; i < ids.length; i += 1) await this.evaluate(i, [ids[i]]);
-    return this.elapsed(start);
+    return this.timed(tokens, limitMs, (i) => this.evaluate(prompt + i, [ids[prompt + i]]));
   }
 
-  async generate(prompt, tokens) {
+  async generate(prompt, tokens, limitMs) {
     const iterator = this.sequence.evaluate(prompt, { temperature: 0, yieldEogToken: true });
     await iterator.next();
-    const start = performance.now();
-    for (let i = 0; i < tokens; i += 1) await iterator.next();
-    const result = this.elapsed(start);
+    const result = await this.timed(tokens, limitMs, () => iterator.next());
     await iterator.return();
     await this.sequence.clearHistory();
     return result;
+  }
+
+  async timed(tokens, limitMs, next) {
+    const start = performance.now();
+    let done = 0;
+    let milliseconds = 0;
+    while (done < tokens && milliseconds < limitMs) {
+      await next(done);
+      done += 1;
+      milliseconds = performance.now() - start;
+    }
+    this.context._ctx.disposeSequence(0);
+    return { milliseconds, tokens: done };
   }
 
   /** Time of one prompt of `tokens` tokens, in batches of at most 512. */
@@ -131,13 +141,9 @@ class Peer {
     const size = this.context.batchSize;
     const start = performance.now();
     for (let i = 0; i < ids.length; i += size) await this.evaluate(i, ids.slice(i, i + size));
-    return this.elapsed(start);
-  }
-
-  elapsed(start) {
     const milliseconds = performance.now() - start;
     this.context._ctx.disposeSequence(0);
-    return { milliseconds };
+    return { milliseconds, tokens };
   }
 
   /** Internals of the library (its version is pinned): below its queue and its locks, which cost more than a small model. */

@@ -41,6 +41,12 @@ export interface PeerGreedy {
   readonly top: readonly (readonly (readonly [token: number, logit: number])[])[];
 }
 
+export interface PeerTiming {
+  readonly milliseconds: number;
+  /** Tokens that were evaluated in this time. */
+  readonly tokens: number;
+}
+
 /** Requests run one after another, in the order of the calls. All reject with KloopError. */
 export interface Peer {
   readonly info: PeerInfo;
@@ -50,16 +56,18 @@ export interface Peer {
   /** Greedy continuation of exactly `tokens` tokens, past any end-of-text. */
   greedy(prompt: readonly number[], tokens: number, top?: number): Promise<PeerGreedy>;
   /**
-   * Milliseconds for `tokens` tokens, one at a time, after a prompt of `prompt` tokens that is not counted. `evaluate` is
+   * Time of `tokens` tokens, one at a time, after a prompt of `prompt` tokens that is not counted. `evaluate` is
    * evaluation alone (llama-bench's `tg`), the least that llama.cpp takes; `generate` is its library's sampling loop.
+   * After `limitMs` it stops with the token it is at: two threads on busy cores can be a hundred times slower than one.
    */
   decode(options: {
     readonly prompt: number;
     readonly tokens: number;
     readonly path: 'evaluate' | 'generate';
-  }): Promise<number>;
-  /** Milliseconds for a prompt of `tokens` tokens (llama-bench's `pp`). */
-  prefill(tokens: number): Promise<number>;
+    readonly limitMs?: number;
+  }): Promise<PeerTiming>;
+  /** Time of a prompt of `tokens` tokens (llama-bench's `pp`). */
+  prefill(tokens: number): Promise<PeerTiming>;
   /** Ends the process; unfinished requests reject. */
   close(): Promise<void>;
 }
@@ -76,7 +84,7 @@ const greedySchema = z.object({
   tokens: z.array(z.number()),
   top: z.array(z.array(z.tuple([z.number(), z.number()]))).default([]),
 });
-const timeSchema = z.object({ milliseconds: z.number().positive() });
+const timingSchema = z.object({ milliseconds: z.number().positive(), tokens: z.number().int().positive() });
 const replySchema = z.discriminatedUnion('ok', [
   z.object({ ok: z.literal(true), result: z.unknown() }),
   z.object({ ok: z.literal(false), error: z.string() }),
@@ -95,8 +103,8 @@ export async function openPeer(options: PeerOptions): Promise<Peer> {
       },
       logits: async (prompt) => Float32Array.from((await line.ask(logitsSchema, { op: 'logits', prompt })).logits),
       greedy: (prompt, tokens, top = 0) => line.ask(greedySchema, { op: 'greedy', prompt, tokens, top }),
-      decode: async (request) => (await line.ask(timeSchema, { op: 'decode', ...request })).milliseconds,
-      prefill: async (tokens) => (await line.ask(timeSchema, { op: 'prefill', tokens })).milliseconds,
+      decode: (request) => line.ask(timingSchema, { op: 'decode', ...request }),
+      prefill: (tokens) => line.ask(timingSchema, { op: 'prefill', tokens }),
       close: () => line.close(),
     };
   } catch (error) {
