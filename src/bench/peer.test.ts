@@ -43,6 +43,7 @@ test('answers come in the order of the questions', async () => {
   expect(greedy).toEqual({ tokens: [2, 2, 2], top: [] });
   expect([decode, prefill]).toEqual([7, 9].map((tokens) => ({ milliseconds: 3, tokens })));
   expect(peer.info.vocab).toBe(3);
+  expect(process.kill(peer.pid, 0)).toBe(true);
   await peer.close();
   await expect(peer.prefill(1)).rejects.toThrow('closed');
 });

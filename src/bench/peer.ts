@@ -9,6 +9,7 @@ import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
+import { defined } from '../util/assert.js';
 import { KloopError, UsageError, messageOf } from '../util/errors.js';
 
 export interface PeerOptions {
@@ -50,6 +51,8 @@ export interface PeerTiming {
 /** Requests run one after another, in the order of the calls. All reject with KloopError. */
 export interface Peer {
   readonly info: PeerInfo;
+  /** Of the process, for watching that it is idle while others are measured. */
+  readonly pid: number;
   setThreads(threads: number): Promise<void>;
   /** Logits after the prompt, by token id. */
   logits(prompt: readonly number[]): Promise<Float32Array>;
@@ -98,6 +101,7 @@ export async function openPeer(options: PeerOptions): Promise<Peer> {
     const info = await line.ask(infoSchema, { op: 'load', gguf: resolve(gguf), ...settings });
     return {
       info,
+      pid: line.pid,
       setThreads: async (threads) => {
         await line.ask(infoSchema, { op: 'threads', threads });
       },
@@ -158,6 +162,14 @@ class LineProcess {
         done();
       });
     });
+  }
+
+  get pid(): number {
+    return defined(this.child.pid, 'process id of a process that has answered');
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0;
   }
 
   async ask<T extends z.ZodType>(schema: T, request: object): Promise<z.infer<T>> {
