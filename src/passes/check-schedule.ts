@@ -150,12 +150,11 @@ class Checker {
     for (const first of accesses) {
       for (const second of accesses) {
         if (first.access === 'read' && second.access === 'read') continue;
-        if (!meet(first, second)) continue;
         for (let iteration = 0; iteration <= horizon; iteration++) {
           const earlier = { iteration: 0, stage: first.stage };
           const later = { iteration, stage: second.stage };
           if (!notAfter(earlier, later) || storage.at(first.name, 0) !== storage.at(second.name, iteration)) continue;
-          if (first.inLoop && first.stage === second.stage && iteration === 0) continue;
+          if (iteration === 0 && first.stage === second.stage && !conflictInStage(first, second)) continue;
           this.require(first, second, earlier, later, handOffs, where);
         }
       }
@@ -187,6 +186,11 @@ class Checker {
   private violate(kind: Violation['kind'], where: string, detail: string): void {
     this.violations.push({ kind, where, detail });
   }
+}
+
+/** Inside a stage only the division keeps workers apart; what a loop does inside is checked on its own. */
+function conflictInStage(first: StageAccess, second: StageAccess): boolean {
+  return !first.inLoop && meet(first, second);
 }
 
 /** Which storage a name means in an iteration: equal texts are equal storage. */

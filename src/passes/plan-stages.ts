@@ -5,7 +5,7 @@
  *   norm | qkv | rope append attention | o add | norm | gate/up silu | down add      one operator, one worker's part
  *   ( norm  qkv  rope append attention )( o add )( norm gate/up silu )( down add )   -->  four stages of a layer
  *
- * - cheap operators on whole rows (norms) are computed by every worker for itself, into a copy of its own;
+ * - cheap operators on whole rows (norms) are computed by every worker that takes part in a stage, into a copy of its own;
  * - Q, K and V are divided by key/value head where heads divide evenly, so that attention follows without a border;
  * - elementwise operators follow the division of what they read.
  */
@@ -58,23 +58,48 @@ interface Scope {
   readonly workers: number;
 }
 
-function planRegion(region: Region, scope: Scope): Region {
+function planRegion(region: Region, scope: Scope, isLoopBody = false): Region {
   const types = inferRegion(region, scope.types);
-  const statements = region.statements.map((statement) =>
-    statement.kind === 'loop' ? planLoop(statement, types, scope.workers) : statement,
-  );
-  const planner = new StagePlanner(statements, types, scope);
-  return { ...region, statements, plan: planner.plan(region, false) };
+  const statements = region.statements.map((statement): Statement => {
+    if (statement.kind !== 'loop') return statement;
+    const visible = visibleInLoop(statement);
+    const inner: Scope = { types: loopScope(statement, types), visible, workers: scope.workers };
+    return { ...statement, body: planRegion(statement.body, inner, true) };
+  });
+  return { ...region, statements, plan: planStatements({ ...region, statements }, types, scope, isLoopBody) };
 }
 
-function planLoop(loop: Loop, outer: ReadonlyMap<Name, Tensor>, workers: number): Loop {
-  const scope: Scope = { types: loopScope(loop, outer), visible: visibleInLoop(loop), workers };
-  const types = inferRegion(loop.body, scope.types);
-  const statements = loop.body.statements.map((statement) =>
-    statement.kind === 'loop' ? planLoop(statement, types, workers) : statement,
-  );
-  const planner = new StagePlanner(statements, types, scope);
-  return { ...loop, body: { ...loop.body, statements, plan: planner.plan(loop.body, true) } };
+/**
+ * A worker that took no part in a stage has no copies of its own from it, so that a copy serves only the stage it is made
+ * in. What later stages read as well is made once for all: found by planning, and planned again.
+ */
+function planStatements(
+  region: Region,
+  types: ReadonlyMap<Name, Tensor>,
+  scope: Scope,
+  isLoopBody: boolean,
+): RegionPlan {
+  const visible = new Set(scope.visible);
+  for (;;) {
+    const plan = new StagePlanner(region.statements, types, { ...scope, visible }).plan(region, isLoopBody);
+    const kept = replicatedAndKept(region, plan);
+    if (kept.length === 0) return plan;
+    for (const name of kept) visible.add(name);
+  }
+}
+
+/** Replicated names that another stage than their own reads. */
+function replicatedAndKept(region: Region, plan: RegionPlan): Name[] {
+  const kept: Name[] = [];
+  let next = 0;
+  for (const stage of plan.stages) {
+    const statements = region.statements.slice(next, next + stage.statements);
+    next += stage.statements;
+    const uses = statements.flatMap(usesOf);
+    const own = new Set(uses.filter(({ access }) => access === 'write').map(({ name }) => name));
+    kept.push(...uses.map(({ name }) => name).filter((name) => plan.replicated.includes(name) && !own.has(name)));
+  }
+  return kept;
 }
 
 export function visibleInLoop(loop: Loop): Set<Name> {
@@ -87,7 +112,7 @@ export function visibleInLoop(loop: Loop): Set<Name> {
   return visible;
 }
 
-/** How an operator is divided, in its region. `replicated`: every worker computes all of it for itself. */
+/** How an operator is divided, in its region. `replicated`: every worker of the stage computes all of it for itself. */
 export type Division = 'features' | 'heads' | 'single' | 'replicated';
 
 /** How every worker holds a name while a stage runs. */

@@ -1,4 +1,7 @@
-/** Which worker touches which part of what, stage by stage: what checkSchedule reasons about. */
+/**
+ * Which part of what is touched, stage by stage: what checkSchedule reasons about. Any worker may take any chunk of a stage,
+ * so that parts tell nothing about who touches them in another stage.
+ */
 import type { Access, Name, Operator, Region, RegionPlan, Stage, Tensor } from '../ir/program.js';
 import { usesOf } from '../ir/visit.js';
 import { definitionOf } from '../ops/index.js';
@@ -9,15 +12,15 @@ export interface StageAccess {
   readonly name: Name;
   readonly access: Access;
   /**
-   * `whole`: any worker touches any of it. `single`: worker 0 does. Else every worker touches its own part only, and parts
-   * of equal texts are the same division: `heads`, or `features of 4096`.
+   * `whole`: with every chunk. `single`: with one chunk only. Else with each chunk its part, and parts of equal texts are the
+   * same division: `heads`, or `features of 4096`.
    */
   readonly part: string;
   /** Made by a loop of this stage, whose inside is checked on its own. */
   readonly inLoop: boolean;
 }
 
-/** Can two workers touch the same element through these two accesses? */
+/** Can two workers touch the same element through these accesses of one stage? */
 export function meet(a: StageAccess, b: StageAccess): boolean {
   return a.part === 'whole' || b.part === 'whole' || a.part !== b.part;
 }

@@ -19,6 +19,7 @@ export class CpuExecutable implements Executable {
   private queue: Promise<unknown> = Promise.resolve();
   private closing: Promise<void> | undefined;
   private failure: Error | undefined;
+  private aborts = 0;
 
   private constructor(
     private readonly worker: Worker,
@@ -52,8 +53,10 @@ export class CpuExecutable implements Executable {
 
   run(step: Step): Promise<StepResult> {
     if (this.closing !== undefined) return Promise.reject(new AbortedError('the model is closed'));
+    const asked = this.aborts;
     return this.enqueue(async () => {
-      this.setAborted(false);
+      // An abort counts for every request made before it, begun or not.
+      this.setAborted(this.aborts !== asked);
       const { result } = await this.request({ kind: 'run', step });
       assert(result !== undefined, 'the worker gave no result');
       return result;
@@ -61,6 +64,7 @@ export class CpuExecutable implements Executable {
   }
 
   abort(): void {
+    this.aborts++;
     this.setAborted(true);
   }
 

@@ -4,10 +4,10 @@
  * between their copies.
  */
 import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
-import type { Kernel, Loop, Name, Program, Region, Stage, Statement, Tensor } from '../../../ir/program.js';
+import type { Kernel, Loop, Name, Operator, Program, Region, Stage, Tensor } from '../../../ir/program.js';
 import { formatTensor } from '../../../ir/tensor.js';
 import { usesOf } from '../../../ir/visit.js';
-import { divisionOf, kvHeadsOf } from '../../../passes/plan-stages.js';
+import { divisionOf, kvHeadsOf, type Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import { bytesAtLimits, type Allocator } from '../memory-map.js';
@@ -23,6 +23,19 @@ export interface KernelEmission {
   readonly own: Allocator;
   /** Bytes between the members of the stack that a parameter is given. */
   readonly strideOf: (param: Name) => number;
+}
+
+/** Names of the IR that mean something else in C. */
+const reserved: ReadonlySet<string> = new Set([
+  ...['me', 'arguments', 'rows', 'samples', 'heads', 'layer', 'token'],
+  ...['auto', 'break', 'case', 'char', 'const', 'continue', 'default', 'do', 'double', 'else', 'enum', 'extern'],
+  ...['float', 'for', 'goto', 'if', 'inline', 'int', 'long', 'register', 'restrict', 'return', 'short', 'signed'],
+  ...['sizeof', 'static', 'struct', 'switch', 'typedef', 'union', 'unsigned', 'void', 'volatile', 'while', 'asm'],
+  ...['argument', 'claim', 'share', 'scratch', 'own', 'memcpy', 'part_of', 'tiles_of', 'programs', 'unix', 'linux'],
+]);
+
+function cName(name: Name): string {
+  return reserved.has(name) ? `${name}_value` : name;
 }
 
 /** Names of one scope, and what C calls them. */
@@ -44,13 +57,13 @@ export function emitKernel(kernel: Kernel, symbol: string, emission: KernelEmiss
     const names: Names = { c: new Map(), strides: new Map(), steps: new Map(), types: inferKernel(kernel) };
     const dims = new Set(dimensionsOf(kernel.body, names.types));
     for (const dim of ['rows', 'samples'] as const) {
-      if (dims.has(dim)) writer.line(`const int ${dim} = me->engine->${dim};`);
+      if (dims.has(dim)) writer.line(`const int ${dim} = me->${dim};`);
     }
     kernel.params.forEach(({ name, tensor, access }, index) => {
-      names.c.set(name, name);
+      names.c.set(name, cName(name));
       if (tensor.shape.length > 1) names.strides.set(name, emission.strideOf(name));
       const type = access === 'read' ? `const ${elementType(tensor)}` : elementType(tensor);
-      writer.line(`${type} *${name} = argument(me, arguments, ${index});`);
+      writer.line(`${type} *${cName(name)} = argument(me, arguments, ${index});`);
     });
     emitRegion(kernel.body, names, '', emission);
   });
@@ -73,56 +86,80 @@ function* dimensionsOf(region: Region, types: ReadonlyMap<Name, Tensor>): Genera
   }
 }
 
-function emitRegion(region: Region, names: Names, prefix: string, emission: KernelEmission, prefetch?: Prefetch): void {
+/** The loop that a region is the body of. */
+interface Body extends Prefetch {
+  readonly untilEnd: string | undefined;
+}
+
+function emitRegion(region: Region, names: Names, prefix: string, emission: KernelEmission, body?: Body): void {
   const plan = defined(region.plan, 'a plan of the region');
   declareLocals(region, names, prefix, emission);
   let next = 0;
   plan.stages.forEach((stage, index) => {
     const statements = region.statements.slice(next, next + stage.statements);
     next += stage.statements;
+    const loop = statements.find((statement): statement is Loop => statement.kind === 'loop');
+    emission.writer.line(`/* stage ${stage.name} */`);
+    if (loop !== undefined) {
+      emitLoop(loop, names, emission);
+      return;
+    }
     const isLast = index === plan.stages.length - 1;
-    emitStage(stage, statements, region, names, emission, isLast);
-    // A loop ends with the hand-off of its last iteration.
-    if (stage.split === 'loop' || !plan.handOffs.some(({ from }) => from === index)) return;
-    if (prefetch !== undefined) emitPrefetch(prefetch, index, emission.writer);
-    if (isLast && prefetch?.loop.until !== undefined) emission.writer.line('note_abort(me);');
-    emission.writer.line('hand_off(me);');
+    emitStage(stage, statements as readonly Operator[], region, names, emission, () => {
+      if (body !== undefined) emitPrefetch(body, index, emission.writer);
+      const end = isLast ? body?.untilEnd : undefined;
+      emission.writer.line(end ?? 'hand_off(me);');
+    });
   });
 }
 
+/** Chunks are taken until none is left; the end of a stage is the hand-off that the plan wants before the next one. */
 function emitStage(
   stage: Stage,
-  statements: readonly Statement[],
+  operators: readonly Operator[],
   region: Region,
   names: Names,
   emission: KernelEmission,
-  isLast: boolean,
+  end: () => void,
 ): void {
   const { writer, program, own } = emission;
   const plan = defined(region.plan, 'a plan of the region');
   const kvHeads = kvHeadsOf(region.statements, names.types)?.count;
-  const emit = (): void => {
-    for (const statement of statements) {
-      if (statement.kind === 'loop') {
-        emitLoop(statement, names, emission, isLast);
-        continue;
-      }
-      const division = divisionOf(statement, stage, plan, names.types);
-      const scope = { program, types: names.types, names: names.c, kvHeads, own };
-      const context = new OperatorContext(scope, division, writer);
+  const scope = { program, types: names.types, names: names.c, kvHeads, own };
+  const emit = (wanted: (division: Division) => boolean): void => {
+    for (const operator of operators) {
+      const division = divisionOf(operator, stage, plan, names.types);
+      if (!wanted(division)) continue;
       // Kind and operator agree; the table of emitters has one for each.
-      (emitters[statement.kind] as (operator: Statement, at: OperatorContext) => void)(statement, context);
+      const emitter = emitters[operator.kind] as (operator: Operator, at: OperatorContext) => void;
+      emitter(operator, new OperatorContext(scope, division, writer));
     }
   };
-  writer.line(`/* stage ${stage.name} */`);
-  if (stage.split !== 'heads') {
-    emit();
-    return;
-  }
-  writer.block('', () => {
-    writer.line(`const struct range heads = share(me, ${defined(kvHeads, 'key/value heads')});`);
-    emit();
+  const replicates = operators.some((operator) => divisionOf(operator, stage, plan, names.types) === 'replicated');
+  writer.line(`begin_stage(me, ${chunksOf(stage, kvHeads)});`);
+  writer.block('while (claim(me))', () => {
+    if (stage.split === 'heads') {
+      writer.line(`const struct range heads = part_of(me, ${defined(kvHeads, 'key/value heads')});`);
+    }
+    // Only while it holds a chunk may a worker look at data, so that its own copies are made here, too.
+    if (replicates) writer.block('if (me->done == 0)', () => emit((division) => division === 'replicated'));
+    emit((division) => division !== 'replicated');
   });
+  end();
+}
+
+function chunksOf(stage: Stage, kvHeads: number | undefined): string {
+  switch (stage.split) {
+    case 'features':
+      return 'feature_chunks(me)';
+    case 'heads':
+      return `head_chunks(me, ${defined(kvHeads, 'key/value heads')})`;
+    case 'single':
+    case 'loop':
+      return '1';
+    default:
+      return stage.split satisfies never;
+  }
 }
 
 /** Memory for what this region writes and nobody outside has given a place. */
@@ -132,7 +169,7 @@ function declareLocals(region: Region, names: Names, prefix: string, emission: K
     if (access !== 'write' || names.c.has(name)) continue;
     const tensor = defined(names.types.get(name), `type of ${name}`);
     const bytes = bytesAtLimits(tensor, emission.program);
-    const local = `${prefix}${name}`;
+    const local = cName(`${prefix}${name}`);
     const [space, allocator] = replicated.has(name) ? ['own', emission.own] : ['scratch', emission.scratch];
     names.c.set(name, local);
     emission.writer.line(
@@ -141,7 +178,7 @@ function declareLocals(region: Region, names: Names, prefix: string, emission: K
   }
 }
 
-function emitLoop(loop: Loop, outer: Names, emission: KernelEmission, isLast: boolean): void {
+function emitLoop(loop: Loop, outer: Names, emission: KernelEmission): void {
   const { writer } = emission;
   const types = inferRegion(loop.body, loopScope(loop, outer.types));
   const inner: Names = { c: new Map(), strides: new Map(), steps: new Map(), types };
@@ -153,14 +190,22 @@ function emitLoop(loop: Loop, outer: Names, emission: KernelEmission, isLast: bo
     `for (${start}; ${loop.over} < ${loop.trip};${loop.until === undefined ? ` ++${loop.over}` : ''})`,
     () => {
       for (const binding of loop.bindings) emitBinding(binding, loop, prefix, outer, inner, emission);
-      emitRegion(loop.body, inner, prefix, emission, { loop, names: inner.c, steps: inner.steps, types });
-      if (loop.until === undefined) return;
+      const { until } = loop;
+      const untilEnd = until === undefined ? undefined : untilHandOff(loop, until, inner, prefix);
+      emitRegion(loop.body, inner, prefix, emission, { loop, names: inner.c, steps: inner.steps, types, untilEnd });
+      if (until === undefined) return;
       writer.line(`++${loop.over};`);
-      const count = String(defined(types.get(loop.until)?.shape[0], 'count of samples'));
-      writer.line(`if (should_stop(me, ${defined(inner.c.get(loop.until), 'until')}, ${count})) break;`);
+      writer.line('if (me->last_iteration) break;');
     },
   );
-  emitFinals(loop, prefix, outer, types, emission, isLast);
+  emitFinals(loop, prefix, outer, types, emission);
+}
+
+/** The hand-off that also decides whether this was the last iteration. */
+function untilHandOff(loop: Loop, until: Name, inner: Names, prefix: string): string {
+  const count = String(defined(inner.types.get(until)?.shape[0], 'count of samples'));
+  const name = inner.c.get(until) ?? `${prefix}${until}`;
+  return `hand_off_until(me, ${name}, ${count}, ${loop.over} + 1);`;
 }
 
 /** The double buffers of carried names. */
@@ -196,7 +241,7 @@ function emitBinding(
       return;
     }
     case 'stacked': {
-      const local = `${prefix}${binding.name}`;
+      const local = cName(`${prefix}${binding.name}`);
       const stride = outer.strides.get(binding.outer) ?? bytesAtLimits(tensor, emission.program);
       const [constness, bytes] = binding.access === 'read' ? ['const ', 'const uint8_t *'] : ['', 'uint8_t *'];
       writer.line(
@@ -237,20 +282,19 @@ function emitFinals(
   prefix: string,
   outer: Names,
   types: ReadonlyMap<Name, Tensor>,
-  emission: KernelEmission,
-  isLast: boolean,
+  { writer, program }: KernelEmission,
 ): void {
   if (loop.until === undefined) return;
-  let copied = false;
-  for (const binding of loop.bindings) {
-    if (binding.kind !== 'carried' || binding.final === undefined) continue;
-    const bytes = bytesAtLimits(defined(types.get(binding.name), binding.name), emission.program);
-    const copies = `${prefix}${binding.name}_copies`;
+  const copies = loop.bindings.flatMap((binding) => {
+    if (binding.kind !== 'carried' || binding.final === undefined) return [];
+    const bytes = bytesAtLimits(defined(types.get(binding.name), binding.name), program);
     const target = defined(outer.c.get(binding.final), binding.final);
-    emission.writer.line(`if (me->index == 0) memcpy(${target}, ${copies}[${loop.over} % 2], ${bytes});`);
-    copied = true;
-  }
-  if (copied && !isLast) emission.writer.line('hand_off(me);');
+    return [`memcpy(${target}, ${prefix}${binding.name}_copies[${loop.over} % 2], ${bytes});`];
+  });
+  if (copies.length === 0) return;
+  writer.line('begin_stage(me, 1);');
+  writer.block('while (claim(me))', () => copies.forEach((copy) => writer.line(copy)));
+  writer.line('hand_off(me);');
 }
 
 /** The C type of a tensor's elements; matrices of weights are bytes, in tiles. */

@@ -12,7 +12,7 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
   appendToken({ reads, updates }, at) {
     const { tokens, slots, positions } = reads;
     const names = [updates.history, tokens, slots, positions].map((name) => at.name(name)).join(', ');
-    at.plain(`i32_append_token(me, ${names}, ${at.rows(tokens)}, ${at.context});`);
+    at.statement(`i32_append_token(${names}, ${at.rows(tokens)}, ${at.context});`);
   },
 
   embed({ reads, writes, attributes }, at) {
@@ -101,7 +101,7 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     ];
     const names = [writes.token, ...operands].map((name) => at.name(name)).join(', ');
     const memory = at.ownMemory(samplerBytesPerToken * vocab);
-    at.plain(`f32_sample(me, ${names}, ${at.rows(writes.token)}, ${vocab}, ${at.context}, ${memory});`);
+    at.statement(`f32_sample(me, ${names}, ${at.rows(writes.token)}, ${vocab}, ${at.context}, ${memory});`);
   },
 
   advance({ reads, writes }, at) {
@@ -114,7 +114,7 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     ];
     const operands = [reads.token, reads.index, reads.positions, reads.remaining, reads.done, reads.stop_tokens];
     const names = [...results, ...operands].map((name) => at.name(name)).join(', ');
-    at.plain(`i32_advance(me, ${names}, ${at.rows(reads.token)});`);
+    at.statement(`i32_advance(${names}, ${at.rows(reads.token)});`);
   },
 
   allReduce: () => unreachable('allReduce: the cpu backend has one socket'),

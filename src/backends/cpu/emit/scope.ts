@@ -24,14 +24,9 @@ export class OperatorContext {
     private readonly writer: CodeWriter,
   ) {}
 
-  /** A statement; done by worker 0 alone where nobody divides it. */
+  /** A statement, for the worker that holds chunk 0 where nobody divides it. */
   statement(text: string): void {
-    this.writer.line(this.division === 'single' ? `if (me->index == 0) ${text}` : text);
-  }
-
-  /** A statement whose function itself knows that it is for one worker. */
-  plain(text: string): void {
-    this.writer.line(text);
+    this.writer.line(this.division === 'single' ? `if (me->chunk == 0) ${text}` : text);
   }
 
   name(name: Name): string {
@@ -54,7 +49,7 @@ export class OperatorContext {
     return dim;
   }
 
-  /** This worker's units of `total`, of which every key/value head has an equal number. */
+  /** The chunk's units of `total`, of which every key/value head has an equal number. */
   units(total: number): string {
     if (this.division !== 'heads') return `(struct range){0, ${total}}`;
     const each = total / defined(this.scope.kvHeads, 'key/value heads');
@@ -62,15 +57,15 @@ export class OperatorContext {
     return each === 1 ? 'heads' : `(struct range){heads.begin * ${each}, heads.end * ${each}}`;
   }
 
-  /** This worker's part of `width` features. */
+  /** The chunk's part of `width` features. */
   features(width: number): string {
     if (this.division !== 'features') return `(struct range){0, ${width}}`;
-    return `features_of(feature_tiles(me, ${width}), ${width})`;
+    return `features_of(tiles_of(me, ${width}), ${width})`;
   }
 
-  /** This worker's weight tiles of a matrix with `width` outputs. */
+  /** The chunk's weight tiles of a matrix with `width` outputs. */
   tiles(width: number): string {
-    if (this.division === 'features') return `feature_tiles(me, ${width})`;
+    if (this.division === 'features') return `tiles_of(me, ${width})`;
     assert(this.division === 'heads', 'a matrix is divided by features or by heads');
     return `head_tiles(heads, ${width / defined(this.scope.kvHeads, 'key/value heads')})`;
   }

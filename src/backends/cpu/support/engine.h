@@ -1,7 +1,11 @@
 /*
  * The machine under the kernels: one arena for everything that is written, the packed weights mapped from their file, and
- * workers that stay alive between and inside kernel calls. A hand-off is a barrier of all workers: they spin for a moment,
- * since the wait is usually short, and then sleep, since on a shared machine the one they wait for may not be running.
+ * workers that stay alive between and inside kernel calls.
+ *
+ * A stage is cut into chunks. Every worker takes chunks of its own part first, then of the others' parts, and the stage is
+ * over when all chunks are done: not when all workers have come. A worker that the system does not run delays nobody unless
+ * it holds a chunk; when it comes back it finds the stages behind it complete and runs through them. It touches data only
+ * while it holds a chunk, since the stage cannot end before that chunk is done.
  */
 #pragma once
 #include <errno.h>
@@ -23,9 +27,14 @@
 #endif
 
 #define ENGINE_MAX_WORKERS 256
-/* About 20 us: longer than any stage of a small model, much shorter than a time slice. */
+/* About 20 us: longer than most stages of a small model, much shorter than a time slice. */
 #define ENGINE_SPINS 4000
 #define CACHE_LINE 64
+/* Chunks of a worker's part of a stage: one would leave nothing to take over, many cost time. */
+#define CHUNKS_PER_WORKER 2
+/* A stage is named by launch and number: 32 and 20 bits, above 12 bits that count chunks. */
+#define CHUNK_BITS 12
+#define STAGE_BITS 20
 
 struct engine;
 
@@ -33,7 +42,15 @@ struct engine;
 struct worker {
   struct engine *engine;
   int index;
-  uint32_t phase;
+  /* Of the launch that this worker is in. */
+  int rows;
+  int samples;
+  /* Of the stage: its name, into how many chunks it is cut, how many this worker has done, and the one it holds. */
+  uint64_t stage;
+  int chunks;
+  int done;
+  int chunk;
+  bool last_iteration;
   uint32_t launch;
   uint8_t *own;
   uint64_t bytes_read;
@@ -52,12 +69,12 @@ struct call {
 /* An argument is an offset into the arena, or into the weights where this bit is set. */
 #define IN_WEIGHTS ((uint64_t)1 << 63)
 
+struct aligned_word {
+  _Atomic uint64_t value;
+} __attribute__((aligned(CACHE_LINE)));
+
 struct engine {
   int threads;
-  int rows;
-  int samples;
-  /* Workers agree on leaving a loop by this, written before a hand-off and read after it. */
-  int stop;
   uint8_t *arena;
   uint8_t *own;
   const uint8_t *weights;
@@ -65,14 +82,24 @@ struct engine {
   uint64_t own_bytes;
   uint64_t weight_bytes;
   uint64_t kernel_calls;
+  /* Written only by the worker that completes a stage. */
   uint64_t barriers;
-  const struct call *call;
   _Atomic int aborted;
   _Atomic int closing;
-  _Atomic uint32_t arrived __attribute__((aligned(CACHE_LINE)));
-  _Atomic uint32_t phase __attribute__((aligned(CACHE_LINE)));
-  _Atomic uint32_t sleepers;
+  /* What the workers are to run; being changed while `launch` is odd. */
+  const struct call *_Atomic call;
+  _Atomic int rows;
+  _Atomic int samples;
   _Atomic uint32_t launch __attribute__((aligned(CACHE_LINE)));
+  _Atomic uint32_t sleepers;
+  /* The last stage that is complete, and how often that changed. */
+  _Atomic uint64_t completed __attribute__((aligned(CACHE_LINE)));
+  _Atomic uint32_t progress;
+  /* Launch, and the iteration (from 1) after which its loop over tokens ended, in the upper and lower 32 bits. */
+  _Atomic uint64_t last_iteration;
+  /* Stage and number of chunks: done by all, and taken from each worker's part. */
+  struct aligned_word done;
+  struct aligned_word taken[ENGINE_MAX_WORKERS];
   struct worker workers[ENGINE_MAX_WORKERS];
 };
 
@@ -124,35 +151,120 @@ static void change(struct engine *e, _Atomic uint32_t *word, uint32_t value) {
   if (atomic_load(&e->sleepers) != 0) wake_all(word);
 }
 
-/* Every worker has finished what it did before; what it wrote is visible to all. */
-static void hand_off(struct worker *me) {
-  struct engine *e = me->engine;
-  if (me->index == 0) e->barriers++;
-  if (e->threads == 1) return;
-  const uint32_t phase = me->phase++;
-  if (atomic_fetch_add_explicit(&e->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)e->threads) {
-    atomic_store_explicit(&e->arrived, 0, memory_order_relaxed);
-    change(e, &e->phase, phase + 1);
-    return;
-  }
-  /* Short waits are not timed: reading the clock would cost as much as they do. */
-  for (int spin = 0; spin < 64; ++spin) {
-    if (atomic_load_explicit(&e->phase, memory_order_acquire) != phase) return;
-    pause_briefly();
-  }
-  const uint64_t start = now_ns();
-  wait_for_change(e, &e->phase, phase);
-  me->wait_ns += now_ns() - start;
-}
-
 struct range {
   int begin, end;
 };
 
-/* This worker's part of `count` units. */
-static inline struct range share(const struct worker *me, int count) {
-  const int64_t threads = me->engine->threads;
-  return (struct range){(int)(count * (int64_t)me->index / threads), (int)(count * ((int64_t)me->index + 1) / threads)};
+static inline void begin_stage(struct worker *me, int chunks) {
+  me->chunks = chunks;
+  me->done = -1;
+}
+
+/* Takes a chunk of the stage that this worker is in; false where none is left. The one before it is done. */
+static inline bool claim(struct worker *me) {
+  struct engine *e = me->engine;
+  const int chunks = me->chunks;
+  me->done++;
+  for (int i = 0; i < e->threads; ++i) {
+    const int owner = me->index + i < e->threads ? me->index + i : me->index + i - e->threads;
+    const int begin = chunks * owner / e->threads, end = chunks * (owner + 1) / e->threads;
+    _Atomic uint64_t *taken = &e->taken[owner].value;
+    uint64_t word = atomic_load_explicit(taken, memory_order_relaxed);
+    for (;;) {
+      if (word >> CHUNK_BITS > me->stage) return false;
+      /* What was taken in earlier stages says nothing about this one. */
+      const int next = word >> CHUNK_BITS == me->stage ? (int)(word & ((1 << CHUNK_BITS) - 1)) : 0;
+      if (begin + next >= end) break;
+      if (atomic_compare_exchange_weak_explicit(taken, &word, me->stage << CHUNK_BITS | (uint64_t)(next + 1),
+                                                memory_order_relaxed, memory_order_relaxed)) {
+        me->chunk = begin + next;
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+/* Adds this worker's chunks to what is done; true for the worker that makes the stage complete. */
+static inline bool completes(struct worker *me) {
+  if (me->done == 0) return false;
+  _Atomic uint64_t *done = &me->engine->done.value;
+  uint64_t word = atomic_load_explicit(done, memory_order_relaxed), sum;
+  do {
+    sum = (word >> CHUNK_BITS == me->stage ? word & ((1 << CHUNK_BITS) - 1) : 0) + (uint64_t)me->done;
+  } while (!atomic_compare_exchange_weak_explicit(done, &word, me->stage << CHUNK_BITS | sum, memory_order_acq_rel,
+                                                  memory_order_relaxed));
+  return sum == (uint64_t)me->chunks;
+}
+
+static inline bool is_complete(struct worker *me) {
+  return atomic_load_explicit(&me->engine->completed, memory_order_acquire) >= me->stage;
+}
+
+static void complete(struct worker *me) {
+  struct engine *e = me->engine;
+  e->barriers++;
+  atomic_store_explicit(&e->completed, me->stage, memory_order_release);
+  const uint32_t progress = atomic_load_explicit(&e->progress, memory_order_relaxed);
+  change(e, &e->progress, progress + 1);
+}
+
+static void wait_until_complete(struct worker *me) {
+  /* Short waits are not timed: reading the clock would cost as much as they do. */
+  for (int spin = 0; spin < 64; ++spin) {
+    if (is_complete(me)) return;
+    pause_briefly();
+  }
+  struct engine *e = me->engine;
+  const uint64_t start = now_ns();
+  for (;;) {
+    const uint32_t progress = atomic_load(&e->progress);
+    if (is_complete(me)) break;
+    wait_for_change(e, &e->progress, progress);
+  }
+  me->wait_ns += now_ns() - start;
+}
+
+/* The end of a stage: all of it is done, and visible. */
+static inline void hand_off(struct worker *me) {
+  if (me->engine->threads == 1) me->engine->barriers++;
+  else if (completes(me)) complete(me);
+  else if (!is_complete(me)) wait_until_complete(me);
+  me->stage++;
+}
+
+/* The same at the end of an iteration that may be the last: when no element is 0, or the host asks to stop. */
+static inline void hand_off_until(struct worker *me, const int32_t *until, int elements, int iteration) {
+  struct engine *e = me->engine;
+  const uint64_t this_one = (uint64_t)me->launch << 32 | (uint32_t)iteration;
+  if (completes(me)) {
+    bool all = true;
+    for (int i = 0; i < elements; ++i) all = all && until[i] != 0;
+    if (all || atomic_load_explicit(&e->aborted, memory_order_relaxed))
+      atomic_store_explicit(&e->last_iteration, this_one, memory_order_relaxed);
+    complete(me);
+  } else if (!is_complete(me)) {
+    wait_until_complete(me);
+  }
+  me->stage++;
+  const uint64_t end = atomic_load_explicit(&e->last_iteration, memory_order_relaxed);
+  /* A later launch has ended its loop: so has this one, long ago. */
+  me->last_iteration = end == this_one || end >> 32 > me->launch;
+}
+
+/* Chunks of a stage that is divided by features, or by key/value head. */
+static inline int feature_chunks(const struct worker *me) {
+  return me->engine->threads == 1 ? 1 : me->engine->threads * CHUNKS_PER_WORKER;
+}
+static inline int head_chunks(const struct worker *me, int heads) {
+  const int chunks = feature_chunks(me);
+  return chunks < heads ? chunks : heads;
+}
+
+/* The chunk's part of `count` units. */
+static inline struct range part_of(const struct worker *me, int count) {
+  return (struct range){(int)((int64_t)count * me->chunk / me->chunks),
+                        (int)((int64_t)count * (me->chunk + 1) / me->chunks)};
 }
 
 static inline void *argument(const struct worker *me, const uint64_t *arguments, int index) {
@@ -166,22 +278,18 @@ static inline void *argument(const struct worker *me, const uint64_t *arguments,
 static inline void *scratch(const struct worker *me, uint64_t offset) { return me->engine->arena + offset; }
 static inline void *own(const struct worker *me, uint64_t offset) { return me->own + offset; }
 
-/* True in all workers or in none: every element is non-zero, or the host asked to stop. Between two hand-offs. */
-static inline bool should_stop(const struct worker *me, const int32_t *until, int count) {
-  bool all = true;
-  for (int i = 0; i < count; ++i) all = all && until[i] != 0;
-  return all || me->engine->stop;
-}
-
-static inline void note_abort(struct worker *me) {
-  if (me->index == 0) me->engine->stop = atomic_load_explicit(&me->engine->aborted, memory_order_relaxed);
-}
-
-static void run_call(struct worker *me) {
-  const struct call *call = me->engine->call;
+/* Runs the call of launch number `launch` on this worker; false if it is being replaced, or was. */
+static bool run_launch(struct worker *me, uint32_t launch) {
+  struct engine *e = me->engine;
+  const struct call *call = atomic_load_explicit(&e->call, memory_order_relaxed);
+  me->rows = atomic_load_explicit(&e->rows, memory_order_relaxed);
+  me->samples = atomic_load_explicit(&e->samples, memory_order_relaxed);
+  atomic_thread_fence(memory_order_acquire);
+  if (launch % 2 != 0 || atomic_load_explicit(&e->launch, memory_order_relaxed) != launch) return false;
+  me->launch = launch;
+  me->stage = (uint64_t)(launch / 2) << STAGE_BITS;
   call->kernel(me, call->arguments);
-  /* The end of a kernel call is a synchronization boundary. */
-  hand_off(me);
+  return true;
 }
 
 static void *worker_main(void *argument_) {
@@ -189,9 +297,8 @@ static void *worker_main(void *argument_) {
   struct engine *e = me->engine;
   for (;;) {
     wait_for_change(e, &e->launch, me->launch);
-    me->launch++;
     if (atomic_load(&e->closing)) return NULL;
-    run_call(me);
+    if (!run_launch(me, atomic_load_explicit(&e->launch, memory_order_acquire))) pause_briefly();
   }
 }
 
@@ -273,14 +380,18 @@ static struct engine *engine_open(const char *path, int threads, uint64_t arena_
   return e;
 }
 
+/* One kernel call: returns when all its stages are complete, whoever ran them. */
 static void engine_launch(struct engine *e, const struct call *call, int rows, int samples) {
-  e->call = call;
-  e->rows = rows;
-  e->samples = samples;
-  e->stop = 0;
+  const uint32_t launch = atomic_load_explicit(&e->launch, memory_order_relaxed);
+  /* Workers that are late read these while they change; the odd number tells them. */
+  atomic_store_explicit(&e->launch, launch + 1, memory_order_relaxed);
+  atomic_thread_fence(memory_order_release);
+  atomic_store_explicit(&e->call, call, memory_order_relaxed);
+  atomic_store_explicit(&e->rows, rows, memory_order_relaxed);
+  atomic_store_explicit(&e->samples, samples, memory_order_relaxed);
   e->kernel_calls++;
-  if (e->threads > 1) change(e, &e->launch, atomic_load_explicit(&e->launch, memory_order_relaxed) + 1);
-  run_call(&e->workers[0]);
+  change(e, &e->launch, launch + 2);
+  run_launch(&e->workers[0], launch + 2);
 }
 
 static void engine_close(struct engine *e) {

@@ -2,6 +2,7 @@
  * linear: y[rows, out] = x[rows, in] . weight[out, in] (+ bias). Weights come in tiles of 16 outputs, stored along `in`, so
  * that one vector holds one input's weights for 16 outputs: no sums across lanes, and one walk through memory.
  *   f32, f16: [out / 16][in][16]          bf16: [out / 16][in / 2][16][2]
+ * where `in` is rounded up to an even number; what was added is 0, and is not used.
  * Every (row, output) is summed in the same order, even and odd inputs apart, whatever the number of rows or workers: a
  * token's value does not depend on its neighbours.
  */
@@ -28,10 +29,10 @@ static inline __attribute__((always_inline)) void load_two_inputs(enum weight_fo
 }
 
 static inline size_t tile_bytes(enum weight_format format, int in) {
-  return (size_t)in * TILE * (format == WEIGHT_F32 ? sizeof(float) : sizeof(uint16_t));
+  return ((size_t)in + 1) / 2 * 2 * TILE * (format == WEIGHT_F32 ? sizeof(float) : sizeof(uint16_t));
 }
 
-/* `rows` x `tiles` outputs at once, both compile-time constants so that the sums stay in registers. `in` is even. */
+/* `rows` x `tiles` outputs at once, both compile-time constants so that the sums stay in registers. */
 static inline __attribute__((always_inline)) void linear_block(enum weight_format format, int rows, int tiles, float *y,
                                                                const float *x, const uint8_t *weight, const float *bias,
                                                                int in, int out, int first_tile) {
@@ -42,7 +43,7 @@ static inline __attribute__((always_inline)) void linear_block(enum weight_forma
     for (int r = 0; r < rows; ++r) even[t][r] = odd[t][r] = v16_zero();
   const size_t stride = tile_bytes(format, in);
   const uint8_t *tile = weight + (size_t)first_tile * stride;
-  for (int i = 0; i < in; i += 2) {
+  for (int i = 0; i + 1 < in; i += 2) {
 #pragma GCC unroll 4
     for (int t = 0; t < tiles; ++t) {
       v16 w_even, w_odd;
@@ -52,6 +53,16 @@ static inline __attribute__((always_inline)) void linear_block(enum weight_forma
         even[t][r] = v16_fma(w_even, v16_set(x[(size_t)r * (size_t)in + (size_t)i]), even[t][r]);
         odd[t][r] = v16_fma(w_odd, v16_set(x[(size_t)r * (size_t)in + (size_t)i + 1]), odd[t][r]);
       }
+    }
+  }
+  if (in % 2 != 0) {
+#pragma GCC unroll 4
+    for (int t = 0; t < tiles; ++t) {
+      v16 w_even, w_odd;
+      load_two_inputs(format, tile + (size_t)t * stride, in - 1, &w_even, &w_odd);
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; ++r)
+        even[t][r] = v16_fma(w_even, v16_set(x[(size_t)(r + 1) * (size_t)in - 1]), even[t][r]);
     }
   }
 #pragma GCC unroll 4
@@ -82,11 +93,15 @@ static inline __attribute__((always_inline)) void linear_rows(enum weight_format
 static inline __attribute__((always_inline)) void linear_tiles(enum weight_format format, struct worker *me, float *y,
                                                                const float *x, const void *weight, const float *bias,
                                                                int rows, int in, int out, struct range tiles) {
+  if (rows == 0) return;
   int t = tiles.begin;
   if (rows == 1) {
     for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
       linear_block(format, 1, SIMD_TILES_ONE_ROW, y, x, weight, bias, in, out, t);
-    for (; t < tiles.end; ++t) linear_block(format, 1, 1, y, x, weight, bias, in, out, t);
+    const int rest = tiles.end - t;
+    if (rest == 3) linear_block(format, 1, 3, y, x, weight, bias, in, out, t);
+    if (rest == 2) linear_block(format, 1, 2, y, x, weight, bias, in, out, t);
+    if (rest == 1) linear_block(format, 1, 1, y, x, weight, bias, in, out, t);
   } else {
     for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
       linear_rows(format, SIMD_ROWS, SIMD_TILES, y, x, weight, bias, rows, in, out, t);
@@ -106,10 +121,14 @@ DEFINE_LINEAR(f32, WEIGHT_F32)
 DEFINE_LINEAR(f16, WEIGHT_F16)
 DEFINE_LINEAR(bf16, WEIGHT_BF16)
 
-/* This worker's tiles of `features` outputs, and those of `heads` when each head has `width` outputs. */
-static inline struct range feature_tiles(const struct worker *me, int features) {
-  return share(me, (features + TILE - 1) / TILE);
+/* The chunk's tiles of `features` outputs; borders are multiples of what is computed at once. */
+static inline struct range tiles_of(const struct worker *me, int features) {
+  const int tiles = (features + TILE - 1) / TILE;
+  const struct range groups = part_of(me, (tiles + SIMD_TILES_ONE_ROW - 1) / SIMD_TILES_ONE_ROW);
+  const int end = groups.end * SIMD_TILES_ONE_ROW;
+  return (struct range){groups.begin * SIMD_TILES_ONE_ROW, end < tiles ? end : tiles};
 }
+/* Tiles of heads that have `width` outputs each. */
 static inline struct range head_tiles(struct range heads, int width) {
   return (struct range){heads.begin * width / TILE, heads.end * width / TILE};
 }
@@ -146,7 +165,7 @@ static inline __attribute__((always_inline)) float tile_element(enum weight_form
     for (int row = 0; row < rows; ++row)                                                                                 \
       for (int i = features.begin; i < features.end; ++i)                                                                \
         y[(size_t)row * (size_t)width + (size_t)i] = tile_element(format, table, tokens[row], i, width) * scale;         \
-    me->bytes_read += (uint64_t)rows * (uint64_t)(features.end - features.begin) * (tile_bytes(format, 1) / TILE);       \
+    me->bytes_read += (uint64_t)rows * (uint64_t)(features.end - features.begin) * (tile_bytes(format, 2) / (2 * TILE));       \
   }
 
 DEFINE_EMBED(f32, WEIGHT_F32)

@@ -18,7 +18,7 @@ struct candidate {
   int32_t id;
 };
 
-/* Worker 0's own memory for one choice; a vocabulary of each. */
+/* A worker's own memory for one choice; a vocabulary of each. */
 struct sampler {
   int vocab;
   float *logits;
@@ -250,7 +250,6 @@ static __attribute__((noinline, unused)) void f32_sample(struct worker *me, int3
                                                          const int32_t *positions, const int32_t *history,
                                                          const float *settings, const int32_t *seeds, int samples,
                                                          int vocab, int context, uint64_t memory) {
-  if (me->index != 0) return;
   struct sampler sampler = sampler_at(me, memory, vocab);
   for (int s = 0; s < samples; ++s) {
     const int position = positions[index[s]];
@@ -261,20 +260,18 @@ static __attribute__((noinline, unused)) void f32_sample(struct worker *me, int3
   }
 }
 
-static __attribute__((noinline, unused)) void i32_append_token(struct worker *me, int32_t *history, const int32_t *tokens,
+static __attribute__((noinline, unused)) void i32_append_token(int32_t *history, const int32_t *tokens,
                                                                const int32_t *slots, const int32_t *positions, int rows,
                                                                int context) {
-  if (me->index != 0) return;
   for (int row = 0; row < rows; ++row)
     if (positions[row] >= 0) history[(size_t)slots[row] * (size_t)context + (size_t)positions[row]] = tokens[row];
 }
 
-static __attribute__((noinline, unused)) void i32_advance(struct worker *me, int32_t *next_tokens, int32_t *next_positions,
+static __attribute__((noinline, unused)) void i32_advance(int32_t *next_tokens, int32_t *next_positions,
                                                           int32_t *next_remaining, int32_t *next_done, int32_t *emitted,
                                                           const int32_t *token, const int32_t *index,
                                                           const int32_t *positions, const int32_t *remaining,
                                                           const int32_t *done, const int32_t *stop_tokens, int samples) {
-  if (me->index != 0) return;
   for (int s = 0; s < samples; ++s) {
     const bool was_done = done[s] != 0;
     bool stops = remaining[s] <= 1;
