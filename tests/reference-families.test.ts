@@ -8,10 +8,9 @@ import { describe, expect, it } from 'vitest';
 import type { Executable, SampleSettings, Step } from '../src/backends/backend.js';
 import { referenceBackend } from '../src/backends/reference/index.js';
 import { openWeights } from '../src/checkpoint/weights.js';
-import { buildProgram, type BuildOptions } from '../src/models/build.js';
+import { schedules } from '../src/ir/program.js';
 import { parseModelConfig } from '../src/models/parse-config.js';
-import { checkSchedule } from '../src/passes/check-schedule.js';
-import { planStages } from '../src/passes/plan-stages.js';
+import { compileModel, type CompileOptions } from '../src/passes/pipeline.js';
 
 const families = ['llama', 'llama3', 'mistral', 'qwen2', 'qwen3', 'gemma2'] as const;
 
@@ -28,13 +27,15 @@ function fixture(family: string): { directory: string; config: unknown; expected
   return { directory, config: json('config.json'), expected: json('expected.json') as Expected };
 }
 
-async function prepare(family: string, options: Partial<BuildOptions> = {}): Promise<Executable> {
+async function prepare(family: string, options: Partial<CompileOptions> = {}): Promise<Executable> {
   const { directory, config } = fixture(family);
-  const limits = { rows: 5, samples: 2, slots: 2, context: 64 };
-  const program = buildProgram(parseModelConfig(config, family), { limits, ...options });
-  const { capabilities } = referenceBackend;
-  const planned = planStages(program, { ...capabilities, workers: 1 }).program;
-  return referenceBackend.prepare({ step: checkSchedule(planned) }, openWeights(directory), {});
+  const { plan } = compileModel(parseModelConfig(config, family), {
+    schedule: 'operator',
+    limits: { rows: 5, samples: 2, slots: 2, context: 64 },
+    capabilities: referenceBackend.capabilities,
+    ...options,
+  });
+  return referenceBackend.prepare(plan, openWeights(directory), {});
 }
 
 const greedy: SampleSettings = {
@@ -88,8 +89,8 @@ describe.each(families)('%s', (family) => {
     }
   });
 
-  it('makes the tokens of the float64 reference in one request, with its usual cache', async () => {
-    const executable = await prepare(family);
+  it.each(schedules)('makes the tokens of the float64 reference under %s, with its usual cache', async (schedule) => {
+    const executable = await prepare(family, { schedule });
     await prefill(executable, prompt);
     const steps = tokens.length;
     const result = await executable.run(stepOf([prompt.at(-1)!], prompt.length - 1, { sample: true, steps }));

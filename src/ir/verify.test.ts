@@ -22,6 +22,7 @@ describe('values', () => {
     ['state keys.0: f32[4, 2, 16, 4] state', 'state keys.0: f32[4, 2, 16, 4] weight', 'keys.0: a state must have'],
     ['state history: i32[4, 16]', 'state history: i32[rows, 16]', 'history: a state must have a fixed shape'],
     ['f32[11, 8] weight = "table', 'f32[rows, 8] weight = "table', 'table: a weight must have a fixed shape'],
+    ['w_a.1: f32[8, 8]', 'w_a.1: q8_0[8, 8]', 'rows of q8_0[8, 8] are not whole blocks of 32'],
     ['[1, 0.5]', '[1]', 'frequencies: 1 numbers for f32[2]'],
     ['rows 0 count 8', 'rows 0 count 9', 'w_a.0: 9 rows do not fit'],
     ['parts 1 replicas 1', 'parts 2 replicas 1', 'w_a.0: parts and replicas do not make 1 sockets'],

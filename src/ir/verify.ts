@@ -45,6 +45,8 @@ function verifyValue({ limits, sockets }: Program, { name, tensor, origin }: Val
     where,
     `impossible shape ${formatTensor(tensor)}`,
   );
+  const blocks = tensor.dtype === 'q8_0' || tensor.dtype === 'q4_0';
+  rule(!blocks || (sizes.at(-1) ?? 1) % 32 === 0, where, `rows of ${formatTensor(tensor)} are not whole blocks of 32`);
   switch (origin.kind) {
     case 'input':
     case 'temporary':

@@ -9,7 +9,8 @@ import { createStateStore } from '../../ir/machine-values.js';
 import { schedules, type Name, type Program } from '../../ir/program.js';
 import { definitionOf } from '../../ops/index.js';
 import { ints } from '../../ops/shared.js';
-import { assert, defined } from '../../util/assert.js';
+import { defined } from '../../util/assert.js';
+import { AbortedError } from '../../util/errors.js';
 import { assertChecked } from '../../passes/check-schedule.js';
 import type { Backend, Counters, Executable, ExecutionPlan } from '../backend.js';
 import { runStep, type Launch } from '../host-loop.js';
@@ -18,7 +19,7 @@ import { weightLoader } from './weights.js';
 export const referenceBackend: Backend = {
   name: 'reference',
   capabilities: {
-    weightFormats: ['f32', 'bf16', 'f16'],
+    weightFormats: ['f32', 'bf16', 'f16', 'q8_0', 'q4_0'],
     stateFormats: ['f32', 'bf16', 'f16'],
     schedules,
     maxSockets: 64,
@@ -68,7 +69,7 @@ function createExecutable(plan: ExecutionPlan, weights: Weights): Executable {
   return {
     threads: 1,
     run: (step) => {
-      assert(!closed, 'a step after close');
+      if (closed) return Promise.reject(new AbortedError('the model is closed'));
       const asked = aborts;
       return enqueue(async () => {
         const result = await runStep(plan, step, launch, { aborted: () => aborts !== asked });
@@ -85,6 +86,7 @@ function createExecutable(plan: ExecutionPlan, weights: Weights): Executable {
     reset: () => enqueue(() => state.clear()),
     close: () => {
       closed = true;
+      aborts++;
       return enqueue(() => state.clear());
     },
   };

@@ -5,6 +5,13 @@ import { sliceShard } from '../../ir/machine-values.js';
 import type { DType, Shard } from '../../ir/program.js';
 import { assert } from '../../util/assert.js';
 import { CheckpointError } from '../../util/errors.js';
+import {
+  dequantizeQ4_0,
+  dequantizeQ8_0,
+  quantizedBytes,
+  quantizeQ4_0,
+  quantizeQ8_0,
+} from '../../checkpoint/quantize.js';
 import { bf16ToF32Array, f16ToF32Array, f32ToBf16Array, f32ToF16Array } from '../../util/float.js';
 
 /** Loads every part of a tensor once, whichever programs and sockets ask for it. @throws CheckpointError */
@@ -48,10 +55,16 @@ function rounded(values: Float32Array, dtype: DType): Float32Array {
       return bf16ToF32Array(f32ToBf16Array(values));
     case 'f16':
       return f16ToF32Array(f32ToF16Array(values));
-    case 'i32':
     case 'q8_0':
-    case 'q4_0':
-      throw new Error(`internal error: the reference backend has no ${dtype} weights`);
+    case 'q4_0': {
+      const blocks = new Uint8Array(quantizedBytes(dtype, values.length));
+      const result = new Float32Array(values.length);
+      (dtype === 'q8_0' ? quantizeQ8_0 : quantizeQ4_0)(values, blocks);
+      (dtype === 'q8_0' ? dequantizeQ8_0 : dequantizeQ4_0)(blocks, result);
+      return result;
+    }
+    case 'i32':
+      throw new Error('internal error: weights are not integers');
     default:
       return dtype satisfies never;
   }
