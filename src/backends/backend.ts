@@ -60,13 +60,14 @@ export interface Progress {
 export interface Executable {
   /** Workers that share a kernel; 1 where that has no meaning. */
   readonly threads: number;
-  /** Runs one request to its end; requests of one executable are queued. Rejects with AbortedError on `abort`. */
+  /** Runs one request to its end; requests of one executable are queued. Rejects with AbortedError after `close`. */
   run(step: Step): Promise<StepResult>;
-  /** Stops the running step after the token it is at; what was made until then is returned. */
+  /** Ends the requests made so far after the tokens they are at; what was made until then is their result. */
   abort(): void;
   readonly counters: Counters;
   /** Forgets all state (KV cache, history). */
   reset(): Promise<void>;
+  /** Ends all requests as `abort` does, and frees everything. May be called again. */
   close(): Promise<void>;
 }
 

@@ -1,13 +1,16 @@
 /**
  * The packed file: a program's weights in the order of their use, written once and mapped by backends afterwards. Matrices
- * become tiles of 16 rows, stored along the columns; bf16 keeps two columns together, as its dot products want them.
+ * become tiles of 16 rows, stored along the columns, of which an even number; bf16 keeps two columns together, as its dot
+ * products want them.
  * The name of the file is a hash of the checkpoint and of the layout, so that a file that exists is the right one.
  */
 import { createHash } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { paddedColumns, tileRows } from '../ir/packed-layout.js';
 import type { Placement, Program, Tensor } from '../ir/program.js';
+import { bytesOf } from '../ir/tensor.js';
 import { assert } from '../util/assert.js';
 import { AbortedError, UnsupportedModelError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
@@ -15,8 +18,7 @@ import { firstNonFinite, nonFiniteError } from './finite.js';
 import type { Weights } from './weights.js';
 
 /** Changes when the meaning of a layout does. */
-const formatVersion = 1;
-const tileRows = 16;
+const formatVersion = 2;
 /** About this many bytes of a checkpoint are in memory while packing. */
 const chunkBytes = 8 << 20;
 
@@ -74,7 +76,7 @@ async function writeWeight(file: FileHandle, entry: PackedWeight, weights: Weigh
     await file.write(readRows(weights, source, firstRow, rows!, tensor), 0, undefined, placement.offset);
     return;
   }
-  const rowBytes = tensor.dtype === 'f32' ? columns! * 4 : columns! * 2;
+  const rowBytes = bytesOf(tensor.dtype, paddedColumns(columns!));
   const rowsAtOnce = Math.max(tileRows, Math.floor(chunkBytes / rowBytes / tileRows) * tileRows);
   for (let row = 0; row < rows!; row += rowsAtOnce) {
     const count = Math.min(rowsAtOnce, rows! - row);
@@ -100,15 +102,15 @@ function readRows(weights: Weights, source: string, first: number, count: number
   });
 }
 
-/** Tiles of 16 rows (the last one padded with zeros); layouts as in backends/cpu/support/linear.h. */
+/** Tiles of 16 rows, rows and columns padded with zeros; layouts as in backends/cpu/support/linear.h. */
 export function packTiles(data: Uint8Array, rows: number, columns: number, dtype: Tensor['dtype']): Uint8Array {
   const tiles = Math.ceil(rows / tileRows);
+  const padded = padColumns(data, rows, columns, bytesOf(dtype, 1));
   // What is moved as one: an f32, an f16, or two neighbouring bf16.
-  const unit = dtype === 'f16' ? 2 : 4;
-  const units = (columns * (dtype === 'f32' ? 4 : 2)) / unit;
-  assert(Number.isInteger(units), 'rows of bf16 have an even number of columns');
-  const View = unit === 2 ? Uint16Array : Uint32Array;
-  const aligned = data.byteOffset % unit === 0 ? data : new Uint8Array(data);
+  const View = dtype === 'f16' ? Uint16Array : Uint32Array;
+  const unit = View.BYTES_PER_ELEMENT;
+  const units = bytesOf(dtype, paddedColumns(columns)) / unit;
+  const aligned = padded.byteOffset % unit === 0 ? padded : new Uint8Array(padded);
   const from = new View(aligned.buffer as ArrayBuffer, aligned.byteOffset, rows * units);
   const to = new View(tiles * tileRows * units);
   for (let row = 0; row < rows; row++) {
@@ -118,4 +120,13 @@ export function packTiles(data: Uint8Array, rows: number, columns: number, dtype
     for (let i = 0; i < units; i++) to[tile + i * tileRows + lane] = from[start + i]!;
   }
   return new Uint8Array(to.buffer);
+}
+
+/** Rows with a zero behind them where their number of columns is odd. */
+function padColumns(data: Uint8Array, rows: number, columns: number, elementBytes: number): Uint8Array {
+  if (columns % 2 === 0) return data;
+  const [from, to] = [columns * elementBytes, paddedColumns(columns) * elementBytes];
+  const padded = new Uint8Array(rows * to);
+  for (let row = 0; row < rows; row++) padded.set(data.subarray(row * from, (row + 1) * from), row * to);
+  return padded;
 }

@@ -8,13 +8,13 @@
  * Matrices are stored as tiles of 16 rows, the unit that is handed to workers; vectors as they are, in float32. Since a
  * worker's share of a stage is a run of tiles, the file serves any number of workers (docs/adr/0004).
  */
-import type { Name, Placement, Program, Tensor, Value } from '../ir/program.js';
-import { bytesOf } from '../ir/tensor.js';
-import { assert } from '../util/assert.js';
-import { checkedProduct } from '../util/checked.js';
+import { packedBytes } from '../ir/packed-layout.js';
+import type { Argument, Loop, Name, Placement, Program, Region, Value } from '../ir/program.js';
+import { usesOf } from '../ir/visit.js';
+import { assert, defined } from '../util/assert.js';
 import { formatBytes } from '../util/units.js';
 import type { PassResult } from './pass.js';
-import { featureUnit } from './plan-stages.js';
+import { namesOf } from './value-uses.js';
 
 /** Placements start on cache lines. */
 const alignment = 64;
@@ -26,6 +26,7 @@ export function packWeights(program: Program): PassResult {
   for (const name of weightsInOrder(program, values)) {
     const { tensor } = values.get(name)!;
     const bytes = packedBytes(tensor);
+    assert(bytes !== undefined, `${name} is a vector or a matrix of less than 2^53 bytes`);
     placements.set(name, { offset: end, bytes, form: tensor.shape.length === 2 ? 'tiles' : 'rows' });
     end = Math.ceil((end + bytes) / alignment) * alignment;
     assert(Number.isSafeInteger(end), 'packed weights exceed 2^53 bytes');
@@ -39,34 +40,50 @@ export function packWeights(program: Program): PassResult {
   return { program: { ...program, values: placed }, report: { pass: 'packWeights', notes, refusals: [] } };
 }
 
-/** Checkpoint values in the order of first use; of stacks, all first members' layer before the second's. */
+/** Checkpoint values in the order in which the calls, and the loops inside them, read them first. */
 function weightsInOrder(program: Program, values: ReadonlyMap<Name, Value>): Name[] {
   const ordered = new Set<Name>();
-  const use = (name: Name | undefined): void => {
-    if (name !== undefined && values.get(name)?.origin.kind === 'checkpoint') ordered.add(name);
-  };
+  const kernels = new Map(program.kernels.map((kernel) => [kernel.name, kernel]));
   for (const call of program.calls) {
-    const depth = Math.max(0, ...call.args.map((arg) => (arg.kind === 'stack' ? arg.values.length : 0)));
-    for (const arg of call.args) if (arg.kind === 'value') use(arg.value);
-    for (let layer = 0; layer < depth; layer++) {
-      for (const arg of call.args) if (arg.kind === 'stack') use(arg.values[layer]);
+    const kernel = defined(kernels.get(call.kernel), `kernel ${call.kernel}`);
+    const scope = new Map(kernel.params.map(({ name }, at) => [name, defined(call.args[at], `argument ${name}`)]));
+    for (const name of readsInOrder(kernel.body, scope)) {
+      if (values.get(name)?.origin.kind === 'checkpoint') ordered.add(name);
     }
   }
   return [...ordered];
 }
 
-/** Bytes of a weight in the packed file: matrices are padded to whole tiles of 16 rows. */
-export function packedBytes(tensor: Tensor): number {
-  const dims = tensor.shape.map((dim) => {
-    assert(typeof dim === 'number', 'a weight has fixed dimensions');
-    return dim;
-  });
-  const [rows, ...rest] = dims;
-  if (rest.length === 0) return bytesOf(tensor.dtype, rows!);
-  const paddedRows = Math.ceil(rows! / featureUnit) * featureUnit;
-  const elements = checkedProduct([paddedRows, ...rest]);
-  assert(elements !== undefined, 'a matrix of more than 2^53 elements');
-  return bytesOf(tensor.dtype, elements);
+type Scope = ReadonlyMap<Name, Argument>;
+
+/** Values of the program that a region reads, in order. @param scope what its names stand for, where that is a value */
+function* readsInOrder(region: Region, scope: Scope): Generator<Name> {
+  for (const statement of region.statements) {
+    if (statement.kind === 'loop') {
+      // Without stacks every iteration reads the same values.
+      const iterations = statement.bindings.some(({ kind }) => kind === 'stacked') ? statement.trip : 1;
+      for (let i = 0; i < iterations; i++) yield* readsInOrder(statement.body, iterationScope(statement, scope, i));
+    } else {
+      for (const { name, access } of usesOf(statement)) {
+        const argument = access === 'read' ? scope.get(name) : undefined;
+        if (argument !== undefined) yield* namesOf(argument);
+      }
+    }
+  }
+}
+
+function iterationScope(loop: Loop, outer: Scope, iteration: number): Scope {
+  const scope = new Map<Name, Argument>();
+  for (const binding of loop.bindings) {
+    const argument = outer.get(binding.outer);
+    if (argument === undefined) continue;
+    if (binding.kind === 'invariant') scope.set(binding.name, argument);
+    if (binding.kind === 'stacked' && argument.kind === 'stack') {
+      const value = defined(argument.values[iteration], `member ${iteration} of ${binding.outer}`);
+      scope.set(binding.name, { kind: 'value', value });
+    }
+  }
+  return scope;
 }
 
 /** Length of the packed file. */

@@ -91,12 +91,18 @@ function valuesOf(programs: readonly Program[]): Map<Name, Mapped> {
   for (const program of programs) {
     for (const value of program.values) {
       const known = values.get(value.name);
+      const agrees = known === undefined || placementText(known.value) === placementText(value);
+      assert(agrees, `programs of one plan place ${value.name} differently`);
       const bytes = bytesAtLimits(value.tensor, program);
       if (known !== undefined && bytesAtLimits(known.tensor, known.program) >= bytes) continue;
       values.set(value.name, { value, tensor: value.tensor, program });
     }
   }
   return values;
+}
+
+function placementText({ origin }: Value): string {
+  return JSON.stringify(origin.kind === 'checkpoint' ? origin.placement : undefined) ?? '';
 }
 
 function stacksOf(programs: readonly Program[]): (readonly Name[])[] {
