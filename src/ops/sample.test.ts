@@ -77,6 +77,8 @@ describe('sampling', () => {
     expect(support(logits, { topP: 0.8 })).toEqual([1, 2]);
     expect(support(logits, { topP: 0.95 })).toEqual([0, 1, 2]);
     expect(support(logits, { topP: 0 })).toEqual([1]);
+    // Half of the weight is reached exactly.
+    expect(support([1, 1], { topP: 0.5 })).toEqual([0]);
   });
 
   it('keeps what has at least minP of the best probability', () => {
