@@ -46,11 +46,6 @@ export function print(program: Program): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** One kernel of a program, for explanations and comments in generated code. */
-export function printKernel(kernel: Kernel): string {
-  return kernelLines(kernel).join('\n');
-}
-
 /** One statement on one line: an operator as it is, a loop without its body. */
 export function printStatement(statement: Statement): string {
   if (statement.kind !== 'loop') return printOperator(statement);

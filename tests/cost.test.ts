@@ -1,12 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { costOf, tensor } from '../../tests/support/operators.js';
-import { inferKernel } from '../ir/infer.js';
-import { buildProgram } from '../models/build.js';
-import { findPreset } from '../models/presets.js';
-import type { Cost, CostExtents } from './definition.js';
-import { definitionOf } from './index.js';
-import { makeOperator as op } from './make.js';
-import { operatorsOf } from '../ir/visit.js';
+import { costOf, tensor } from './support/operators.js';
+import { inferKernel } from '../src/ir/infer.js';
+import { buildProgram } from '../src/models/build.js';
+import { findPreset } from '../src/models/presets.js';
+import type { Cost, CostExtents } from '../src/ops/definition.js';
+import { definitionOf } from '../src/ops/index.js';
+import { makeOperator as op } from '../src/ops/make.js';
+import { operatorsOf } from '../src/ir/visit.js';
 
 /** Costs of every call of a model on one socket, with the layer that each belongs to. */
 function modelCosts(preset: string, at: CostExtents): { layer: number | undefined; kernel: string; cost: Cost }[] {
