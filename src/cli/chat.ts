@@ -25,7 +25,7 @@ import {
   type SamplingFlags,
 } from './options.js';
 import { forTerminal, note, paint } from './output.js';
-import { rateOf } from './summary.js';
+import { counted, rateOf } from './summary.js';
 import type { Verb } from './verb.js';
 
 interface Flags extends LoadFlags, SamplingFlags {
@@ -103,9 +103,11 @@ class Conversation {
     for (;;) {
       const event = await lines.next();
       if (event.kind === 'interrupt') {
+        // The cursor stands behind the prompt.
+        note('');
         if (leaving) return;
         leaving = event.empty;
-        note(leaving ? 'Ctrl+C again leaves' : '');
+        if (leaving) note('Ctrl+C again leaves');
         continue;
       }
       leaving = false;
@@ -171,7 +173,7 @@ class Conversation {
       note(`kloop: the context of ${this.#model.limits.context} tokens is full; /reset starts over`);
     }
     if (!process.stdin.isTTY || !process.stderr.isTTY) return;
-    const line = `${result.tokens.length} tokens, ${rateOf(metricsOf(result))}`;
+    const line = `${counted(result.tokens.length, 'token')}, ${rateOf(metricsOf(result))}`;
     note(paint(process.stderr, 'dim', result.finishReason === 'abort' ? `stopped after ${line}` : line));
   }
 }

@@ -3,7 +3,8 @@ import { loadModel, type LoadOptions } from '../runtime/load-model.js';
 import type { Model } from '../runtime/model.js';
 import { note, paint, progressBar } from './output.js';
 
-const phases = {
+/** What the phases of loading are called on a progress bar. */
+export const phases = {
   read: 'reading weights',
   pack: 'packing weights',
   compile: 'compiling kernels',

@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { AbortedError, KloopError, messageOf, UsageError } from '../util/errors.js';
+import { bench } from './bench.js';
 import { chat } from './chat.js';
 import { doctor } from './doctor.js';
 import { explain } from './explain.js';
@@ -17,7 +18,7 @@ import { run } from './run.js';
 import { synth } from './synth.js';
 import type { Verb } from './verb.js';
 
-const verbs: readonly Verb[] = [run, chat, pull, presets, synth, explain, doctor];
+const verbs: readonly Verb[] = [run, chat, pull, presets, synth, explain, bench, doctor];
 
 /** Runs one command line and returns the exit code. */
 async function main(args: readonly string[]): Promise<number> {

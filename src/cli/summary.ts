@@ -9,15 +9,21 @@ import { paint } from './output.js';
 export function rateOf({ tokensPerSecond, kernelCallsPerToken }: Metrics): string {
   const parts: string[] = [];
   if (tokensPerSecond !== null) parts.push(`${significant(tokensPerSecond)} tokens/s`);
-  if (kernelCallsPerToken !== null) parts.push(`${significant(kernelCallsPerToken)} kernel calls per token`);
+  if (kernelCallsPerToken !== null) {
+    parts.push(`${significant(kernelCallsPerToken)} kernel ${kernelCallsPerToken === 1 ? 'call' : 'calls'} per token`);
+  }
   return parts.length === 0 ? 'too short to measure' : parts.join(', ');
+}
+
+/** `1 token`, `2 tokens`. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 /** `160 tokens; response: 1234 tokens/s, 0.05 kernel calls per token; backend cpu, f32 weights, 2 threads`. */
 export function summaryLine(model: Model, result: GenerationResult): string {
-  const { tokens } = result;
-  const count = `${tokens.length} ${tokens.length === 1 ? 'token' : 'tokens'}`;
-  const threads = `${model.threads} ${model.threads === 1 ? 'thread' : 'threads'}`;
+  const count = counted(result.tokens.length, 'token');
+  const threads = counted(model.threads, 'thread');
   const rate = `${model.schedule}: ${rateOf(metricsOf(result))}`;
   const { stderr } = process;
   return `${paint(stderr, 'bold', count)}; ${paint(stderr, 'green', rate)}; backend ${model.backend}, ${model.quant} weights, ${threads}`;

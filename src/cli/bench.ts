@@ -1,0 +1,103 @@
+/** `kloop bench MODEL|PRESET`: the four schedules measured in turn, with the machine's bandwidth and a peer beside them. */
+import { InvalidArgumentError, Option } from 'commander';
+import { runBench, type BenchOptions, type BenchReport } from '../bench/bench.js';
+import { reportJson, reportLines } from '../bench/report.js';
+import { backendNames } from '../backends/registry.js';
+import { schedules, type DType, type Schedule } from '../ir/program.js';
+import { listenForInterrupt } from './interrupt.js';
+import { phases } from './load.js';
+import { defined, integer, quantNames } from './options.js';
+import { note, paint, print, printJson, progressBar } from './output.js';
+import type { Verb } from './verb.js';
+
+interface Flags {
+  readonly quant?: DType;
+  readonly schedules?: readonly Schedule[];
+  readonly threads?: readonly number[];
+  readonly backend?: string;
+  readonly tokens?: number;
+  readonly promptTokens?: number;
+  readonly depth?: number;
+  readonly rounds: number;
+  readonly context?: number;
+  readonly peer?: 'llama.cpp';
+  readonly cacheDir?: string;
+  readonly json?: boolean;
+}
+
+/** A side that should rest and uses more than this part of a core spoils what is measured on the other. */
+const busyCores = 0.05;
+
+export const bench: Verb = (program) => {
+  program
+    .command('bench')
+    .description('measure schedules, threads and llama.cpp against each other, and against the memory bandwidth')
+    .argument('[model]', '`demo`, a directory, OWNER/NAME, or a preset, which gets random weights', 'demo')
+    .addOption(new Option('--quant <format>', "format of the weights (default: the checkpoint's)").choices(quantNames))
+    .option('--schedules <list>', 'comma-separated (default: operator,layer,looped,response)', scheduleList)
+    .option('--threads <list>', 'comma-separated (default: one per core; with --peer also fewer)', threadList)
+    .addOption(new Option('--backend <backend>', 'what runs the kernels (default: auto)').choices(backendNames))
+    .option('--tokens <n>', 'tokens to decode; 0 leaves it out (default: 128)', integer(0))
+    .option('--prompt-tokens <n>', 'tokens of a prompt; 0 leaves it out (default: 512)', integer(0))
+    .option('--depth <n>', 'tokens in the context before decoding (default: 8)', integer(1))
+    .option('--rounds <n>', 'how often everything is measured', integer(1, 1000), 5)
+    .option('--context <n>', 'positions of the KV cache (default: as many as needed)', integer(1))
+    .addOption(new Option('--peer <name>', 'measure beside ours, on the same weights').choices(['llama.cpp']))
+    .option('--cache-dir <dir>', 'directory for weights and compiled code')
+    .option('--json', 'print one JSON object')
+    .action(benchAction);
+};
+
+/** Distinct items of a comma-separated list, in order. */
+function listOf<T>(text: string, parse: (item: string) => T): T[] {
+  return [...new Set(text.split(',').map((item) => parse(item.trim())))];
+}
+
+export function scheduleList(text: string): Schedule[] {
+  return listOf(text, (item) => {
+    const schedule = schedules.find((name) => name === item);
+    if (schedule !== undefined) return schedule;
+    throw new InvalidArgumentError(`Allowed choices are ${schedules.join(', ')}, separated by commas.`);
+  });
+}
+
+export function threadList(text: string): number[] {
+  return listOf(text, integer(1, 4096));
+}
+
+async function benchAction(model: string, { json = false, ...flags }: Flags): Promise<void> {
+  using interrupt = listenForInterrupt();
+  const report = await withProgress({ ...defined(flags), rounds: flags.rounds, model, signal: interrupt.signal });
+  if (json) printJson(reportJson(report));
+  else for (const line of reportLines(report)) print(line);
+  warnAboutBusySide(report);
+}
+
+async function withProgress(options: BenchOptions): Promise<BenchReport> {
+  const bar = progressBar();
+  try {
+    return await runBench({
+      ...options,
+      onBytes: (label, done, total) => bar.update(label, done, total, 'bytes'),
+      onPrepare: ({ phase, done, total, unit }) => bar.update(phases[phase], done, total, unit),
+      onMeasure: (done, total) => bar.update('measuring', done, total, 'steps'),
+      onNotice: (line) => {
+        bar.end();
+        note(paint(process.stderr, 'yellow', `kloop: ${line}`));
+      },
+    });
+  } finally {
+    bar.end();
+  }
+}
+
+function warnAboutBusySide({ idle }: BenchReport): void {
+  const sides = [
+    ['kloop', 'llama.cpp', idle?.oursCores],
+    ['llama.cpp', 'kloop', idle?.peerCores],
+  ] as const;
+  for (const [busy, timed, cores] of sides) {
+    if (typeof cores !== 'number' || cores <= busyCores) continue;
+    note(`kloop: ${busy} used ${cores.toFixed(2)} cores while ${timed} was timed; the ratios are not to be trusted`);
+  }
+}
