@@ -11,14 +11,16 @@ import { join } from 'node:path';
 import { paddedColumns, tileRows } from '../ir/packed-layout.js';
 import type { Placement, Program, Tensor } from '../ir/program.js';
 import { bytesOf } from '../ir/tensor.js';
-import { assert } from '../util/assert.js';
-import { AbortedError, UnsupportedModelError } from '../util/errors.js';
+import { assert, unreachable } from '../util/assert.js';
+import { AbortedError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
+import { f32ToBf16Array, f32ToF16Array } from '../util/float.js';
 import { firstNonFinite, nonFiniteError } from './finite.js';
+import { blockBytes, blockElements, quantizedBytes, quantizeQ4_0, quantizeQ8_0 } from './quantize.js';
 import type { Weights } from './weights.js';
 
 /** Changes when the meaning of a layout does. */
-const formatVersion = 2;
+const formatVersion = 3;
 /** About this many bytes of a checkpoint are in memory while packing. */
 const chunkBytes = 8 << 20;
 
@@ -85,34 +87,70 @@ async function writeWeight(file: FileHandle, entry: PackedWeight, weights: Weigh
   }
 }
 
-/** Rows of a checkpoint tensor in the program's format; nothing is ever made less precise here. */
+/** Rows of a checkpoint tensor in the program's format: as stored, or converted to what was asked for. */
 function readRows(weights: Weights, source: string, first: number, count: number, { dtype }: Tensor): Uint8Array {
   const { dtype: stored, shape } = weights.describe(source);
   const bytes = weights.read(source, first, count);
   const bad = firstNonFinite(bytes, stored);
-  if (bad >= 0)
-    throw nonFiniteError(weights, source, first * shape.slice(1).reduce((product, dim) => product * dim, 1) + bad);
-  if (stored === dtype) return bytes;
-  if (dtype === 'f32') {
-    const data = weights.readF32(source, first, count);
-    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  if (bad >= 0) {
+    const perRow = shape.slice(1).reduce((product, dim) => product * dim, 1);
+    throw nonFiniteError(weights, source, first * perRow + bad);
   }
-  throw new UnsupportedModelError(`tensor ${source} is stored as ${stored} and cannot be packed as ${dtype}`, {
-    hint: 'use --quant f32',
-  });
+  return stored === dtype ? bytes : convert(weights.readF32(source, first, count), dtype);
 }
 
-/** Tiles of 16 rows, rows and columns padded with zeros; layouts as in backends/cpu/support/linear.h. */
+function convert(values: Float32Array, dtype: Tensor['dtype']): Uint8Array {
+  switch (dtype) {
+    case 'f32':
+      return bytesOfArray(values);
+    case 'bf16':
+      return bytesOfArray(f32ToBf16Array(values));
+    case 'f16':
+      return bytesOfArray(f32ToF16Array(values));
+    case 'q8_0':
+    case 'q4_0': {
+      const blocks = new Uint8Array(quantizedBytes(dtype, values.length));
+      (dtype === 'q8_0' ? quantizeQ8_0 : quantizeQ4_0)(values, blocks);
+      return blocks;
+    }
+    case 'i32':
+      return unreachable('weights are not integers');
+    default:
+      return dtype satisfies never;
+  }
+}
+
+function bytesOfArray(array: Float32Array | Uint16Array): Uint8Array {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}
+
+/** Tiles of 16 rows, rows and columns padded with zeros; layouts as in backends/cpu/support/linear*.h. */
 export function packTiles(data: Uint8Array, rows: number, columns: number, dtype: Tensor['dtype']): Uint8Array {
-  const tiles = Math.ceil(rows / tileRows);
-  const padded = padColumns(data, rows, columns, bytesOf(dtype, 1));
-  // What is moved as one: an f32, an f16, or two neighbouring bf16.
-  const View = dtype === 'f16' ? Uint16Array : Uint32Array;
-  const unit = View.BYTES_PER_ELEMENT;
-  const units = bytesOf(dtype, paddedColumns(columns)) / unit;
-  const aligned = padded.byteOffset % unit === 0 ? padded : new Uint8Array(padded);
+  switch (dtype) {
+    case 'f32':
+      return interleave(padColumns(data, rows, columns, 4), rows, paddedColumns(columns), 4);
+    case 'bf16':
+      // Two neighbours are moved as one.
+      return interleave(padColumns(data, rows, columns, 2), rows, paddedColumns(columns) / 2, 4);
+    case 'f16':
+      return interleave(padColumns(data, rows, columns, 2), rows, paddedColumns(columns), 2);
+    case 'q8_0':
+      return packBlocks(data, rows, columns, blockBytes.q8_0, moveQ8Block);
+    case 'q4_0':
+      return packBlocks(data, rows, columns, blockBytes.q4_0, moveQ4Block);
+    case 'i32':
+      return unreachable('weights are not integers');
+    default:
+      return dtype satisfies never;
+  }
+}
+
+/** Unit i of row r of a tile goes to place i * 16 + r. */
+function interleave(data: Uint8Array, rows: number, units: number, unitBytes: 2 | 4): Uint8Array {
+  const View = unitBytes === 2 ? Uint16Array : Uint32Array;
+  const aligned = data.byteOffset % unitBytes === 0 ? data : new Uint8Array(data);
   const from = new View(aligned.buffer as ArrayBuffer, aligned.byteOffset, rows * units);
-  const to = new View(tiles * tileRows * units);
+  const to = new View(Math.ceil(rows / tileRows) * tileRows * units);
   for (let row = 0; row < rows; row++) {
     const lane = row % tileRows;
     const tile = (row - lane) * units;
@@ -129,4 +167,35 @@ function padColumns(data: Uint8Array, rows: number, columns: number, elementByte
   const padded = new Uint8Array(rows * to);
   for (let row = 0; row < rows; row++) padded.set(data.subarray(row * from, (row + 1) * from), row * to);
   return padded;
+}
+
+type MoveBlock = (from: Uint8Array, start: number, to: Uint8Array, target: number, lane: number) => void;
+
+/** Blocks of 16 rows come together: 16 scales, then the integers of all. */
+function packBlocks(data: Uint8Array, rows: number, columns: number, bytes: number, move: MoveBlock): Uint8Array {
+  const blocks = columns / blockElements;
+  const to = new Uint8Array(Math.ceil(rows / tileRows) * tileRows * blocks * bytes);
+  for (let row = 0; row < rows; row++) {
+    const lane = row % tileRows;
+    const tile = (row - lane) * blocks * bytes;
+    for (let block = 0; block < blocks; block++) {
+      const start = (row * blocks + block) * bytes;
+      const target = tile + block * bytes * tileRows;
+      to[target + 2 * lane] = data[start]!;
+      to[target + 2 * lane + 1] = data[start + 1]!;
+      move(data, start + 2, to, target + 2 * tileRows, lane);
+    }
+  }
+  return to;
+}
+
+/** int8 become bytes q + 128, four neighbours of a row together. */
+function moveQ8Block(from: Uint8Array, start: number, to: Uint8Array, target: number, lane: number): void {
+  for (let i = 0; i < blockElements; i++) {
+    to[target + 64 * (i >> 2) + 4 * lane + (i & 3)] = from[start + i]! ^ 0x80;
+  }
+}
+
+function moveQ4Block(from: Uint8Array, start: number, to: Uint8Array, target: number, lane: number): void {
+  for (let i = 0; i < blockElements / 2; i++) to[target + 64 * (i >> 2) + 4 * lane + (i & 3)] = from[start + i]!;
 }

@@ -246,10 +246,16 @@ class ModelBuilder {
   }
 
   private matrix(name: Name, tensor: string, rows: number, columns: number): void {
-    this.program.weight(name, { dtype: this.weightFormat, shape: [rows, columns], role: 'weight' }, tensor);
+    const dtype = fits(this.weightFormat, columns) ? this.weightFormat : this.config.dtype;
+    this.program.weight(name, { dtype, shape: [rows, columns], role: 'weight' }, tensor);
   }
 
   private vector(name: Name, tensor: string, length: number): void {
     this.program.weight(name, { dtype: 'f32', shape: [length], role: 'weight' }, tensor);
   }
+}
+
+/** Quantized formats hold blocks of 32 columns; matrices of other widths keep the precision of the checkpoint. */
+function fits(format: DType, columns: number): boolean {
+  return (format !== 'q8_0' && format !== 'q4_0') || columns % 32 === 0;
 }

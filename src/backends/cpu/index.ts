@@ -19,7 +19,7 @@ import { compileLibrary, findCompiler } from './toolchain.js';
 
 export function cpuCapabilities(): Capabilities {
   return {
-    weightFormats: ['f32', 'bf16', 'f16'],
+    weightFormats: ['f32', 'bf16', 'f16', 'q8_0', 'q4_0'],
     stateFormats: ['f32', 'bf16'],
     schedules: ['operator', 'layer', 'looped', 'response'],
     maxSockets: 1,

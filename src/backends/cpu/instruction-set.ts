@@ -15,19 +15,20 @@ export const instructionSets: readonly InstructionSet[] = [
   {
     name: 'avx512',
     arch: 'x64',
-    needs: ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'fma', 'f16c'],
+    needs: ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'avx512_vnni', 'fma', 'f16c'],
     compilerFlags: [
       '-mavx512f',
       '-mavx512bw',
       '-mavx512vl',
       '-mavx512dq',
+      '-mavx512vnni',
       '-mfma',
       '-mf16c',
       '-mprefer-vector-width=512',
     ],
   },
   { name: 'avx2', arch: 'x64', needs: ['avx2', 'fma', 'f16c'], compilerFlags: ['-mavx2', '-mfma', '-mf16c'] },
-  { name: 'neon', arch: 'arm64', needs: [], compilerFlags: [] },
+  { name: 'neon', arch: 'arm64', needs: ['asimddp'], compilerFlags: ['-march=armv8.2-a+dotprod'] },
   { name: 'generic', arch: 'any', needs: [], compilerFlags: [] },
 ];
 
@@ -43,10 +44,12 @@ export function chooseInstructionSet(asked?: string, has: ReadonlySet<string> = 
   });
 }
 
-/** Features of the first processor; empty where the system does not tell. */
+/** Features of the first processor, as Linux names them; empty where the system does not tell. */
 export function cpuFlags(): ReadonlySet<string> {
+  // Every processor that macOS runs on as arm64 has the dot product.
+  if (process.platform === 'darwin' && process.arch === 'arm64') return new Set(['asimddp']);
   try {
-    const flags = /^flags\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? '';
+    const flags = /^(?:flags|Features)\s*:\s*(.*)$/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? '';
     return new Set(flags.split(/\s+/));
   } catch {
     return new Set();

@@ -5,15 +5,15 @@
  */
 import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
 import type { Kernel, Loop, Name, Operator, Program, Region, Stage, Tensor } from '../../../ir/program.js';
-import { formatTensor } from '../../../ir/tensor.js';
-import { usesOf } from '../../../ir/visit.js';
+import { elementsOf, formatTensor } from '../../../ir/tensor.js';
+import { isKind, usesOf } from '../../../ir/visit.js';
 import { divisionOf, kvHeadsOf, type Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import { bytesAtLimits, type Allocator } from '../memory-map.js';
-import { emitters } from './operators.js';
+import { emitters, isQuantized } from './operators.js';
 import { emitPrefetch, type Prefetch } from './prefetch.js';
-import { OperatorContext } from './scope.js';
+import { dimension, OperatorContext } from './scope.js';
 
 export interface KernelEmission {
   readonly program: Program;
@@ -125,7 +125,8 @@ function emitStage(
   const { writer, program, own } = emission;
   const plan = defined(region.plan, 'a plan of the region');
   const kvHeads = kvHeadsOf(region.statements, names.types)?.count;
-  const scope = { program, types: names.types, names: names.c, kvHeads, own };
+  const quantized = quantizedInputs(operators, names.types, emission);
+  const scope = { program, types: names.types, names: names.c, kvHeads, own, quantized };
   const emit = (wanted: (division: Division) => boolean): void => {
     for (const operator of operators) {
       const division = divisionOf(operator, stage, plan, names.types);
@@ -142,10 +143,39 @@ function emitStage(
       writer.line(`const struct range heads = part_of(me, ${defined(kvHeads, 'key/value heads')});`);
     }
     // Only while it holds a chunk may a worker look at data, so that its own copies are made here, too.
-    if (replicates) writer.block('if (me->done == 0)', () => emit((division) => division === 'replicated'));
+    if (replicates || quantized.size > 0) {
+      writer.block('if (me->done == 0)', () => {
+        emit((division) => division === 'replicated');
+        for (const [name, offset] of quantized) emitQuantize(name, offset, names, writer);
+      });
+    }
     emit((division) => division !== 'replicated');
   });
   end();
+}
+
+/** Own memory for the int8 form of what quantized matrices of this stage read: values, scale and sum of every block. */
+function quantizedInputs(
+  operators: readonly Operator[],
+  types: ReadonlyMap<Name, Tensor>,
+  { program, own }: KernelEmission,
+): Map<Name, number> {
+  const inputs = new Map<Name, number>();
+  for (const operator of operators) {
+    if (!isKind(operator, 'linear') || inputs.has(operator.reads.x)) continue;
+    if (!isQuantized(defined(types.get(operator.reads.weight), 'type of a weight').dtype)) continue;
+    const elements = elementsOf(defined(types.get(operator.reads.x), operator.reads.x), program.limits);
+    inputs.set(operator.reads.x, own.take(elements + (elements / 32) * 8));
+  }
+  return inputs;
+}
+
+function emitQuantize(name: Name, offset: number, names: Names, writer: CodeWriter): void {
+  const [rows, width] = defined(names.types.get(name), name).shape;
+  const x = defined(names.c.get(name), `C name of ${name}`);
+  writer.line(
+    `quantize_rows(me, ${offset}, ${x}, ${dimension(defined(rows, 'rows'))}, ${dimension(defined(width, 'width'))});`,
+  );
 }
 
 function chunksOf(stage: Stage, kvHeads: number | undefined): string {

@@ -1,7 +1,12 @@
 /** One emitter per operator: the call of its kernel in support/, with shapes as constants. */
-import type { OperatorKind, OperatorOf } from '../../../ir/program.js';
+import type { DType, OperatorKind, OperatorOf } from '../../../ir/program.js';
 import { unreachable } from '../../../util/assert.js';
 import { floatLiteral, type OperatorContext } from './scope.js';
+
+/** Formats whose dot products want their inputs as int8. */
+export function isQuantized(dtype: DType): boolean {
+  return dtype === 'q8_0' || dtype === 'q4_0';
+}
 
 type Emitter<K extends OperatorKind> = (operator: OperatorOf<K>, at: OperatorContext) => void;
 
@@ -41,7 +46,8 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const { dtype } = at.type(reads.weight);
     const [out, width] = [at.fixed(reads.weight, 0), at.fixed(reads.weight, 1)];
     const bias = reads.bias === undefined ? 'NULL' : at.name(reads.bias);
-    const operands = `${at.name(writes.y)}, ${at.name(reads.x)}, ${at.name(reads.weight)}, ${bias}`;
+    const x = isQuantized(dtype) ? at.quantized(reads.x) : at.name(reads.x);
+    const operands = `${at.name(writes.y)}, ${x}, ${at.name(reads.weight)}, ${bias}`;
     at.statement(`${dtype}_linear(me, ${operands}, ${at.rows(writes.y)}, ${width}, ${out}, ${at.tiles(out)});`);
   },
 

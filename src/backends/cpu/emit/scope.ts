@@ -14,6 +14,8 @@ export interface Scope {
   readonly kvHeads: number | undefined;
   /** Each worker's own memory. */
   readonly own: Allocator;
+  /** Of the stage: where each worker has the int8 form of a name, made with its first chunk. */
+  readonly quantized: ReadonlyMap<Name, number>;
 }
 
 /** One operator in its scope; everything returned is text for the C source, made of our own names and numbers. */
@@ -40,6 +42,12 @@ export class OperatorContext {
   /** The run-time count of the leading dimension. */
   rows(name: Name): string {
     return dimension(defined(this.type(name).shape[0], 'a leading dimension'));
+  }
+
+  /** The int8 form of rows that the stage has made. */
+  quantized(name: Name): string {
+    const offset = defined(this.scope.quantized.get(name), `int8 form of ${name}`);
+    return `quantized_at(me, ${offset}, ${this.rows(name)}, ${this.fixed(name, 1)})`;
   }
 
   /** A dimension that is fixed at compile time; negative axes count from the end. */

@@ -82,3 +82,37 @@ static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
   odd->lo = _mm256_castsi256_ps(_mm256_and_si256(lo, mask));
   odd->hi = _mm256_castsi256_ps(_mm256_and_si256(hi, mask));
 }
+
+/* Vectors of 16 int32, for dot products of small integers. */
+typedef struct {
+  __m256i lo, hi;
+} v16i;
+
+/* Weights of q8_0 are stored as q + 128; here they are made signed again. */
+#define SIMD_Q8_BIAS 0
+
+static inline v16i v16i_set(int32_t x) { return (v16i){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+static inline v16 v16_from_int(v16i a) { return (v16){_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+/* Pairs of products of unsigned and signed bytes must fit 16 bits: 2 * 127 * 127 does. */
+static inline __m256i v8i_dot(__m256i sum, __m256i unsigned_bytes, __m256i signed_bytes) {
+  const __m256i pairs = _mm256_maddubs_epi16(unsigned_bytes, signed_bytes);
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+static inline __m256i v8i_dot_q8(__m256i sum, const uint8_t *w, __m256i x) {
+  const __m256i q = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)w), _mm256_set1_epi8((char)0x80));
+  return v8i_dot(sum, _mm256_abs_epi8(q), _mm256_sign_epi8(x, q));
+}
+/* Adds w . x in every lane: four weights of -127 .. 127, stored + 128, and the four int8 in x4. */
+static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
+  const __m256i x = _mm256_set1_epi32(x4);
+  return (v16i){v8i_dot_q8(sum.lo, w, x), v8i_dot_q8(sum.hi, w + 32, x)};
+}
+static inline __m256i v8i_dot_q4(__m256i sum, const uint8_t *w, int32_t low4, int32_t high4) {
+  const __m256i mask = _mm256_set1_epi8(15), bytes = _mm256_loadu_si256((const __m256i *)w);
+  sum = v8i_dot(sum, _mm256_and_si256(bytes, mask), _mm256_set1_epi32(low4));
+  return v8i_dot(sum, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask), _mm256_set1_epi32(high4));
+}
+/* The same for weights of 0 .. 15: the lower halves of the bytes with low4, the upper ones with high4. */
+static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t high4) {
+  return (v16i){v8i_dot_q4(sum.lo, w, low4, high4), v8i_dot_q4(sum.hi, w + 32, low4, high4)};
+}

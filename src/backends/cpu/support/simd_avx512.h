@@ -1,4 +1,4 @@
-/* Vectors of 16 floats on AVX-512 (F, BW, DQ, VL). One register each. */
+/* Vectors of 16 floats on AVX-512 (F, BW, DQ, VL, VNNI). One register each. */
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
@@ -40,4 +40,23 @@ static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
   const __m512i pairs = _mm512_loadu_si512(p);
   *even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
   *odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)));
+}
+
+/* Vectors of 16 int32, for dot products of small integers. */
+typedef __m512i v16i;
+
+/* Weights of q8_0 are stored as q + 128: the instruction wants one side unsigned. */
+#define SIMD_Q8_BIAS 128
+
+static inline v16i v16i_set(int32_t x) { return _mm512_set1_epi32(x); }
+static inline v16 v16_from_int(v16i a) { return _mm512_cvtepi32_ps(a); }
+/* Adds w . x in every lane: four weights of 0 .. 255, and the four int8 in x4. */
+static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
+  return _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(w), _mm512_set1_epi32(x4));
+}
+/* The same for weights of 0 .. 15: the lower halves of the bytes with low4, the upper ones with high4. */
+static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t high4) {
+  const __m512i mask = _mm512_set1_epi8(15), bytes = _mm512_loadu_si512(w);
+  sum = _mm512_dpbusd_epi32(sum, _mm512_and_si512(bytes, mask), _mm512_set1_epi32(low4));
+  return _mm512_dpbusd_epi32(sum, _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask), _mm512_set1_epi32(high4));
 }

@@ -79,3 +79,35 @@ static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
     odd->lane[i] = bf16_value(p[2 * i + 1]);
   }
 }
+
+/* Vectors of 16 int32, for dot products of small integers. */
+typedef struct {
+  int32_t lane[16];
+} v16i;
+
+/* Weights of q8_0 are stored as q + 128; here they are made signed again. */
+#define SIMD_Q8_BIAS 0
+
+static inline v16i v16i_set(int32_t x) {
+  v16i result;
+  for (int i = 0; i < 16; ++i) result.lane[i] = x;
+  return result;
+}
+static inline v16 v16_from_int(v16i a) { V16_EACH(i, (float)a.lane[i]); }
+/* Adds w . x in every lane: four weights of -127 .. 127, stored + 128, and the four int8 in x4. */
+static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
+  int8_t x[4];
+  memcpy(x, &x4, sizeof x);
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 4; ++j) sum.lane[i] += ((int)w[4 * i + j] - 128) * x[j];
+  return sum;
+}
+/* The same for weights of 0 .. 15: the lower halves of the bytes with low4, the upper ones with high4. */
+static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t high4) {
+  int8_t low[4], high[4];
+  memcpy(low, &low4, sizeof low);
+  memcpy(high, &high4, sizeof high);
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 4; ++j) sum.lane[i] += (w[4 * i + j] & 15) * low[j] + (w[4 * i + j] >> 4) * high[j];
+  return sum;
+}

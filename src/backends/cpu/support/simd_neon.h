@@ -71,3 +71,45 @@ static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
     odd->q[i] = vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff0000u)));
   }
 }
+
+/* Vectors of 16 int32, for dot products of small integers. Four registers each. */
+typedef struct {
+  int32x4_t q[4];
+} v16i;
+
+/* Weights of q8_0 are stored as q + 128; here they are made signed again. */
+#define SIMD_Q8_BIAS 0
+
+static inline v16i v16i_set(int32_t x) {
+  v16i result;
+  for (int i = 0; i < 4; ++i) result.q[i] = vdupq_n_s32(x);
+  return result;
+}
+static inline v16 v16_from_int(v16i a) { V16_EACH(i, vcvtq_f32_s32(a.q[i])); }
+static inline int32x4_t v4i_dot(int32x4_t sum, int8x16_t w, int8x16_t x) {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return vdotq_s32(sum, w, x);
+#else
+  const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_s8(vget_high_s8(w), vget_high_s8(x));
+  return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+#endif
+}
+/* Adds w . x in every lane: four weights of -127 .. 127, stored + 128, and the four int8 in x4. */
+static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
+  const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(x4));
+  for (int i = 0; i < 4; ++i) {
+    const int8x16_t q = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16 * i), vdupq_n_u8(0x80)));
+    sum.q[i] = v4i_dot(sum.q[i], q, x);
+  }
+  return sum;
+}
+/* The same for weights of 0 .. 15: the lower halves of the bytes with low4, the upper ones with high4. */
+static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t high4) {
+  const int8x16_t low = vreinterpretq_s8_s32(vdupq_n_s32(low4)), high = vreinterpretq_s8_s32(vdupq_n_s32(high4));
+  for (int i = 0; i < 4; ++i) {
+    const uint8x16_t bytes = vld1q_u8(w + 16 * i);
+    sum.q[i] = v4i_dot(sum.q[i], vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15))), low);
+    sum.q[i] = v4i_dot(sum.q[i], vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4)), high);
+  }
+  return sum;
+}

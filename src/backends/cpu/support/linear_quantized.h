@@ -1,0 +1,175 @@
+/*
+ * linear over quantized weights. A block of 32 inputs of a tile of 16 outputs is 16 binary16 scales, then integers: q8_0
+ * has eight vectors of [16][4] bytes q + 128; q4_0 has four of [16][4] bytes, inputs 4j .. 4j + 3 in the lower halves and
+ * 16 + 4j .. 16 + 4j + 3 in the upper ones, stored q + 8. Values and scales are those of GGUF's blocks, bit for bit.
+ * Inputs are quantized to int8 by blocks of 32 as well; the sums of a block are exact integers.
+ */
+#pragma once
+#include <math.h>
+#include "engine.h"
+#include "linear.h"
+
+#define BLOCK 32
+
+enum quantized_format { WEIGHT_Q8_0, WEIGHT_Q4_0 };
+
+static inline size_t block_bytes(enum quantized_format format) {
+  return TILE * (sizeof(uint16_t) + (format == WEIGHT_Q8_0 ? BLOCK : BLOCK / 2));
+}
+
+static inline size_t quantized_tile_bytes(enum quantized_format format, int in) {
+  return (size_t)(in / BLOCK) * block_bytes(format);
+}
+
+/* Rows of int8, and scale and sum of every block of them. */
+struct quantized_rows {
+  int8_t *values;
+  float *scales;
+  int32_t *sums;
+};
+
+static inline struct quantized_rows quantized_at(const struct worker *me, uint64_t offset, int rows, int in) {
+  int8_t *values = own(me, offset);
+  float *scales = (float *)(values + (size_t)rows * (size_t)in);
+  return (struct quantized_rows){values, scales, (int32_t *)(scales + (size_t)rows * (size_t)(in / BLOCK))};
+}
+
+static __attribute__((noinline, unused)) void quantize_rows(const struct worker *me, uint64_t offset, const float *x, int rows,
+                                                            int in) {
+  const struct quantized_rows to = quantized_at(me, offset, rows, in);
+  for (int block = 0; block < rows * (in / BLOCK); ++block) {
+    const v16 low = v16_load(x + (size_t)block * BLOCK), high = v16_load(x + (size_t)block * BLOCK + 16);
+    const v16 magnitude = v16_max(v16_max(low, v16_sub(v16_zero(), low)), v16_max(high, v16_sub(v16_zero(), high)));
+    const float scale = v16_largest(magnitude) / 127.0f;
+    const v16 inverse = v16_set(scale > 0.0f ? 1.0f / scale : 0.0f);
+    float rounded[BLOCK];
+    v16_store(rounded, v16_round(v16_mul(low, inverse)));
+    v16_store(rounded + 16, v16_round(v16_mul(high, inverse)));
+    int32_t sum = 0;
+    for (int i = 0; i < BLOCK; ++i) {
+      const int q = (int)rounded[i];
+      to.values[(size_t)block * BLOCK + (size_t)i] = (int8_t)q;
+      sum += q;
+    }
+    to.scales[block] = scale;
+    to.sums[block] = sum;
+  }
+}
+
+static inline int32_t four_at(const int8_t *values) {
+  int32_t four;
+  memcpy(&four, values, sizeof four);
+  return four;
+}
+
+/* `rows` x `tiles` outputs at once, both compile-time constants. */
+static inline __attribute__((always_inline)) void quantized_block(enum quantized_format format, int rows, int tiles, float *y,
+                                                                  struct quantized_rows x, const uint8_t *weight,
+                                                                  const float *bias, int in, int out, int first_tile) {
+  v16 sums[4][4];
+#pragma GCC unroll 4
+  for (int t = 0; t < tiles; ++t)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) sums[t][r] = v16_zero();
+  const size_t stride = quantized_tile_bytes(format, in);
+  const int blocks = in / BLOCK, vectors = format == WEIGHT_Q8_0 ? 8 : 4;
+  for (int b = 0; b < blocks; ++b) {
+#pragma GCC unroll 4
+    for (int t = 0; t < tiles; ++t) {
+      const uint8_t *w = weight + (size_t)(first_tile + t) * stride + (size_t)b * block_bytes(format);
+      const v16 scales = v16_load_f16((const uint16_t *)w);
+      const uint8_t *bytes = w + TILE * sizeof(uint16_t);
+      v16i dots[4];
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; ++r)
+        dots[r] = v16i_set(-(format == WEIGHT_Q8_0 ? SIMD_Q8_BIAS : 8) * x.sums[r * blocks + b]);
+      for (int j = 0; j < vectors; ++j) {
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; ++r) {
+          const int8_t *values = x.values + (size_t)r * (size_t)in + (size_t)b * BLOCK + 4 * j;
+          dots[r] = format == WEIGHT_Q8_0
+                        ? v16i_dot_q8(dots[r], bytes + 64 * j, four_at(values))
+                        : v16i_dot_q4(dots[r], bytes + 64 * j, four_at(values), four_at(values + BLOCK / 2));
+        }
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; ++r)
+        sums[t][r] = v16_fma(v16_mul(scales, v16_set(x.scales[r * blocks + b])), v16_from_int(dots[r]), sums[t][r]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int t = 0; t < tiles; ++t) {
+    const int feature = (first_tile + t) * TILE;
+    const int count = out - feature < TILE ? out - feature : TILE;
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      v16 sum = sums[t][r];
+      if (bias) sum = v16_add(sum, v16_load_part(bias + feature, count));
+      v16_store_part(y + (size_t)r * (size_t)out + feature, sum, count);
+    }
+  }
+}
+
+static inline struct quantized_rows rows_from(struct quantized_rows x, int row, int in) {
+  const size_t r = (size_t)row, blocks = (size_t)(in / BLOCK);
+  return (struct quantized_rows){x.values + r * (size_t)in, x.scales + r * blocks, x.sums + r * blocks};
+}
+
+static inline __attribute__((always_inline)) void quantized_rows_block(enum quantized_format format, int tiles, float *y,
+                                                                       struct quantized_rows x, const uint8_t *weight,
+                                                                       const float *bias, int rows, int in, int out,
+                                                                       int first_tile) {
+  int r = 0;
+  for (; r + SIMD_ROWS <= rows; r += SIMD_ROWS)
+    quantized_block(format, SIMD_ROWS, tiles, y + (size_t)r * (size_t)out, rows_from(x, r, in), weight, bias, in, out,
+                    first_tile);
+  for (; r < rows; ++r)
+    quantized_block(format, 1, tiles, y + (size_t)r * (size_t)out, rows_from(x, r, in), weight, bias, in, out, first_tile);
+}
+
+static inline __attribute__((always_inline)) void quantized_tiles(enum quantized_format format, struct worker *me, float *y,
+                                                                  struct quantized_rows x, const void *weight,
+                                                                  const float *bias, int rows, int in, int out,
+                                                                  struct range tiles) {
+  int t = tiles.begin;
+  if (rows == 1) {
+    for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
+      quantized_block(format, 1, SIMD_TILES_ONE_ROW, y, x, weight, bias, in, out, t);
+    for (; t < tiles.end; ++t) quantized_block(format, 1, 1, y, x, weight, bias, in, out, t);
+  } else {
+    for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
+      quantized_rows_block(format, SIMD_TILES, y, x, weight, bias, rows, in, out, t);
+    for (; t < tiles.end; ++t) quantized_rows_block(format, 1, y, x, weight, bias, rows, in, out, t);
+  }
+  me->bytes_read += (uint64_t)(tiles.end - tiles.begin) * quantized_tile_bytes(format, in);
+}
+
+static inline float quantized_element(enum quantized_format format, const uint8_t *table, int token, int feature, int width) {
+  const uint8_t *block = table + (size_t)(token / TILE) * quantized_tile_bytes(format, width) +
+                         (size_t)(feature / BLOCK) * block_bytes(format);
+  const int lane = token % TILE, i = feature % BLOCK;
+  const uint8_t *bytes = block + TILE * sizeof(uint16_t);
+  float scales[TILE];
+  v16_store(scales, v16_load_f16((const uint16_t *)block));
+  if (format == WEIGHT_Q8_0) return scales[lane] * (float)((int)bytes[64 * (i / 4) + 4 * lane + i % 4] - 128);
+  const int byte = bytes[64 * (i % 16 / 4) + 4 * lane + i % 4];
+  return scales[lane] * (float)((i < BLOCK / 2 ? byte & 15 : byte >> 4) - 8);
+}
+
+#define DEFINE_QUANTIZED(dtype, format)                                                                                  \
+  static __attribute__((noinline, unused)) void dtype##_linear(struct worker *me, float *y, struct quantized_rows x,     \
+                                                               const void *weight, const float *bias, int rows, int in,  \
+                                                               int out, struct range tiles) {                            \
+    quantized_tiles(format, me, y, x, weight, bias, rows, in, out, tiles);                                               \
+  }                                                                                                                      \
+  static __attribute__((noinline, unused)) void dtype##_embed(struct worker *me, float *y, const int32_t *tokens,        \
+                                                              const void *table, int rows, int width, float scale,       \
+                                                              struct range features) {                                   \
+    for (int row = 0; row < rows; ++row)                                                                                 \
+      for (int i = features.begin; i < features.end; ++i)                                                                \
+        y[(size_t)row * (size_t)width + (size_t)i] = quantized_element(format, table, tokens[row], i, width) * scale;    \
+    me->bytes_read += (uint64_t)rows * (uint64_t)(features.end - features.begin) * block_bytes(format) / (TILE * BLOCK); \
+  }
+
+DEFINE_QUANTIZED(q8_0, WEIGHT_Q8_0)
+DEFINE_QUANTIZED(q4_0, WEIGHT_Q4_0)
