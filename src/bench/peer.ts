@@ -122,7 +122,8 @@ function defaultDirectory(): string {
   return join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'bench', 'peer');
 }
 
-function requireRunner(directory: string): string {
+/** Path of the peer's program. Throws UsageError, with the command to install it, where it is not there. */
+export function requireRunner(directory: string = defaultDirectory()): string {
   const runner = join(directory, 'llama-cpp.mjs');
   if (existsSync(runner) && existsSync(join(directory, 'node_modules', 'node-llama-cpp'))) return runner;
   throw new UsageError('llama.cpp is not installed beside kloop', {
@@ -166,10 +167,6 @@ class LineProcess {
 
   get pid(): number {
     return defined(this.child.pid, 'process id of a process that has answered');
-  }
-
-  get pid(): number {
-    return this.child.pid ?? 0;
   }
 
   async ask<T extends z.ZodType>(schema: T, request: object): Promise<z.infer<T>> {

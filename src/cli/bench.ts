@@ -5,7 +5,6 @@ import { reportJson, reportLines } from '../bench/report.js';
 import { backendNames } from '../backends/registry.js';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
 import { listenForInterrupt } from './interrupt.js';
-import { phases } from './load.js';
 import { defined, integer, quantNames } from './options.js';
 import { note, paint, print, printJson, progressBar } from './output.js';
 import type { Verb } from './verb.js';
@@ -78,9 +77,7 @@ async function withProgress(options: BenchOptions): Promise<BenchReport> {
   try {
     return await runBench({
       ...options,
-      onBytes: (label, done, total) => bar.update(label, done, total, 'bytes'),
-      onPrepare: ({ phase, done, total, unit }) => bar.update(phases[phase], done, total, unit),
-      onMeasure: (done, total) => bar.update('measuring', done, total, 'steps'),
+      onProgress: (label, done, total, unit) => bar.update(label, done, total, unit),
       onNotice: (line) => {
         bar.end();
         note(paint(process.stderr, 'yellow', `kloop: ${line}`));

@@ -3,8 +3,7 @@ import { loadModel, type LoadOptions } from '../runtime/load-model.js';
 import type { Model } from '../runtime/model.js';
 import { note, paint, progressBar } from './output.js';
 
-/** What the phases of loading are called on a progress bar. */
-export const phases = {
+const phases = {
   read: 'reading weights',
   pack: 'packing weights',
   compile: 'compiling kernels',

@@ -116,7 +116,7 @@ function chooseLimits(config: ModelConfig, options: LoadOptions): Limits {
 }
 
 /** The format of the matrices; one that the backend lacks is widened where that is exact, and never narrowed. */
-function chooseFormat(
+export function chooseFormat(
   config: ModelConfig,
   backend: Backend,
   asked: DType | undefined,

@@ -1,0 +1,264 @@
+/**
+ * One benchmark: the model under several schedules and numbers of threads, and llama.cpp on the same weights beside it.
+ * First all of them must agree on what comes out, then they are timed in turn.
+ */
+import type { Backend } from '../backends/backend.js';
+import { openBandwidthMeter, type BandwidthMeter } from '../backends/cpu/bandwidth.js';
+import { physicalCores } from '../backends/cpu/processors.js';
+import { defaultCacheDir } from '../backends/cache-dir.js';
+import { chooseBackend } from '../backends/registry.js';
+import { schedules as allSchedules, type DType, type Schedule } from '../ir/program.js';
+import type { ModelConfig } from '../models/model-config.js';
+import { chooseFormat } from '../runtime/load-model.js';
+import { AbortedError, messageOf, ToolchainError, UsageError } from '../util/errors.js';
+import { compareWithPeer, requireEqual, type Claim, type PeerAgreement } from './correctness.js';
+import { IdleWatch } from './idle.js';
+import { describeMachine, type Machine } from './machine.js';
+import { openPeer, requireRunner, type Peer, type PeerInfo } from './peer.js';
+import { PeerVariant } from './peer-variant.js';
+import { duelsOf, resultsOf, type Duel, type Result } from './results.js';
+import { measureRounds, type Measurements } from './rounds.js';
+import { planRun, threadCounts, type Plan, type Sizes } from './settings.js';
+import { ggufOf, openSubject, type Subject } from './subject.js';
+import { Variant } from './variant.js';
+import { fillerTokens, type Identity } from './workload.js';
+
+export interface BenchOptions extends Sizes {
+  /** `demo`, a directory, OWNER/NAME that has been pulled, or the name of a preset. */
+  readonly model: string;
+  readonly backend?: string;
+  readonly quant?: DType;
+  /** Default: all. */
+  readonly schedules?: readonly Schedule[];
+  /** Default: one per core; with a peer, the powers of two below that as well. */
+  readonly threads?: readonly number[];
+  readonly rounds: number;
+  readonly peer?: 'llama.cpp';
+  readonly cacheDir?: string;
+  /** Hears of long work. */
+  readonly onProgress?: OnProgress;
+  readonly onNotice?: (line: string) => void;
+  readonly signal?: AbortSignal;
+}
+
+export type OnProgress = (label: string, done: number, total: number, unit: 'bytes' | 'steps') => void;
+
+export interface BenchReport {
+  readonly machine: Machine;
+  readonly config: ModelConfig;
+  readonly synthetic: boolean;
+  readonly backend: string;
+  readonly quant: DType;
+  readonly plan: Plan;
+  readonly rounds: number;
+  readonly correctness: Correctness;
+  readonly bandwidth: Bandwidth | null;
+  readonly peer: PeerInfo | null;
+  /** Cores that the other side used while one was timed; null where the system does not tell. */
+  readonly idle: { readonly oursCores: number | null; readonly peerCores: number | null } | null;
+  readonly results: readonly Result[];
+  readonly duels: readonly Duel[];
+}
+
+export interface Correctness {
+  readonly variants: number;
+  /** Greedy tokens that all of them made alike. */
+  readonly tokens: number;
+  readonly peer: PeerAgreement | null;
+}
+
+export interface Bandwidth {
+  readonly threads: number;
+  readonly bufferBytes: number;
+  /** Bytes per second, before the first round and after each. */
+  readonly measured: readonly number[];
+}
+
+/** Greedy tokens that are compared, at most; more than a call of the `response` schedule makes. */
+const comparedTokens = 64;
+
+/**
+ * Runs it all. Throws UsageError for options that do not fit, KloopError where results differ, AbortedError after
+ * `signal`, and what opening and compiling the model throws.
+ */
+export async function runBench(options: BenchOptions): Promise<BenchReport> {
+  const cleanup: (() => unknown)[] = [];
+  try {
+    return await new Bench(options, cleanup).run();
+  } catch (error) {
+    // Whatever it was that the stop interrupted.
+    if (options.signal?.aborted === true) throw new AbortedError('the benchmark was stopped');
+    throw error;
+  } finally {
+    for (const undo of cleanup.reverse()) await undo();
+  }
+}
+
+class Bench {
+  readonly #options: BenchOptions;
+  readonly #cacheDir: string;
+  readonly #cleanup: (() => unknown)[];
+
+  constructor(options: BenchOptions, cleanup: (() => unknown)[]) {
+    this.#options = options;
+    this.#cacheDir = options.cacheDir ?? defaultCacheDir();
+    this.#cleanup = cleanup;
+  }
+
+  async run(): Promise<BenchReport> {
+    const { rounds, signal } = this.#options;
+    // Before anything is written.
+    if (this.#options.peer !== undefined) requireRunner();
+    const backend = await chooseBackend(this.#options.backend ?? 'auto', this.#notice);
+    const threads = this.#threads(backend);
+    const subject = await this.#openSubject();
+    const { config } = subject.checkpoint;
+    const plan = planRun(config, this.#options);
+    const quant = chooseFormat(config, backend, this.#options.quant, this.#notice);
+    const peer = this.#options.peer === undefined ? undefined : await this.#openPeer(subject, quant, plan);
+    const variants = await this.#prepare(subject, backend, quant, plan, threads);
+    const correctness = await this.#check(variants, peer, config, quant, plan);
+    const meter = await this.#openMeter(threads);
+    const watches =
+      peer === undefined ? undefined : { ours: new IdleWatch(process.pid), peer: new IdleWatch(peer.pid) };
+    const peers = peer === undefined ? [] : threads.map((count) => new PeerVariant(peer, count));
+    const measured = await measureRounds([...variants, ...peers], plan.workloads, {
+      rounds,
+      ...(meter === undefined ? {} : { measureBandwidth: () => meter.measure() }),
+      ...(watches === undefined ? {} : { watch: (identity, run) => otherOf(watches, identity).during(run) }),
+      onProgress: (done, total) => this.#progress('measuring', done, total, 'steps'),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    const results = resultsOf(measured);
+    return {
+      machine: await describeMachine(),
+      config,
+      synthetic: subject.synthetic,
+      backend: backend.name,
+      quant,
+      plan,
+      rounds,
+      correctness,
+      bandwidth: bandwidthOf(meter, measured),
+      peer: peer?.info ?? null,
+      idle: watches === undefined ? null : { oursCores: watches.ours.cores, peerCores: watches.peer.cores },
+      results,
+      duels: duelsOf(results),
+    };
+  }
+
+  readonly #progress: OnProgress = (...progress) => this.#options.onProgress?.(...progress);
+  readonly #notice = (line: string): void => this.#options.onNotice?.(line);
+
+  #threads({ name, capabilities }: Backend): readonly number[] {
+    const { maxWorkers, defaultWorkers } = capabilities;
+    const { threads, peer } = this.#options;
+    if (threads === undefined) return peer === undefined ? [defaultWorkers] : threadCounts(defaultWorkers);
+    const wrong = threads.find((count) => count > maxWorkers);
+    if (wrong === undefined) return threads;
+    throw new UsageError(`${wrong} threads are more than the ${name} backend runs here`, {
+      hint: `use at most ${maxWorkers}`,
+    });
+  }
+
+  async #openSubject(): Promise<Subject> {
+    const { model } = this.#options;
+    const subject = await openSubject(model, this.#subjectOptions());
+    this.#cleanup.push(() => subject.checkpoint.weights.close());
+    return subject;
+  }
+
+  #subjectOptions(): Parameters<typeof openSubject>[1] {
+    const { quant, signal } = this.#options;
+    return {
+      cacheDir: this.#cacheDir,
+      onBytes: (label, done, total) => this.#progress(label, done, total, 'bytes'),
+      onNotice: this.#notice,
+      ...(quant === undefined ? {} : { quant }),
+      ...(signal === undefined ? {} : { signal }),
+    };
+  }
+
+  async #openPeer({ checkpoint }: Subject, quant: DType, { limits }: Plan): Promise<Peer> {
+    const gguf = await ggufOf(checkpoint, quant, this.#subjectOptions());
+    const peer = await openPeer({ gguf, threads: 1, context: limits.context });
+    this.#cleanup.push(() => peer.close());
+    this.#options.signal?.addEventListener('abort', () => void peer.close(), { once: true });
+    return peer;
+  }
+
+  async #prepare(
+    { checkpoint }: Subject,
+    backend: Backend,
+    quant: DType,
+    { limits }: Plan,
+    threads: readonly number[],
+  ): Promise<Variant[]> {
+    const { schedules = allSchedules, signal } = this.#options;
+    const total = threads.length * schedules.length;
+    const variants: Variant[] = [];
+    for (const count of threads) {
+      for (const schedule of schedules) {
+        this.#progress('compiling and loading', variants.length, total, 'steps');
+        const variant = await Variant.prepare(checkpoint, {
+          ...{ backend, schedule, threads: count, quant, limits, cacheDir: this.#cacheDir },
+          onPack: (done, all) => this.#progress('packing weights', done, all, 'bytes'),
+          ...(signal === undefined ? {} : { signal }),
+        });
+        this.#cleanup.push(() => variant.close());
+        signal?.addEventListener('abort', () => variant.abort(), { once: true });
+        variants.push(variant);
+        if (signal?.aborted === true) throw new AbortedError('the benchmark was stopped');
+      }
+    }
+    return variants;
+  }
+
+  async #check(
+    variants: readonly Variant[],
+    peer: Peer | undefined,
+    config: ModelConfig,
+    quant: DType,
+    { limits, depth }: Plan,
+  ): Promise<Correctness> {
+    const prompt = fillerTokens(depth, config.vocab);
+    const tokens = Math.min(comparedTokens, limits.context - depth);
+    const claims: Claim[] = [];
+    for (const variant of variants) {
+      claims.push({ identity: variant.identity, transcript: await variant.transcribe(prompt, tokens) });
+      if (this.#options.signal?.aborted === true) throw new AbortedError('the benchmark was stopped');
+    }
+    requireEqual(claims);
+    const [variant, claim] = [variants[0], claims[0]];
+    if (peer === undefined || variant === undefined || claim === undefined) {
+      return { variants: variants.length, tokens, peer: null };
+    }
+    const agreement = await compareWithPeer(variant, peer, prompt, claim.transcript, quant);
+    return { variants: variants.length, tokens, peer: agreement };
+  }
+
+  /** Over all cores, whatever is measured: that is what the machine has. A machine without a compiler has no bandwidth to compare with; everything else goes on. */
+  async #openMeter(threads: readonly number[]): Promise<BandwidthMeter | undefined> {
+    try {
+      const meter = await openBandwidthMeter({
+        threads: Math.max(...threads, physicalCores()),
+        cacheDir: this.#cacheDir,
+      });
+      this.#cleanup.push(() => meter.close());
+      return meter;
+    } catch (error) {
+      if (!(error instanceof ToolchainError)) throw error;
+      this.#notice(messageOf(error));
+      return undefined;
+    }
+  }
+}
+
+/** While one side is timed, the other one is watched. */
+function otherOf(watches: { ours: IdleWatch; peer: IdleWatch }, { engine }: Identity): IdleWatch {
+  return engine === 'kloop' ? watches.peer : watches.ours;
+}
+
+function bandwidthOf(meter: BandwidthMeter | undefined, { bandwidth }: Measurements): Bandwidth | null {
+  return meter === undefined ? null : { threads: meter.threads, bufferBytes: meter.bytes, measured: bandwidth };
+}

@@ -1,0 +1,211 @@
+/** What `bench` prints: the machine, what was checked, a table, and in words how the sides compare. And the same as JSON. */
+import { defaultStateFormat } from '../models/build.js';
+import { parameterCount } from '../models/tensors.js';
+import { spreadOf, type Spread } from '../util/statistics.js';
+import { formatTable, type Column } from '../util/table.js';
+import { formatBytes, formatCount, significant } from '../util/units.js';
+import type { BenchReport } from './bench.js';
+import type { Duel, Result } from './results.js';
+import { identityName, workloadName, type Identity } from './workload.js';
+
+/** Lines for people. */
+export function reportLines(report: BenchReport): string[] {
+  return [...headerLines(report), '', ...tableLines(report), ...afterTable(report.duels.map(duelLine))];
+}
+
+function afterTable(lines: readonly string[]): string[] {
+  return lines.length === 0 ? [] : ['', ...lines];
+}
+
+function headerLines({
+  machine,
+  config,
+  synthetic,
+  backend,
+  quant,
+  plan,
+  correctness,
+  ...rest
+}: BenchReport): string[] {
+  const { bandwidth, peer, rounds } = rest;
+  const weights = synthetic ? `random ${quant} weights` : `${quant} weights`;
+  const made = `${formatCount(parameterCount(config))} parameters, ${weights}, context ${plan.limits.context}`;
+  const lines = [
+    `${machine.cpu}, ${counted(machine.cores, 'core')}, ${machine.instructionSet}; ${machine.compiler ?? 'no compiler'}; Node ${machine.node}`,
+    `${config.name}: ${made}; backend ${backend}; ${counted(rounds, 'round')}, interleaved`,
+    `checked: ${counted(correctness.variants, 'variant')}, the same ${counted(correctness.tokens, 'token')}, ` +
+      'logits equal bit for bit where threads are equally many',
+  ];
+  if (peer !== null && correctness.peer !== null) {
+    const { equalTokens, tokens, logitDifference } = correctness.peer;
+    lines.push(
+      `checked: llama.cpp ${peer.release}, ${equalTokens} of ${counted(tokens, 'token')} the same, ` +
+        `logits differ by at most ${significant(logitDifference)} of their range`,
+    );
+  }
+  if (bandwidth !== null) {
+    const { median, min, max } = spreadOf(bandwidth.measured);
+    const rate = `${formatBytes(median)}/s (${formatBytes(min)}/s to ${formatBytes(max)}/s)`;
+    const times = `measured ${bandwidth.measured.length} times, between the rounds`;
+    lines.push(`read bandwidth: ${rate} with ${counted(bandwidth.threads, 'thread')}, ${times}`);
+  }
+  return lines;
+}
+
+function counted(count: number, word: string): string {
+  return `${count} ${word}${count === 1 ? '' : 's'}`;
+}
+
+interface ResultColumn extends Column {
+  readonly cell: (result: Result) => string;
+  /** Left out where no result has it. */
+  readonly optional?: true;
+}
+
+const none = '-';
+const right = { align: 'right' } as const;
+
+const columns: readonly ResultColumn[] = [
+  { title: 'schedule', cell: ({ identity }) => scheduleOf(identity) ?? identity.engine },
+  { title: 'threads', ...right, cell: ({ identity }) => String(identity.threads) },
+  { title: 'test', cell: ({ workload }) => workloadName(workload) },
+  { title: 'tok/s', ...right, cell: ({ tokensPerSecond }) => significant(tokensPerSecond.median) },
+  { title: '(min..max)', cell: ({ tokensPerSecond }) => range(tokensPerSecond) },
+  { title: 'ms/token', ...right, cell: ({ msPerToken }) => significant(msPerToken) },
+  { title: 'calls/token', ...right, cell: ({ perToken }) => orNone(perToken?.kernelCalls, significant) },
+  { title: 'barriers/token', ...right, cell: ({ perToken }) => orNone(perToken?.barriers, significant) },
+  { title: 'GB/s', ...right, cell: ({ bytesPerSecond }) => orNone(bytesPerSecond, (rate) => significant(rate / 1e9)) },
+  {
+    title: 'of bandwidth',
+    ...right,
+    optional: true,
+    cell: ({ bandwidthFraction }) => orNone(bandwidthFraction?.median, (part) => `${significant(part * 100)}%`),
+  },
+  { title: 'vs operator', optional: true, cell: ({ ratioToOperator }) => orNone(ratioToOperator, times) },
+  { title: 'vs llama.cpp', optional: true, cell: ({ ratioToPeer }) => orNone(ratioToPeer, times) },
+];
+
+/** Header and one line per result. */
+export function tableLines({ results }: Pick<BenchReport, 'results'>): string[] {
+  const shown = columns.filter(({ optional, cell }) => optional !== true || results.some((one) => cell(one) !== none));
+  return formatTable(
+    shown,
+    results.map((result) => shown.map(({ cell }) => cell(result))),
+  );
+}
+
+function orNone<T>(value: T | null | undefined, show: (value: T) => string): string {
+  return value === null || value === undefined ? none : show(value);
+}
+
+function range({ min, max }: Spread): string {
+  return `(${significant(min)}..${significant(max)})`;
+}
+
+/** `3.1x (2.9..3.4)`; `1x` of what is compared with itself. */
+function times(ratio: Spread): string {
+  const { median, min, max } = ratio;
+  return min === 1 && median === 1 && max === 1 ? '1x' : `${significant(median)}x ${range(ratio)}`;
+}
+
+function duelLine({ workload, ours, peer, ratio }: Duel): string {
+  return `${workloadName(workload)}: ${identityName(ours)} is ${times(ratio)} as fast as ${identityName(peer)}`;
+}
+
+function scheduleOf(identity: Identity): string | null {
+  return identity.engine === 'kloop' ? identity.schedule : null;
+}
+
+/** The one object of `--json`: everything that is printed, and every run. */
+export function reportJson(report: BenchReport): object {
+  const { machine, config, plan, correctness, bandwidth, peer, idle } = report;
+  return {
+    model: config.name,
+    synthetic: report.synthetic,
+    parameters: parameterCount(config),
+    quant: report.quant,
+    kv_format: defaultStateFormat(report.quant),
+    backend: report.backend,
+    context: plan.limits.context,
+    rows: plan.limits.rows,
+    depth: plan.depth,
+    rounds: report.rounds,
+    machine: {
+      cpu: machine.cpu,
+      architecture: machine.architecture,
+      cores: machine.cores,
+      processors: machine.processors,
+      instruction_set: machine.instructionSet,
+      compiler: machine.compiler,
+      memory_bytes: machine.memoryBytes,
+      node: machine.node,
+    },
+    correctness: {
+      variants: correctness.variants,
+      equal_tokens: correctness.tokens,
+      peer:
+        correctness.peer === null
+          ? null
+          : {
+              tokens: correctness.peer.tokens,
+              equal_tokens: correctness.peer.equalTokens,
+              logit_difference: correctness.peer.logitDifference,
+              tolerance: correctness.peer.tolerance,
+            },
+    },
+    bandwidth:
+      bandwidth === null
+        ? null
+        : {
+            threads: bandwidth.threads,
+            buffer_bytes: bandwidth.bufferBytes,
+            bytes_per_second: spreadOf(bandwidth.measured),
+            rounds: bandwidth.measured,
+          },
+    peer:
+      peer === null
+        ? null
+        : { name: 'llama.cpp', release: peer.release, system: peer.system, path: 'evaluate', cache: 'f16' },
+    idle: idle === null ? null : { ours_cores: idle.oursCores, peer_cores: idle.peerCores },
+    results: report.results.map(resultJson),
+    best: report.duels.map(({ workload, ours, peer: theirs, ratio }) => ({
+      test: workloadName(workload),
+      schedule: scheduleOf(ours),
+      threads: ours.threads,
+      peer_threads: theirs.threads,
+      ratio_to_peer: ratio,
+    })),
+  };
+}
+
+function resultJson({ identity, workload, perToken, samples, ...figures }: Result): object {
+  return {
+    engine: identity.engine,
+    schedule: scheduleOf(identity),
+    threads: identity.threads,
+    test: workloadName(workload),
+    tokens: workload.tokens,
+    tokens_per_second: figures.tokensPerSecond,
+    ms_per_token: figures.msPerToken,
+    kernel_calls_per_token: perToken?.kernelCalls ?? null,
+    barriers_per_token: perToken?.barriers ?? null,
+    bytes_per_token: perToken?.bytesRead ?? null,
+    bytes_per_second: figures.bytesPerSecond,
+    bandwidth_fraction: figures.bandwidthFraction,
+    wait_fraction: figures.waitFraction,
+    ratio_to_operator: figures.ratioToOperator,
+    ratio_to_peer: figures.ratioToPeer,
+    rounds: samples.map(({ milliseconds, tokens, counts }) => ({
+      milliseconds,
+      tokens,
+      ...(counts === undefined
+        ? {}
+        : {
+            kernel_calls: counts.kernelCalls,
+            barriers: counts.barriers,
+            bytes_read: counts.bytesRead,
+            wait_ns: counts.waitNs,
+          }),
+    })),
+  };
+}

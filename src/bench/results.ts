@@ -1,0 +1,139 @@
+/**
+ * From samples to figures. Ratios are taken between series of the same run: the ratio of the medians, with the smallest
+ * and largest ratio of the same round, since a machine that is slow for a minute is so for both.
+ */
+import { ratioOf, spreadOf, type Spread } from '../util/statistics.js';
+import { defined } from '../util/assert.js';
+import type { Measurements, Series } from './rounds.js';
+import { workloadName, type Counts, type Identity, type Sample, type Workload } from './workload.js';
+
+export interface Result {
+  readonly identity: Identity;
+  readonly workload: Workload;
+  readonly tokensPerSecond: Spread;
+  /** Median. */
+  readonly msPerToken: number;
+  /** What the kernels counted, per token, over all rounds; null for the peer. */
+  readonly perToken: Counts | null;
+  /** Bytes per token times the median of the tokens per second. */
+  readonly bytesPerSecond: number | null;
+  /** Of the read bandwidth measured before and after the same round. */
+  readonly bandwidthFraction: Spread | null;
+  /** Part of the workers' time that they waited for each other. */
+  readonly waitFraction: number | null;
+  /** How many times as fast as the schedule `operator` with as many threads. */
+  readonly ratioToOperator: Spread | null;
+  /** How many times as fast as the peer with the number of threads that suits it best. */
+  readonly ratioToPeer: Spread | null;
+  readonly samples: readonly Sample[];
+}
+
+/** Ours at its best against the peer at its best. */
+export interface Duel {
+  readonly workload: Workload;
+  readonly ours: Identity;
+  readonly peer: Identity;
+  readonly ratio: Spread;
+}
+
+/** One result per series, in order. */
+export function resultsOf({ series, bandwidth }: Measurements): Result[] {
+  return series.map((one) => {
+    const same = series.filter(({ workload }) => workload === one.workload);
+    const { threads } = one.identity;
+    const operator = same.find(
+      ({ identity }) => identity.engine === 'kloop' && identity.schedule === 'operator' && identity.threads === threads,
+    );
+    return resultOf(one, bandwidth, one.identity.engine === 'kloop' ? operator : undefined, bestPeer(same));
+  });
+}
+
+function resultOf(
+  series: Series,
+  bandwidth: readonly number[],
+  operator: Series | undefined,
+  peer: Series | undefined,
+): Result {
+  const { identity, workload, samples } = series;
+  const rates = ratesOf(series);
+  const tokensPerSecond = spreadOf(rates);
+  const perToken = countsPerToken(samples);
+  const elapsedNs = samples.reduce((sum, { milliseconds }) => sum + milliseconds, 0) * 1e6;
+  const waitNs = samples.reduce((sum, { counts }) => sum + (counts?.waitNs ?? 0), 0);
+  const ratioTo = (other: Series | undefined): Spread | null =>
+    other === undefined ? null : ratioOf(rates, ratesOf(other));
+  return {
+    identity,
+    workload,
+    tokensPerSecond,
+    msPerToken: 1000 / tokensPerSecond.median,
+    perToken,
+    bytesPerSecond: perToken === null ? null : perToken.bytesRead * tokensPerSecond.median,
+    bandwidthFraction:
+      perToken === null || bandwidth.length === 0 ? null : fractionOf(rates, perToken.bytesRead, bandwidth),
+    waitFraction: perToken === null ? null : waitNs / (elapsedNs * identity.threads),
+    ratioToOperator: ratioTo(operator),
+    ratioToPeer: ratioTo(peer),
+    samples,
+  };
+}
+
+/** Tokens per second, by round. */
+function ratesOf({ samples }: Series): number[] {
+  return samples.map(({ milliseconds, tokens }) => (tokens / milliseconds) * 1000);
+}
+
+/** Null unless all samples counted. */
+function countsPerToken(samples: readonly Sample[]): Counts | null {
+  const counts = samples.flatMap((sample) => sample.counts ?? []);
+  if (counts.length < samples.length) return null;
+  const tokens = samples.reduce((sum, sample) => sum + sample.tokens, 0);
+  const mean = (pick: (counts: Counts) => number): number => counts.reduce((sum, one) => sum + pick(one), 0) / tokens;
+  return {
+    kernelCalls: mean(({ kernelCalls }) => kernelCalls),
+    barriers: mean(({ barriers }) => barriers),
+    bytesRead: mean(({ bytesRead }) => bytesRead),
+    waitNs: mean(({ waitNs }) => waitNs),
+  };
+}
+
+function fractionOf(rates: readonly number[], bytesPerToken: number, bandwidth: readonly number[]): Spread {
+  return spreadOf(
+    rates.map((rate, round) => {
+      const around = (defined(bandwidth[round], 'bandwidth') + defined(bandwidth[round + 1], 'bandwidth')) / 2;
+      return (rate * bytesPerToken) / around;
+    }),
+  );
+}
+
+/** The peer's series with the highest median. */
+function bestPeer(series: readonly Series[]): Series | undefined {
+  return fastest(
+    series.filter(({ identity }) => identity.engine === 'llama.cpp'),
+    (one) => spreadOf(ratesOf(one)).median,
+  );
+}
+
+/** The best of both sides, for every workload that both ran. */
+export function duelsOf(results: readonly Result[]): Duel[] {
+  const names = new Set(results.map(({ workload }) => workloadName(workload)));
+  return [...names].flatMap((name) => {
+    const same = results.filter(({ workload }) => workloadName(workload) === name);
+    const best = (engine: Identity['engine']): Result | undefined =>
+      fastest(
+        same.filter(({ identity }) => identity.engine === engine),
+        ({ tokensPerSecond }) => tokensPerSecond.median,
+      );
+    const [ours, peer] = [best('kloop'), best('llama.cpp')];
+    const ratio = ours?.ratioToPeer ?? null;
+    if (ours === undefined || peer === undefined || ratio === null) return [];
+    return [{ workload: ours.workload, ours: ours.identity, peer: peer.identity, ratio }];
+  });
+}
+
+function fastest<T>(candidates: readonly T[], rate: (candidate: T) => number): T | undefined {
+  return candidates.reduce<T | undefined>(
+    (best, candidate) => (best === undefined || rate(candidate) > rate(best) ? candidate : best),
+    undefined,
+  );
+}

@@ -1,0 +1,83 @@
+/**
+ * The order of measuring: in every round every candidate once, in turn (A B C A B C ...), so that whatever the machine
+ * does besides hits all alike. The bandwidth is measured before the first round and after each.
+ */
+import { setTimeout as pause } from 'node:timers/promises';
+import { AbortedError } from '../util/errors.js';
+import { median } from '../util/statistics.js';
+import type { Candidate, Identity, Sample, Workload } from './workload.js';
+
+export interface RoundsOptions {
+  readonly rounds: number;
+  /** Bytes per second, of one pass; absent where it cannot be measured. */
+  readonly measureBandwidth?: () => number;
+  /** Around every run, warm-up excluded. */
+  readonly watch?: <T>(identity: Identity, run: () => Promise<T>) => Promise<T>;
+  readonly onProgress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** The samples of one candidate and one workload, one per round. */
+export interface Series {
+  readonly identity: Identity;
+  readonly workload: Workload;
+  readonly samples: readonly Sample[];
+}
+
+export interface Measurements {
+  /** By workload, then by candidate, in the order given. */
+  readonly series: readonly Series[];
+  /** Bytes per second before the first round and after each; empty where not measured. */
+  readonly bandwidth: readonly number[];
+}
+
+/** Threads that waited actively are asleep after this, on either side. */
+const settleMs = 20;
+/** The median of these is one measurement of the bandwidth. */
+const bandwidthPasses = 5;
+
+/** Runs everything once to warm up, then `rounds` rounds. Throws AbortedError after `signal`. */
+export async function measureRounds(
+  candidates: readonly Candidate[],
+  workloads: readonly Workload[],
+  options: RoundsOptions,
+): Promise<Measurements> {
+  const { rounds, measureBandwidth, onProgress, signal } = options;
+  const watch: NonNullable<RoundsOptions['watch']> = options.watch ?? ((_, run) => run());
+  const pairs = workloads.flatMap((workload) => candidates.map((candidate) => ({ workload, candidate })));
+  const samples = pairs.map((): Sample[] => []);
+  const bandwidth: number[] = [];
+  const total = pairs.length * (rounds + 1);
+  let done = 0;
+  const runOnce = async (run: () => Promise<Sample>): Promise<Sample> => {
+    stopIf(signal);
+    await pause(settleMs);
+    const sample = await run();
+    stopIf(signal);
+    onProgress?.(++done, total);
+    return sample;
+  };
+  const sampleBandwidth = (): void => {
+    if (measureBandwidth === undefined) return;
+    bandwidth.push(median(Array.from({ length: bandwidthPasses }, measureBandwidth)));
+  };
+  onProgress?.(done, total);
+  for (const { candidate, workload } of pairs) await runOnce(() => candidate.time(workload));
+  sampleBandwidth();
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, { candidate, workload }] of pairs.entries()) {
+      samples[i]!.push(await runOnce(() => watch(candidate.identity, () => candidate.time(workload))));
+    }
+    sampleBandwidth();
+  }
+  const series = pairs.map(({ workload, candidate: { identity } }, i) => ({
+    identity,
+    workload,
+    samples: samples[i]!,
+  }));
+  return { series, bandwidth };
+}
+
+function stopIf(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw new AbortedError('the benchmark was stopped');
+}

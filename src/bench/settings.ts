@@ -1,0 +1,61 @@
+/** What is run: the sizes that were asked for, checked against the model, and the numbers of threads to try. */
+import type { Limits } from '../ir/program.js';
+import type { ModelConfig } from '../models/model-config.js';
+import { UsageError } from '../util/errors.js';
+import { shortDepth, type Workload } from './workload.js';
+
+/** Absent fields are chosen to fit the model. */
+export interface Sizes {
+  /** Tokens to decode; 0 leaves decoding out. Default 128. */
+  readonly tokens?: number;
+  /** Tokens of the prompt; 0 leaves prefill out. Default 512. */
+  readonly promptTokens?: number;
+  /** Tokens of the prompt before timed decoding. Default 8. */
+  readonly depth?: number;
+  /** Positions of the KV cache. Default: as many as needed. */
+  readonly context?: number;
+}
+
+export interface Plan {
+  readonly workloads: readonly Workload[];
+  readonly limits: Limits;
+  readonly depth: number;
+}
+
+/** Rows of a prompt that are computed at a time, at most; llama.cpp has the same. */
+const maxRows = 512;
+/** llama.cpp rounds contexts up to a multiple of this. */
+const contextUnit = 256;
+
+/** Throws UsageError where the model's context is too short for what was asked for. */
+export function planRun(config: ModelConfig, sizes: Sizes): Plan {
+  const limit = Math.min(config.context, sizes.context ?? config.context);
+  if (sizes.context !== undefined && sizes.context > config.context) {
+    throw new UsageError(`a context of ${sizes.context} is more than the ${config.context} of the model`);
+  }
+  const depth = sizes.depth ?? Math.min(shortDepth, limit - 1);
+  // One token is made in any case, to compare.
+  const tokens = sizes.tokens ?? Math.min(128, limit - depth);
+  const promptTokens = sizes.promptTokens ?? Math.min(512, limit);
+  const needed = Math.max(promptTokens, depth + Math.max(tokens, 1));
+  if (depth < 1 || needed > limit) {
+    throw new UsageError(
+      `${promptTokens} prompt tokens, or ${tokens} tokens after ${depth}, do not fit a context of ${limit}`,
+      { hint: 'ask for fewer' },
+    );
+  }
+  if (tokens + promptTokens === 0) throw new UsageError('there is nothing to measure', { hint: 'ask for some tokens' });
+  const context = sizes.context ?? Math.min(config.context, Math.ceil(needed / contextUnit) * contextUnit);
+  const workloads: Workload[] = [];
+  if (tokens > 0) workloads.push({ kind: 'decode', tokens, depth });
+  if (promptTokens > 0) workloads.push({ kind: 'prefill', tokens: promptTokens });
+  const rows = Math.min(maxRows, Math.max(promptTokens, depth));
+  return { workloads, limits: { rows, samples: 1, slots: 1, context }, depth };
+}
+
+/** Powers of two below `cores`, and `cores`: what to try to find the best number of threads. */
+export function threadCounts(cores: number): number[] {
+  const counts: number[] = [];
+  for (let count = 1; count < cores; count *= 2) counts.push(count);
+  return [...counts, cores];
+}

@@ -1,0 +1,65 @@
+/**
+ * What is timed, with the names that llama-bench gives: `pp512` is a prompt of 512 tokens, `tg128` is 128 tokens made one
+ * after another.
+ */
+
+export type Workload =
+  | { readonly kind: 'prefill'; readonly tokens: number }
+  /** After a prompt of `depth` tokens, which is not timed. */
+  | { readonly kind: 'decode'; readonly tokens: number; readonly depth: number };
+
+/** The prompt before timed decoding where nobody asks for a longer one; as good as empty. */
+export const shortDepth = 8;
+
+/** `pp512`, `tg128`, `tg128 @ d4096`. */
+export function workloadName(workload: Workload): string {
+  switch (workload.kind) {
+    case 'prefill':
+      return `pp${workload.tokens}`;
+    case 'decode':
+      return `tg${workload.tokens}${workload.depth === shortDepth ? '' : ` @ d${workload.depth}`}`;
+    default:
+      return workload satisfies never;
+  }
+}
+
+/** Tokens of a prompt that means nothing: the work is the same. The peer makes the same ones. */
+export function fillerTokens(count: number, vocab: number): number[] {
+  return Array.from({ length: count }, (_, i) => (i * 7919 + 1) % vocab);
+}
+
+/** One timed run. */
+export interface Sample {
+  /** From the request to its result. */
+  readonly milliseconds: number;
+  /** Tokens of the workload that were done in this time: all, or those until a slow peer was stopped. */
+  readonly tokens: number;
+  /** What the kernels counted meanwhile; the peer does not count. */
+  readonly counts?: Counts;
+}
+
+export interface Counts {
+  readonly kernelCalls: number;
+  readonly barriers: number;
+  readonly bytesRead: number;
+  /** Summed over the workers. */
+  readonly waitNs: number;
+}
+
+/** Something that is measured beside others. Everything about it is ready before the first run. */
+export interface Candidate {
+  readonly identity: Identity;
+  /** Runs once; what has to come before (a prompt, a number of threads) is done first and not timed. */
+  time(workload: Workload): Promise<Sample>;
+}
+
+export type Identity =
+  | { readonly engine: 'kloop'; readonly schedule: string; readonly threads: number }
+  | { readonly engine: 'llama.cpp'; readonly threads: number };
+
+/** `response with 2 threads`, `llama.cpp with 1 thread`. */
+export function identityName(identity: Identity): string {
+  const { threads } = identity;
+  const what = identity.engine === 'kloop' ? identity.schedule : identity.engine;
+  return `${what} with ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
+}
