@@ -16,6 +16,7 @@ import { repeatTokens } from '../src/passes/repeat-tokens.js';
 import { loopTokens } from '../src/passes/response.js';
 import { unfuse, unroll } from '../src/passes/unroll.js';
 import { arbitraryProgram, randomInputs, randomWeights } from './random-program.js';
+import { tangledInputs, tangledProgram } from './tangled-program.js';
 import { passContext } from './support/layered-program.js';
 
 type Data = Float32Array | Int32Array;
@@ -133,6 +134,38 @@ function hostLoop(program: Program, first: Inputs, extents: Extents, seed: numbe
   }
   return emitted;
 }
+
+describe('on programs that are hard to loop', () => {
+  const tangledMeaning = (program: Program): Map<Name, Data>[] => {
+    const machine = createMachine(program, randomWeights(1));
+    return [0, 1, 2].map((step) => {
+      const results = machine.run(tangledInputs(step), { rows: 2, samples: 2 });
+      return new Map([...results].map(([name, { data }]) => [name, data]));
+    });
+  };
+
+  it('loops keep the meaning and can be taken back; calls that stay alone are explained', () => {
+    let loops = 0;
+    fc.assert(
+      fc.property(tangledProgram, (program) => {
+        const expected = tangledMeaning(program);
+        for (const source of [program, apply(fuseLayers, program)]) {
+          const looped = apply(loopCalls, source);
+          loops += source.calls.length - looped.calls.length;
+          expect(tangledMeaning(looped)).toEqual(expected);
+          const unrolled = unroll(looped);
+          verify(unrolled);
+          expectSameCalls(unrolled, source);
+          const alone = looped.calls.some(({ origin }) => origin.layer !== undefined);
+          const { refusals } = loopCalls(source, passContext).report;
+          if (alone) expect(refusals.length).toBeGreaterThan(0);
+        }
+      }),
+      { numRuns: 300 },
+    );
+    expect(loops).toBeGreaterThan(300);
+  });
+});
 
 describe('on published shapes', () => {
   const limits = { rows: 4, samples: 4, slots: 2, context: 64 };

@@ -76,7 +76,14 @@ describe('the loop', () => {
   });
 
   it('gives no final value where nobody reads the last one', () => {
-    // The layers only change a state; x is not read after them.
+    const program = layeredProgram({ layers: 3, layer: residualLayer });
+    const loop = loopOf(looped({ ...program, outputs: [] }).program);
+    expect(loop.bindings.find(({ kind }) => kind === 'carried')).not.toHaveProperty('final');
+    const read = loopOf(looped(program).program);
+    expect(read.bindings.find(({ kind }) => kind === 'carried')).toHaveProperty('final');
+  });
+
+  it('stacks states that are changed in place', () => {
     const state: Tensor = { dtype: 'i32', shape: [2, 8], role: 'state' };
     const builder = new ProgramBuilder('states', { rows: 4, samples: 4, slots: 2, context: 8 });
     for (const name of ['tokens', 'slots', 'positions']) {
