@@ -78,7 +78,7 @@ export function addLoadOptions(command: Command): Command {
     .addOption(scheduleOption())
     .addOption(new Option('--backend <backend>', 'what runs the kernels (default: auto)').choices(backendNames))
     .addOption(new Option('--quant <format>', "format of the weights (default: the checkpoint's)").choices(quantNames))
-    .option('--threads <n>', 'worker threads (default: one per core)', integer(1, 4096))
+    .option('--threads <n>', 'worker threads (default: one per core)', integer(1, 256))
     .option('--context <n>', "positions of a sequence (default: the model's, at most 4096)", integer(1))
     .option('--cache-dir <dir>', 'directory for packed weights and compiled code');
 }

@@ -70,11 +70,19 @@ describe('loadModel', () => {
     [{ context: 129 }, /context is 129/],
     [{ slots: 1.5 }, /slots is 1.5/],
     [{ rows: 0 }, /rows is 0/],
-    [{ threads: 2 }, /threads is 2, must be a whole number from 1 to 1/],
-    [{ quant: 'q4_0' }, /does not run q4_0 weights; choose one of f32/],
+    [{ threads: 0 }, /threads is 0, must be a whole number from 1 to 256/],
+    [{ quant: 'i32' }, /does not run i32 weights; choose one of f32/],
   ])('refuses %j', async (options, message) => {
     await expect(load(options)).rejects.toThrow(UsageError);
     await expect(load(options)).rejects.toThrow(message);
+  });
+
+  it('says that more threads than processors are of no use', async () => {
+    const notices: string[] = [];
+    const model = await load({ threads: 3, onNotice: (line) => notices.push(line) });
+    expect(notices).toEqual(['the reference backend has no use for 3 threads here, only for 1']);
+    expect(model.threads).toBe(1);
+    await model.close();
   });
 
   it('stops where it is told to', async () => {

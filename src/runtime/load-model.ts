@@ -41,6 +41,7 @@ export interface LoadOptions {
 const defaultContext = 4096;
 const defaultSlots = 4;
 const defaultRows = 64;
+const maxThreads = 256;
 
 /**
  * Loads `demo`, a directory, or a pulled Hub model `OWNER/NAME`. The caller closes the model. Throws UsageError for
@@ -144,12 +145,10 @@ async function prepare(
   checkpoint: Checkpoint,
   backend: Backend,
   { schedule, limits, quant }: Target,
-  { threads, cacheDir, onProgress, signal }: LoadOptions,
+  { threads, cacheDir, onProgress, onNotice, signal }: LoadOptions,
 ): Promise<Executable> {
   const { capabilities } = backend;
-  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= capabilities.maxWorkers)) {
-    throw new UsageError(`threads is ${threads}, must be a whole number from 1 to ${capabilities.maxWorkers}`);
-  }
+  if (threads !== undefined) checkThreads(threads, backend, onNotice);
   const workers = threads === undefined ? {} : { workers: threads };
   const { plan } = compileModel(checkpoint.config, {
     schedule,
@@ -167,6 +166,16 @@ async function prepare(
   if (signal?.aborted === true) await executable.close();
   stopIf(signal);
   return executable;
+}
+
+/** More threads than processors are correct, and slow: they wait for each other. */
+function checkThreads(threads: number, { name, capabilities }: Backend, onNotice: LoadOptions['onNotice']): void {
+  const { maxWorkers } = capabilities;
+  if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
+    throw new UsageError(`threads is ${threads}, must be a whole number from 1 to ${maxThreads}`);
+  }
+  if (threads > maxWorkers)
+    onNotice?.(`the ${name} backend has no use for ${threads} threads here, only for ${maxWorkers}`);
 }
 
 function stopIf(signal: AbortSignal | undefined): void {
