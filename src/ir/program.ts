@@ -266,7 +266,8 @@ export interface OperatorOf<K extends OperatorKind> {
   readonly attributes: OperatorTable[K]['attributes'];
 }
 
-type None = Readonly<Record<never, never>>;
+/** No attributes. */
+type None = Readonly<Record<string, never>>;
 
 interface Form<R extends string, W extends string, U extends string, A, O extends string = never> {
   readonly reads: Readonly<Record<R, Name>> & Readonly<Partial<Record<O, Name>>>;

@@ -102,7 +102,7 @@ function valuesOf(programs: readonly Program[]): Map<Name, Mapped> {
 }
 
 function placementText({ origin }: Value): string {
-  return JSON.stringify(origin.kind === 'checkpoint' ? origin.placement : undefined) ?? '';
+  return origin.kind === 'checkpoint' ? JSON.stringify(origin.placement ?? null) : '';
 }
 
 function stacksOf(programs: readonly Program[]): (readonly Name[])[] {

@@ -302,13 +302,10 @@ static void *worker_main(void *argument_) {
   }
 }
 
+/* Pages come when they are touched; small ones, so that a long context costs nothing before it is used. */
 static void *map_memory(uint64_t bytes) {
   void *memory = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return NULL;
-#if defined(MADV_HUGEPAGE)
-  madvise(memory, bytes, MADV_HUGEPAGE);
-#endif
-  return memory;
+  return memory == MAP_FAILED ? NULL : memory;
 }
 
 static const uint8_t *map_weights(const char *path, uint64_t bytes, char *error, size_t error_size) {
