@@ -1,0 +1,146 @@
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findCompiler } from '../../src/backends/cpu/toolchain.js';
+import { schedules } from '../../src/ir/program.js';
+import { linesOf, runCli } from '../support/cli.js';
+import { tinyCalls, writeTinyModel, type TinyModel } from '../support/tiny-model.js';
+
+interface Spread {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+}
+
+interface BenchJson {
+  readonly machine: Record<string, unknown>;
+  readonly correctness: { readonly variants: number; readonly equal_tokens: number; readonly peer: null };
+  readonly bandwidth: { readonly rounds: number[]; readonly bytes_per_second: Spread } | null;
+  readonly results: readonly ResultJson[];
+  readonly [field: string]: unknown;
+}
+
+interface ResultJson {
+  readonly schedule: string;
+  readonly threads: number;
+  readonly test: string;
+  readonly tokens: number;
+  readonly tokens_per_second: Spread;
+  readonly ms_per_token: number;
+  readonly kernel_calls_per_token: number;
+  readonly barriers_per_token: number;
+  readonly bytes_per_token: number;
+  readonly bytes_per_second: number;
+  readonly bandwidth_fraction: Spread | null;
+  readonly ratio_to_operator: Spread | null;
+  readonly ratio_to_peer: null;
+  readonly rounds: readonly { readonly milliseconds: number; readonly kernel_calls: number }[];
+}
+
+const compiler = await findCompiler();
+const demo = existsSync(fileURLToPath(new URL('../../demo/config.json', import.meta.url)));
+
+describe('kloop bench', () => {
+  let model: TinyModel;
+  const cacheDir = mkdtempSync(join(tmpdir(), 'kloop-bench-'));
+  beforeAll(async () => {
+    model = await writeTinyModel();
+  });
+  afterAll(() => {
+    model.remove();
+    rmSync(cacheDir, { recursive: true, force: true });
+  });
+
+  const bench = async (...args: string[]): Promise<BenchJson> => {
+    const { code, stdout, stderr } = await runCli(['bench', ...args, '--cache-dir', cacheDir, '--json']);
+    expect([code, stderr]).toEqual([0, expect.any(String)]);
+    const json = JSON.parse(stdout) as BenchJson;
+    for (const result of json.results) expectConsistent(result, json);
+    return json;
+  };
+
+  it('measures all schedules on the reference backend', async () => {
+    const args = ['--backend', 'reference', '--rounds', '2', '--tokens', '6', '--prompt-tokens', '12'];
+    const json = await bench(model.path, ...args);
+    expect(json).toMatchObject({ model: 'tiny', backend: 'reference', quant: 'f32', rounds: 2, peer: null, best: [] });
+    expect(json.correctness).toMatchObject({ variants: 4, peer: null });
+    expect(json.results.map(({ test, schedule }) => [test, schedule])).toEqual([
+      ...schedules.map((schedule) => ['tg6', schedule]),
+      ...schedules.map((schedule) => ['pp12', schedule]),
+    ]);
+    const calls = json.results.slice(0, 4).map((result) => result.kernel_calls_per_token);
+    expect(calls).toEqual([tinyCalls.operator, tinyCalls.layer, tinyCalls.looped, 1 / 6]);
+    expect(json.results[0]?.ratio_to_operator).toEqual({ median: 1, min: 1, max: 1 });
+  });
+
+  it.runIf(compiler !== undefined)('measures threads on the CPU, and the bandwidth between the rounds', async () => {
+    const args = ['--backend', 'cpu', '--threads', '1', '--schedules', 'response,looped', '--rounds', '1'];
+    const json = await bench(model.path, ...args, '--tokens', '8', '--prompt-tokens', '0');
+    expect(json.results.map(({ schedule, threads }) => [schedule, threads])).toEqual([
+      ['response', 1],
+      ['looped', 1],
+    ]);
+    expect(json.results[0]).toMatchObject({ ratio_to_operator: null, kernel_calls_per_token: 1 / 8 });
+    expect(json.bandwidth?.rounds).toHaveLength(2);
+  });
+
+  it.runIf(demo)('measures the bundled model where none is named', async () => {
+    const json = await bench('--rounds', '1', '--tokens', '8', '--prompt-tokens', '8');
+    expect(json).toMatchObject({ model: 'demo', synthetic: false });
+    expect(json.results).toHaveLength(8);
+  });
+
+  it('prints a table', async () => {
+    const args = ['--backend', 'reference', '--rounds', '1', '--tokens', '4', '--prompt-tokens', '4'];
+    const { code, stdout } = await runCli(['bench', model.path, ...args, '--cache-dir', cacheDir]);
+    expect(code).toBe(0);
+    const lines = linesOf(stdout);
+    const header = lines.findIndex((line) => line.startsWith('schedule '));
+    expect(lines.slice(0, header).join('\n')).toMatch(
+      /tiny: .*f32 weights.*\nchecked: 4 variants, the same \d+ tokens/,
+    );
+    expect(lines[header]).toMatch(/threads +test +tok\/s .*calls\/token +barriers\/token .*vs operator/);
+    expect(lines.slice(header + 1).map((line) => line.split(/ +/, 3))).toEqual([
+      ...schedules.map((schedule) => [schedule, '1', 'tg4']),
+      ...schedules.map((schedule) => [schedule, '1', 'pp4']),
+    ]);
+  });
+
+  it.each([
+    [['--schedules', 'looped,fast'], /Allowed choices are operator/],
+    [['--threads', '0'], /whole number/],
+    [['--threads', '2', '--backend', 'reference'], /2 threads are more than the reference backend runs/],
+    [['--rounds', '0'], /whole number/],
+    [['--peer', 'vllm'], /Allowed choices are llama\.cpp/],
+    [['--quant', 'q4_0', '--backend', 'reference'], /reference backend does not run q4_0/],
+    [['--tokens', '500', '--backend', 'reference'], /500 tokens after 8, do not fit a context of 128; ask for fewer/],
+    [['--context', '1000', '--backend', 'reference'], /context of 1000 is more than the 128/],
+  ])('refuses %j', async (args, message) => {
+    const { code, stderr, stdout } = await runCli(['bench', model.path, ...args, '--cache-dir', cacheDir]);
+    expect([code, stdout]).toEqual([2, '']);
+    expect(linesOf(stderr).at(-1)).toMatch(message);
+  });
+
+  it('stops at Ctrl+C', async () => {
+    const args = ['bench', model.path, '--backend', 'reference', '--rounds', '1000', '--cache-dir', cacheDir];
+    const stopped = runCli(args, { onStart: (child) => setTimeout(() => child.kill('SIGINT'), 3000) });
+    expect(await stopped).toMatchObject({ code: 130, stdout: '' });
+  });
+});
+
+/** The figures of a result follow from its runs. */
+function expectConsistent(result: ResultJson, { rounds, bandwidth }: BenchJson): void {
+  expect(result.rounds).toHaveLength(rounds as number);
+  const rates = result.rounds.map(({ milliseconds }) => (result.tokens / milliseconds) * 1000);
+  const { median, min, max } = result.tokens_per_second;
+  expect([min, max]).toEqual([Math.min(...rates), Math.max(...rates)]);
+  expect(result.ms_per_token * median).toBeCloseTo(1000, 6);
+  expect(result.bytes_per_second).toBeCloseTo(result.bytes_per_token * median, 0);
+  const calls = result.rounds.reduce((sum, { kernel_calls }) => sum + kernel_calls, 0);
+  expect(result.kernel_calls_per_token).toBeCloseTo(calls / result.rounds.length / result.tokens, 9);
+  expect(result.ratio_to_peer).toBeNull();
+  if (bandwidth === null) expect(result.bandwidth_fraction).toBeNull();
+  else expect(result.bandwidth_fraction?.median).toBeGreaterThan(0);
+}
