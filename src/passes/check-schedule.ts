@@ -6,8 +6,11 @@
  */
 import { createHash } from 'node:crypto';
 import { inferRegion, loopScope } from '../ir/infer.js';
-import type { HandOff, Loop, Name, Program, Region, Stage, Tensor } from '../ir/program.js';
+import type { HandOff, Limits, Loop, Name, Program, Region, Stage, Tensor } from '../ir/program.js';
 import { assert } from '../util/assert.js';
+import { cutTiles, wrongReplicas } from './check-division.js';
+import { readsAfterOverwrite, wrongBuffers, wrongStream } from './check-pipeline.js';
+import { visibleInLoop } from './plan-stages.js';
 import { accessesOf, meet, type StageAccess } from './stage-accesses.js';
 
 export interface Violation {
@@ -54,10 +57,10 @@ function digestOf(program: Program): string {
 }
 
 export function findViolations(program: Program): { violations: Violation[]; orderedPairs: number } {
-  const checker = new Checker();
+  const checker = new Checker(program.limits);
   for (const kernel of program.kernels) {
     const types = new Map(kernel.params.map(({ name, tensor }) => [name, tensor]));
-    checker.checkRegion(kernel.body, types, kernel.name);
+    checker.checkRegion(kernel.body, types, new Set(types.keys()), kernel.name);
   }
   return { violations: checker.violations, orderedPairs: checker.orderedPairs };
 }
@@ -87,7 +90,16 @@ class Checker {
   readonly violations: Violation[] = [];
   orderedPairs = 0;
 
-  checkRegion(region: Region, types: ReadonlyMap<Name, Tensor>, where: string, loop?: Loop): void {
+  constructor(private readonly limits: Limits) {}
+
+  /** @param visible names that exist once for all workers, since somebody outside sees them */
+  checkRegion(
+    region: Region,
+    types: ReadonlyMap<Name, Tensor>,
+    visible: ReadonlySet<Name>,
+    where: string,
+    loop?: Loop,
+  ): void {
     const { plan } = region;
     if (plan === undefined) {
       this.violate('malformed', where, 'the region has no plan; run planStages first');
@@ -95,12 +107,15 @@ class Checker {
     }
     if (!this.stagesFit(plan.stages, region, where)) return;
     this.checkHandOffs(plan.handOffs, plan.stages, where, loop !== undefined);
-    if (loop !== undefined) this.checkRing(loop, where);
     const all = inferRegion(region, types);
+    for (const detail of wrongReplicas(region, plan, visible)) this.violate('race', where, detail);
+    for (const detail of cutTiles(region, plan, all)) this.violate('race', where, detail);
+    if (loop !== undefined) this.checkPipeline(loop, all, where);
     this.checkAccesses(accessesOf(region, plan, all), plan.handOffs, where, loop);
     for (const statement of region.statements) {
       if (statement.kind !== 'loop') continue;
-      this.checkRegion(statement.body, loopScope(statement, all), `${where}/${statement.over}`, statement);
+      const inner = `${where}/${statement.over}`;
+      this.checkRegion(statement.body, loopScope(statement, all), visibleInLoop(statement), inner, statement);
     }
   }
 
@@ -125,18 +140,20 @@ class Checker {
     }
   }
 
-  /** Tile t + depth is on its way while tile t is consumed, so that they must not share a slot. */
-  private checkRing(loop: Loop, where: string): void {
+  private checkPipeline(loop: Loop, types: ReadonlyMap<Name, Tensor>, where: string): void {
     const { pipeline } = loop;
     if (pipeline === undefined) {
       this.violate('malformed', where, 'the loop has no pipeline; run pipelineLoops first');
-    } else if (pipeline.depth >= pipeline.slots) {
-      this.violate(
-        'early-overwrite',
-        where,
-        `a ring of ${pipeline.slots} tiles cannot hold ${pipeline.depth} tiles ahead of the one being read`,
-      );
+      return;
     }
+    // Tile t + depth is on its way while tile t is consumed, so that they must not share a slot.
+    if (pipeline.depth >= pipeline.slots) {
+      const detail = `a ring of ${pipeline.slots} tiles cannot hold ${pipeline.depth} tiles ahead of the one being read`;
+      this.violate('early-overwrite', where, detail);
+    }
+    for (const detail of wrongBuffers(loop, pipeline, types, this.limits)) this.violate('malformed', where, detail);
+    for (const detail of wrongStream(loop, pipeline)) this.violate('malformed', where, detail);
+    for (const detail of readsAfterOverwrite(loop, pipeline)) this.violate('early-overwrite', where, detail);
   }
 
   private checkAccesses(

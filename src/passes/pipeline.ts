@@ -68,7 +68,7 @@ export function compileModel(config: ModelConfig, options: CompileOptions): Comp
 }
 
 /** The passes that put the kernel borders where `schedule` has them. */
-function shapingPasses(schedule: Schedule, sockets: number): Pass[] {
+export function shapingPasses(schedule: Schedule, sockets: number): Pass[] {
   const reach = schedules.indexOf(schedule);
   return [
     ...(sockets > 1 ? [shard(sockets)] : []),
@@ -78,7 +78,7 @@ function shapingPasses(schedule: Schedule, sockets: number): Pass[] {
 }
 
 /** The passes that make a program ready to run, whatever its schedule. */
-const finishingPasses: readonly Pass[] = [planStages, pipelineLoops, packWeights];
+export const finishingPasses: readonly Pass[] = [planStages, pipelineLoops, packWeights];
 
 function runPasses(
   program: Program,

@@ -79,6 +79,8 @@ function partOf(operator: Operator, operand: string, tensor: Tensor | undefined,
     case 'heads':
       return headOperands.has(operand) && !whole.includes(operand) ? 'heads' : 'whole';
     case 'features':
+      // An operator that is divided by heads only, among others that are not, is done by everybody.
+      if (split.kind !== 'features') return 'whole';
       return whole.includes(operand) ? 'whole' : `features of ${tensor?.shape.at(-1)}`;
     default:
       return division satisfies never;
