@@ -3,6 +3,9 @@ import type { DType, OperatorKind, OperatorOf } from '../../../ir/program.js';
 import { unreachable } from '../../../util/assert.js';
 import { floatLiteral, type OperatorContext } from './scope.js';
 
+/** Query heads that are computed together (GROUP in attention.h): a float of scores for each, at every position. */
+const attentionGroup = 4;
+
 /** Formats whose dot products want their inputs as int8. */
 export function isQuantized(dtype: DType): boolean {
   return dtype === 'q8_0' || dtype === 'q4_0';
@@ -73,8 +76,7 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const [kvHeads, context, headDim] = [1, 2, 3].map((axis) => at.fixed(reads.keys, axis));
     const { heads, window } = attributes;
     const numbers = `${floatLiteral(attributes.scale)}, ${floatLiteral(attributes.softcap)}, ${window}`;
-    // Four bytes for the score of every position.
-    const shape = `${heads}, ${kvHeads!}, ${headDim!}, ${context!}, ${numbers}, ${at.ownMemory(4 * context!)}`;
+    const shape = `${heads}, ${kvHeads!}, ${headDim!}, ${context!}, ${numbers}, ${at.ownMemory(4 * attentionGroup * context!)}`;
     const operands = [writes.y, reads.q, reads.keys, reads.values, reads.slots, reads.positions];
     const names = operands.map((name) => at.name(name)).join(', ');
     const rows = at.rows(writes.y);
