@@ -154,11 +154,12 @@ class Bench {
     const { maxWorkers, defaultWorkers } = capabilities;
     const { threads, peer } = this.#options;
     if (threads === undefined) return peer === undefined ? [defaultWorkers] : threadCounts(defaultWorkers);
-    const wrong = threads.find((count) => count > maxWorkers);
-    if (wrong === undefined) return threads;
-    throw new UsageError(`${wrong} threads are more than the ${name} backend runs here`, {
-      hint: `use at most ${maxWorkers}`,
-    });
+    const most = Math.max(...threads);
+    if (most > 1 && maxWorkers === 1) {
+      throw new UsageError(`the ${name} backend runs in one thread, not in ${most}`, { hint: 'leave out --threads' });
+    }
+    if (most > maxWorkers) this.#notice(`${most} threads share ${maxWorkers} processors`);
+    return threads;
   }
 
   async #openSubject(): Promise<Subject> {

@@ -61,7 +61,7 @@ export function scheduleList(text: string): Schedule[] {
 }
 
 export function threadList(text: string): number[] {
-  return listOf(text, integer(1, 4096));
+  return listOf(text, integer(1, 256));
 }
 
 async function benchAction(model: string, { json = false, ...flags }: Flags): Promise<void> {

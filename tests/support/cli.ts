@@ -18,12 +18,13 @@ export interface CliOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Sees the process when it has started, and every piece of stdout. */
   readonly onStdout?: (text: string, child: ChildProcess) => void;
+  readonly onStderr?: (text: string, child: ChildProcess) => void;
 }
 
 /** Never rejects; a process that does not end is killed by the time limit of the test. */
 export function runCli(
   args: readonly string[],
-  { input = '', env = {}, onStdout }: CliOptions = {},
+  { input = '', env = {}, onStdout, onStderr }: CliOptions = {},
 ): Promise<CliResult> {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [entry, ...args], {
@@ -38,7 +39,10 @@ export function runCli(
       stdout += text;
       onStdout?.(text, child);
     });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text;
+      onStderr?.(text, child);
+    });
     // A process that ends before it has read everything is one of the cases.
     child.stdin.on('error', () => undefined);
     child.stdin.end(input);

@@ -1,0 +1,103 @@
+import { describe, expect, it } from 'vitest';
+import { findPreset } from '../models/presets.js';
+import { defined } from '../util/assert.js';
+import type { BenchReport } from './bench.js';
+import { reportJson, reportLines, tableLines } from './report.js';
+import { duelsOf, resultsOf } from './results.js';
+import { planRun } from './settings.js';
+import type { Identity, Sample } from './workload.js';
+
+const { config } = defined(findPreset('tinystories-15m'), 'preset');
+const plan = planRun(config, { tokens: 10, promptTokens: 0 });
+const [workload] = plan.workloads;
+
+function run(milliseconds: number, kernelCalls?: number): Sample {
+  const tokens = 10;
+  if (kernelCalls === undefined) return { milliseconds, tokens };
+  return { milliseconds, tokens, counts: { kernelCalls, barriers: 270, bytesRead: 600e6, waitNs: 0 } };
+}
+
+function report(withPeer: boolean): BenchReport {
+  const series = (identity: Identity, samples: Sample[]): Parameters<typeof resultsOf>[0]['series'] =>
+    workload === undefined ? [] : [{ identity, workload, samples }];
+  const results = resultsOf({
+    series: [
+      ...series({ engine: 'kloop', schedule: 'operator', threads: 2 }, [run(40, 630), run(50, 630)]),
+      ...series({ engine: 'kloop', schedule: 'response', threads: 2 }, [run(10, 1), run(10, 1)]),
+      ...(withPeer ? series({ engine: 'llama.cpp', threads: 1 }, [run(30), run(20)]) : []),
+    ],
+    bandwidth: withPeer ? [10e9, 10e9, 10e9] : [],
+  });
+  return {
+    machine: {
+      ...{ cpu: 'Example CPU', architecture: 'x64', cores: 2, processors: 4, instructionSet: 'avx2' },
+      ...{ compiler: 'cc 12', memoryBytes: 8e9, node: '20.19.0' },
+    },
+    ...{ config, synthetic: true, backend: 'cpu', quant: 'f32', plan, rounds: 2, results, duels: duelsOf(results) },
+    correctness: {
+      variants: 2,
+      tokens: 64,
+      peer: withPeer ? { tokens: 64, equalTokens: 60, logitDifference: 0.00123, tolerance: 0.002 } : null,
+    },
+    bandwidth: withPeer ? { threads: 2, bufferBytes: 2 ** 30, measured: [10e9, 11e9, 12e9] } : null,
+    peer: withPeer ? { threads: 1, context: 256, vocab: 32000, system: 'CPU', release: 'v1' } : null,
+    idle: withPeer ? { oursCores: 0.01, peerCores: null } : null,
+  };
+}
+
+describe('reportLines', () => {
+  it('prints machine, model, checks, bandwidth, table and the comparison in words', () => {
+    expect(reportLines(report(true))).toEqual(
+      [
+        'Example CPU, 2 cores, avx2; cc 12; Node 20.19.0',
+        'tinystories-15m: 15.2M parameters, random f32 weights, context 256; backend cpu; 2 rounds, interleaved',
+        'checked: 2 variants, the same 64 tokens, logits equal bit for bit where threads are equally many',
+        'checked: llama.cpp v1, 60 of 64 tokens the same, logits differ by at most 0.00123 of their range',
+        'read bandwidth: 11 GB/s (10 GB/s to 12 GB/s) with 2 threads, measured 3 times, between the rounds',
+        '',
+        'schedule   threads  test  tok/s  (min..max)    ms/token  calls/token  barriers/token  GB/s  of bandwidth  vs operator  vs llama.cpp',
+        'operator         2  tg10    225  (200..250)        4.44           63              27  13.5          135%  1x           0.54x (0.4..0.75)',
+        'response         2  tg10   1000  (1000..1000)         1          0.1              27    60          600%  4.44x (4..5)  2.4x (2..3)',
+        'llama.cpp        1  tg10    417  (333..500)         2.4            -               -     -             -  -            1x',
+        '',
+        'tg10: response with 2 threads is 2.4x (2..3) as fast as llama.cpp with 1 thread',
+      ].map((line) => expect.stringMatching(pattern(line)) as string),
+    );
+  });
+
+  it('leaves out what was not measured', () => {
+    const [header] = tableLines(report(false));
+    expect(header).not.toMatch(/llama|bandwidth/);
+    expect(reportLines(report(false)).join('\n')).not.toMatch(/llama|bandwidth/);
+  });
+});
+
+/** The line, with any number of spaces where there are two. */
+function pattern(line: string): RegExp {
+  const escaped = line.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`);
+  return new RegExp(`^${escaped.replaceAll(/ {2,}/g, ' {2,}')}$`);
+}
+
+describe('reportJson', () => {
+  it('has the figures of the table, and every run', () => {
+    const json = reportJson(report(true)) as { results: { rounds: unknown[] }[] };
+    expect(json).toMatchObject({
+      model: 'tinystories-15m',
+      quant: 'f32',
+      bandwidth: { bytes_per_second: { median: 11e9, min: 10e9, max: 12e9 } },
+      idle: { ours_cores: 0.01, peer_cores: null },
+      best: [{ test: 'tg10', schedule: 'response', threads: 2, peer_threads: 1, ratio_to_peer: { min: 2, max: 3 } }],
+    });
+    expect(json.results[1]).toMatchObject({
+      engine: 'kloop',
+      schedule: 'response',
+      kernel_calls_per_token: 0.1,
+      bytes_per_token: 60e6,
+      tokens_per_second: { median: 1000 },
+    });
+    expect(json.results[2]).toMatchObject({ engine: 'llama.cpp', schedule: null, kernel_calls_per_token: null });
+    expect(json.results[0]?.rounds[1]).toEqual({
+      ...{ milliseconds: 50, tokens: 10, kernel_calls: 630, barriers: 270, bytes_read: 600e6, wait_ns: 0 },
+    });
+  });
+});

@@ -1,0 +1,93 @@
+import { describe, expect, it } from 'vitest';
+import { duelsOf, resultsOf } from './results.js';
+import type { Measurements, Series } from './rounds.js';
+import type { Counts, Identity, Workload } from './workload.js';
+
+const decode: Workload = { kind: 'decode', tokens: 10, depth: 8 };
+const prefill: Workload = { kind: 'prefill', tokens: 100 };
+const ours = (schedule: string, threads = 2): Identity => ({ engine: 'kloop', schedule, threads });
+const theirs = (threads: number): Identity => ({ engine: 'llama.cpp', threads });
+
+/** Runs that took this long, each for all tokens of the workload. */
+function series(identity: Identity, milliseconds: readonly number[], workload = decode, counts?: Counts): Series {
+  const { tokens } = workload;
+  const counted = counts === undefined ? {} : { counts };
+  return { identity, workload, samples: milliseconds.map((ms) => ({ milliseconds: ms, tokens, ...counted })) };
+}
+
+const resultsFor = (all: readonly Series[], bandwidth: readonly number[] = []): ReturnType<typeof resultsOf> =>
+  resultsOf({ series: all, bandwidth } satisfies Measurements);
+
+describe('resultsOf', () => {
+  it('gives medians over the rounds', () => {
+    // 10 tokens in 5, 10 and 20 ms.
+    const [result] = resultsFor([series(ours('looped'), [5, 20, 10])]);
+    expect(result?.tokensPerSecond).toEqual({ median: 1000, min: 500, max: 2000 });
+    expect(result).toMatchObject({ msPerToken: 1, perToken: null, bytesPerSecond: null, bandwidthFraction: null });
+  });
+
+  it('counts per token, and knows the bandwidth of its round', () => {
+    const counts = { kernelCalls: 40, barriers: 270, bytesRead: 1e6, waitNs: 2e6 };
+    // 1000 and 500 tokens/s of 100 kB: 100 and 50 MB/s, of 200 and 400 MB/s on average around the rounds.
+    const [result] = resultsFor([series(ours('looped'), [10, 20], decode, counts)], [100e6, 300e6, 500e6]);
+    expect(result?.perToken).toEqual({ kernelCalls: 4, barriers: 27, bytesRead: 1e5, waitNs: 2e5 });
+    expect(result?.bytesPerSecond).toBe(75e6);
+    expect(result?.bandwidthFraction).toEqual({ median: 0.3125, min: 0.125, max: 0.5 });
+    // 4 ms of 30 ms by two threads.
+    expect(result?.waitFraction).toBeCloseTo(4 / 60, 12);
+  });
+
+  it('counts a slow peer by the tokens that it made', () => {
+    const short: Series = { identity: theirs(2), workload: decode, samples: [{ milliseconds: 20_000, tokens: 2 }] };
+    expect(resultsFor([short])[0]?.tokensPerSecond.median).toBe(0.1);
+  });
+
+  it('compares with the operator schedule of as many threads, in the same test', () => {
+    const results = resultsFor([
+      series(ours('operator', 1), [40, 40]),
+      series(ours('operator'), [20, 60]),
+      series(ours('looped'), [10, 10]),
+      series(ours('looped'), [1, 1], prefill),
+    ]);
+    expect(results[1]?.ratioToOperator).toEqual({ median: 1, min: 1, max: 1 });
+    // Medians: 1000 against (500 + 166.7) / 2; rounds: 2 and 6.
+    expect(results[2]?.ratioToOperator?.median).toBeCloseTo(3, 12);
+    expect([results[2]?.ratioToOperator?.min, results[2]?.ratioToOperator?.max]).toEqual(
+      [2, 6].map((x) => expect.closeTo(x, 12) as number),
+    );
+    expect(results[3]?.ratioToOperator).toBeNull();
+  });
+
+  it('compares with the best number of threads of the peer', () => {
+    const all = [series(ours('response'), [5, 5]), series(theirs(1), [10, 20]), series(theirs(2), [100, 100])];
+    const [response, one, two] = resultsFor(all);
+    expect(response?.ratioToPeer).toEqual({ median: expect.closeTo(2000 / 750, 12) as number, min: 2, max: 4 });
+    expect(one?.ratioToPeer).toEqual({ median: 1, min: 1, max: 1 });
+    expect(one?.ratioToOperator).toBeNull();
+    expect(two?.ratioToPeer?.median).toBeCloseTo(100 / 750, 12);
+  });
+});
+
+describe('duelsOf', () => {
+  it('sets the best of ours against the best of theirs, for every test', () => {
+    const results = resultsFor([
+      series(ours('operator', 1), [20]),
+      series(ours('response', 1), [5]),
+      series(ours('response', 2), [8]),
+      series(theirs(1), [10]),
+      series(theirs(2), [30]),
+      series(ours('operator', 1), [20], prefill),
+      series(theirs(1), [40], prefill),
+      series(theirs(2), [10], prefill),
+    ]);
+    const duels = duelsOf(results);
+    expect(duels.map((duel) => [duel.ours, duel.peer, duel.ratio.median])).toEqual([
+      [ours('response', 1), theirs(1), 2],
+      [ours('operator', 1), theirs(2), 0.5],
+    ]);
+  });
+
+  it('needs both sides', () => {
+    expect(duelsOf(resultsFor([series(ours('looped'), [1])]))).toEqual([]);
+  });
+});

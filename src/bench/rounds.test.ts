@@ -1,0 +1,74 @@
+import { describe, expect, it } from 'vitest';
+import { AbortedError } from '../util/errors.js';
+import { measureRounds } from './rounds.js';
+import type { Candidate, Workload } from './workload.js';
+
+const decode: Workload = { kind: 'decode', tokens: 4, depth: 8 };
+const prefill: Workload = { kind: 'prefill', tokens: 6 };
+
+/** Candidates that write down when they ran; each run takes one more millisecond. */
+function recorded(schedules: readonly string[]): { candidates: Candidate[]; log: string[] } {
+  const log: string[] = [];
+  const candidates = schedules.map((schedule): Candidate => ({
+    identity: { engine: 'kloop', schedule, threads: 1 },
+    time: ({ kind, tokens }) => {
+      log.push(`${schedule} ${kind}`);
+      return Promise.resolve({ milliseconds: log.length, tokens });
+    },
+  }));
+  return { candidates, log };
+}
+
+describe('measureRounds', () => {
+  it('runs all in turn, with the bandwidth between the rounds', async () => {
+    const { candidates, log } = recorded(['a', 'b']);
+    const measureBandwidth = (): number => {
+      if (log.at(-1) !== 'bandwidth') log.push('bandwidth');
+      return 7;
+    };
+    const { series, bandwidth } = await measureRounds(candidates, [decode, prefill], { rounds: 2, measureBandwidth });
+    const round = ['a decode', 'b decode', 'a prefill', 'b prefill'];
+    expect(log).toEqual([...round, 'bandwidth', ...round, 'bandwidth', ...round, 'bandwidth']);
+    expect(bandwidth).toEqual([7, 7, 7]);
+    expect(series.map(({ identity, workload }) => [identity, workload])).toEqual([
+      [candidates[0]?.identity, decode],
+      [candidates[1]?.identity, decode],
+      [candidates[0]?.identity, prefill],
+      [candidates[1]?.identity, prefill],
+    ]);
+  });
+
+  it('leaves the warm-up out, and watches the other runs', async () => {
+    const { candidates } = recorded(['a']);
+    const watched: string[] = [];
+    const { series, bandwidth } = await measureRounds(candidates, [decode], {
+      rounds: 3,
+      watch: (identity, run) => {
+        watched.push(identity.engine);
+        return run();
+      },
+    });
+    expect(series[0]?.samples.map(({ milliseconds }) => milliseconds)).toEqual([2, 3, 4]);
+    expect(watched).toHaveLength(3);
+    expect(bandwidth).toEqual([]);
+  });
+
+  it('tells its progress to the end', async () => {
+    const { candidates } = recorded(['a', 'b']);
+    const seen: string[] = [];
+    const onProgress = (done: number, total: number): void => void seen.push(`${done}/${total}`);
+    await measureRounds(candidates, [decode], { rounds: 1, onProgress });
+    expect(seen).toEqual(['0/4', '1/4', '2/4', '3/4', '4/4']);
+  });
+
+  it('stops where it is asked to', async () => {
+    const { candidates, log } = recorded(['a', 'b']);
+    const controller = new AbortController();
+    const onProgress = (done: number): void => {
+      if (done === 3) controller.abort();
+    };
+    const running = measureRounds(candidates, [decode], { rounds: 5, onProgress, signal: controller.signal });
+    await expect(running).rejects.toThrow(AbortedError);
+    expect(log).toHaveLength(3);
+  });
+});
