@@ -97,10 +97,13 @@ function chooseToken(logits: Float32Array, history: Int32Array, settings: Float3
   if (temperature <= 0 || best === undefined) return best ?? 0;
   for (let id = 0; id < logits.length; id++) logits[id] = logits[id]! / temperature;
 
+  const max = logits[best]!;
+  // Nothing can be weighed against an infinity.
+  if (!Number.isFinite(max)) return best;
+
   const byLogit = (a: number, b: number): number => logits[b]! - logits[a]! || a - b;
   let kept = [...logits.keys()].filter((id) => !Number.isNaN(logits[id]));
   if (topK > 0 && topK < logits.length) kept = kept.sort(byLogit).slice(0, topK);
-  const max = logits[best]!;
   const weight = (id: number): number => Math.exp(logits[id]! - max);
   if (topP < 1) kept = nucleus(kept.sort(byLogit), weight, topP);
   // The weight of the most likely token is 1.
