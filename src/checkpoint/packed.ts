@@ -75,7 +75,7 @@ async function writeWeight(file: FileHandle, entry: PackedWeight, weights: Weigh
   const { source, firstRow, tensor, placement } = entry;
   const [rows, columns] = tensor.shape as readonly number[];
   if (placement.form === 'rows') {
-    await file.write(readRows(weights, source, firstRow, rows!, tensor), 0, undefined, placement.offset);
+    await writeAt(file, readRows(weights, source, firstRow, rows!, tensor), placement.offset);
     return;
   }
   const rowBytes = bytesOf(tensor.dtype, paddedColumns(columns!));
@@ -83,7 +83,15 @@ async function writeWeight(file: FileHandle, entry: PackedWeight, weights: Weigh
   for (let row = 0; row < rows!; row += rowsAtOnce) {
     const count = Math.min(rowsAtOnce, rows! - row);
     const tiles = packTiles(readRows(weights, source, firstRow + row, count, tensor), count, columns!, tensor.dtype);
-    await file.write(tiles, 0, undefined, placement.offset + row * rowBytes);
+    await writeAt(file, tiles, placement.offset + row * rowBytes);
+  }
+}
+
+/** All of it: a write to a disk that is nearly full can end early without an error. */
+async function writeAt(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesWritten } = await file.write(bytes, done, bytes.length - done, position + done);
+    done += bytesWritten;
   }
 }
 

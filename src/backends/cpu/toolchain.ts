@@ -9,7 +9,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { messageOf, ToolchainError } from '../../util/errors.js';
+import { AbortedError, messageOf, StorageError, ToolchainError } from '../../util/errors.js';
 import { asStorageError } from '../../util/files.js';
 import type { InstructionSet } from './instruction-set.js';
 
@@ -86,6 +86,7 @@ export async function compileLibrary(request: CompileRequest): Promise<string> {
     renameSync(output, library);
     return library;
   } catch (error) {
+    if (signal?.aborted === true) throw new AbortedError('compiling was stopped');
     throw compileError(error, compiler, library);
   } finally {
     rmSync(directory, { recursive: true, force: true });
@@ -104,6 +105,12 @@ async function temporaryDirectory(cacheDir: string): Promise<string> {
 function compileError(error: unknown, compiler: Compiler, library: string): unknown {
   const { stderr } = error as { stderr?: unknown };
   if (typeof stderr !== 'string') return asStorageError(library, error);
+  if (/No space left on device/.test(stderr)) {
+    return new StorageError(library, 'no space left on the disk', {
+      hint: 'free some space or choose another place',
+      cause: error,
+    });
+  }
   const first = stderr.split('\n').find((line) => /error/i.test(line)) ?? messageOf(error);
   return new ToolchainError(`${compiler.path} could not compile the kernels: ${first.trim()}`, {
     hint: `check ${compiler.path} (${compiler.version}) with \`kloop doctor\`, or use --backend reference`,

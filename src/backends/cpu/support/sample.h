@@ -152,7 +152,7 @@ static int keep_top_p(struct sampler *s, float max, double enough) {
   }
 }
 
-/* Weights exp(l - max) of all tokens, NaN as 0, and their sum. */
+/* Weights exp(l - max) of all tokens, 0 for NaN and -infinity, and their sum. */
 static double weigh(struct sampler *s, float max) {
   double total = 0;
   for (int start = 0; start < s->vocab; start += WEIGHT_BLOCK) {
@@ -163,7 +163,7 @@ static double weigh(struct sampler *s, float max) {
       float lanes[16];
       v16_store(lanes, v16_exp(v16_sub(v16_load_part(s->logits + i, n), v16_set(max))));
       for (int j = 0; j < n; ++j) {
-        s->weights[i + j] = s->logits[i + j] == s->logits[i + j] ? lanes[j] : 0.0f;
+        s->weights[i + j] = s->logits[i + j] > -INFINITY ? lanes[j] : 0.0f;
         sum += s->weights[i + j];
       }
     }
@@ -217,6 +217,8 @@ static int32_t choose(struct sampler *s, const float *logits, const int32_t *his
   if (temperature <= 0.0f) return best;
   for (int i = 0; i < s->vocab; ++i) s->logits[i] /= temperature;
   const float max = s->logits[best];
+  /* Nothing can be weighed against an infinity. */
+  if (!isfinite(max)) return best;
   const double total = weigh(s, max);
   const double uniform = philox_first((uint32_t)position, (uint32_t)seed[0], (uint32_t)seed[1]) / 4294967296.0;
   const bool limited = top_k > 0 && top_k < s->vocab;
