@@ -127,7 +127,7 @@ describe('kloop bench', () => {
     const args = ['bench', model.path, '--backend', 'reference', '--rounds', '1000', '--cache-dir', cacheDir];
     const { code, stdout } = await runCli(args, {
       onStderr: (text, child) => {
-        if (text.includes('measuring')) child.kill('SIGINT');
+        if (text.includes('measuring ...')) child.kill('SIGINT');
       },
     });
     expect([code, stdout]).toEqual([130, '']);
