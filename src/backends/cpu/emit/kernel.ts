@@ -3,6 +3,7 @@
  * hand-off as the plan says, loops become loops: stacked names advance by a constant stride, carried names alternate
  * between their copies.
  */
+import { isQuantized } from '../../../ir/formats.js';
 import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
 import type { Kernel, Loop, Name, Operator, Program, Region, Stage, Tensor } from '../../../ir/program.js';
 import { elementsOf, formatTensor } from '../../../ir/tensor.js';
@@ -11,7 +12,7 @@ import { divisionOf, kvHeadsOf, type Division } from '../../../passes/plan-stage
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import { bytesAtLimits, type Allocator } from '../memory-map.js';
-import { emitters, isQuantized } from './operators.js';
+import { emitters } from './operators.js';
 import { emitPrefetch, type Prefetch } from './prefetch.js';
 import { dimension, OperatorContext } from './scope.js';
 
@@ -330,6 +331,7 @@ function emitFinals(
 /** The C type of a tensor's elements; matrices of weights are bytes, in tiles. */
 function elementType(tensor: Tensor): string {
   if (tensor.role === 'weight' && tensor.dtype !== 'f32') return 'uint8_t';
+  if (isQuantized(tensor.dtype)) return 'uint8_t';
   switch (tensor.dtype) {
     case 'f32':
       return 'float';
@@ -338,9 +340,6 @@ function elementType(tensor: Tensor): string {
     case 'bf16':
     case 'f16':
       return 'uint16_t';
-    case 'q8_0':
-    case 'q4_0':
-      return 'uint8_t';
     default:
       return tensor.dtype satisfies never;
   }

@@ -1,15 +1,11 @@
 /** One emitter per operator: the call of its kernel in support/, with shapes as constants. */
-import type { DType, OperatorKind, OperatorOf } from '../../../ir/program.js';
+import { isQuantized } from '../../../ir/formats.js';
+import type { OperatorKind, OperatorOf } from '../../../ir/program.js';
 import { unreachable } from '../../../util/assert.js';
 import { floatLiteral, type OperatorContext } from './scope.js';
 
 /** Query heads that are computed together (GROUP in attention.h): a float of scores for each, at every position. */
 const attentionGroup = 4;
-
-/** Formats whose dot products want their inputs as int8. */
-export function isQuantized(dtype: DType): boolean {
-  return dtype === 'q8_0' || dtype === 'q4_0';
-}
 
 type Emitter<K extends OperatorKind> = (operator: OperatorOf<K>, at: OperatorContext) => void;
 

@@ -1,6 +1,6 @@
 /**
- * Prefetching as pipelineLoops planned it: before a worker waits at a hand-off, it asks for the first tiles of its part of
- * the weights that come after it, over the border of the iteration where that is next.
+ * Prefetching as pipelineLoops planned it: a worker that waits at a hand-off asks meanwhile for the first tiles of its part
+ * of the weights that come after it, over the border of the iteration where that is next.
  */
 import type { Loop, Name, StreamedRead, Tensor } from '../../../ir/program.js';
 import { defined } from '../../../util/assert.js';
@@ -15,7 +15,7 @@ export interface Prefetch {
   readonly types: ReadonlyMap<Name, Tensor>;
 }
 
-/** What a worker asks for when it has finished stage `stage`. */
+/** What a worker asks for while it waits for the end of stage `stage`. */
 export function emitPrefetch({ loop, names, steps, types }: Prefetch, stage: number, writer: CodeWriter): void {
   const { pipeline } = loop;
   if (pipeline === undefined || pipeline.stream.length === 0) return;
@@ -26,7 +26,7 @@ export function emitPrefetch({ loop, names, steps, types }: Prefetch, stage: num
   const step = defined(steps.get(next.read.name), `step of ${next.read.name}`);
   const base = next.wraps ? `(const uint8_t *)${weight} + ${step}` : weight;
   const guard = next.wraps ? `if (${loop.over} + 1 < ${loop.trip}) ` : '';
-  writer.line(`${guard}prefetch_part(me, ${base}, ${next.read.bytes}, ${ahead});`);
+  writer.line(`${guard}stream_ahead(me, ${base}, ${next.read.bytes}, ${ahead});`);
 }
 
 /** The first matrix that is read after `stage`. */

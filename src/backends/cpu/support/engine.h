@@ -51,6 +51,9 @@ struct worker {
   int done;
   int chunk;
   bool last_iteration;
+  /* Weights that come next, to be asked for while this worker waits. */
+  const uint8_t *ahead;
+  const uint8_t *ahead_end;
   uint32_t launch;
   uint8_t *own;
   uint64_t bytes_read;
@@ -146,8 +149,8 @@ static void wait_for_change(struct engine *e, _Atomic uint32_t *word, uint32_t v
   atomic_fetch_sub(&e->sleepers, 1);
 }
 
-static void change(struct engine *e, _Atomic uint32_t *word, uint32_t value) {
-  atomic_store(word, value);
+/* After *word has changed. A worker counts itself as a sleeper before it looks at the word for the last time. */
+static void wake_sleepers(struct engine *e, _Atomic uint32_t *word) {
   if (atomic_load(&e->sleepers) != 0) wake_all(word);
 }
 
@@ -197,6 +200,13 @@ static inline bool completes(struct worker *me) {
   return sum == (uint64_t)me->chunks;
 }
 
+/* Of the matrix that is read next, the first `bytes` of this worker's part. */
+static inline void stream_ahead(struct worker *me, const void *matrix, uint64_t matrix_bytes, uint64_t bytes) {
+  const uint64_t part = matrix_bytes / (uint64_t)me->engine->threads;
+  me->ahead = (const uint8_t *)matrix + part * (uint64_t)me->index;
+  me->ahead_end = me->ahead + (bytes < part ? bytes : part);
+}
+
 static inline bool is_complete(struct worker *me) {
   return atomic_load_explicit(&me->engine->completed, memory_order_acquire) >= me->stage;
 }
@@ -205,8 +215,9 @@ static void complete(struct worker *me) {
   struct engine *e = me->engine;
   e->barriers++;
   atomic_store_explicit(&e->completed, me->stage, memory_order_release);
-  const uint32_t progress = atomic_load_explicit(&e->progress, memory_order_relaxed);
-  change(e, &e->progress, progress + 1);
+  /* The next stage may be complete before this: the count only ever grows. */
+  atomic_fetch_add(&e->progress, 1);
+  wake_sleepers(e, &e->progress);
 }
 
 static void wait_until_complete(struct worker *me) {
@@ -217,6 +228,7 @@ static void wait_until_complete(struct worker *me) {
   }
   struct engine *e = me->engine;
   const uint64_t start = now_ns();
+  for (; me->ahead < me->ahead_end && !is_complete(me); me->ahead += CACHE_LINE) __builtin_prefetch(me->ahead, 0, 2);
   for (;;) {
     const uint32_t progress = atomic_load(&e->progress);
     if (is_complete(me)) break;
@@ -281,10 +293,9 @@ static inline void *own(const struct worker *me, uint64_t offset) { return me->o
 /* Runs the call of launch number `launch` on this worker; false if it is being replaced, or was. */
 static bool run_launch(struct worker *me, uint32_t launch) {
   struct engine *e = me->engine;
-  const struct call *call = atomic_load_explicit(&e->call, memory_order_relaxed);
-  me->rows = atomic_load_explicit(&e->rows, memory_order_relaxed);
-  me->samples = atomic_load_explicit(&e->samples, memory_order_relaxed);
-  atomic_thread_fence(memory_order_acquire);
+  const struct call *call = atomic_load_explicit(&e->call, memory_order_acquire);
+  me->rows = atomic_load_explicit(&e->rows, memory_order_acquire);
+  me->samples = atomic_load_explicit(&e->samples, memory_order_acquire);
   if (launch % 2 != 0 || atomic_load_explicit(&e->launch, memory_order_relaxed) != launch) return false;
   me->launch = launch;
   me->stage = (uint64_t)(launch / 2) << STAGE_BITS;
@@ -336,7 +347,8 @@ static void engine_free(struct engine *e) {
 
 static void engine_stop_workers(struct engine *e, int started) {
   atomic_store(&e->closing, 1);
-  change(e, &e->launch, atomic_load(&e->launch) + 1);
+  atomic_fetch_add(&e->launch, 1);
+  wake_sleepers(e, &e->launch);
   for (int i = 1; i < started; ++i) pthread_join(e->workers[i].thread, NULL);
 }
 
@@ -380,14 +392,14 @@ static struct engine *engine_open(const char *path, int threads, uint64_t arena_
 /* One kernel call: returns when all its stages are complete, whoever ran them. */
 static void engine_launch(struct engine *e, const struct call *call, int rows, int samples) {
   const uint32_t launch = atomic_load_explicit(&e->launch, memory_order_relaxed);
-  /* Workers that are late read these while they change; the odd number tells them. */
+  /* Workers that are late may read these while they change: who sees one of them sees the odd number, too. */
   atomic_store_explicit(&e->launch, launch + 1, memory_order_relaxed);
-  atomic_thread_fence(memory_order_release);
-  atomic_store_explicit(&e->call, call, memory_order_relaxed);
-  atomic_store_explicit(&e->rows, rows, memory_order_relaxed);
-  atomic_store_explicit(&e->samples, samples, memory_order_relaxed);
+  atomic_store_explicit(&e->call, call, memory_order_release);
+  atomic_store_explicit(&e->rows, rows, memory_order_release);
+  atomic_store_explicit(&e->samples, samples, memory_order_release);
   e->kernel_calls++;
-  change(e, &e->launch, launch + 2);
+  atomic_store(&e->launch, launch + 2);
+  wake_sleepers(e, &e->launch);
   run_launch(&e->workers[0], launch + 2);
 }
 

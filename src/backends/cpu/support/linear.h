@@ -138,14 +138,6 @@ static inline struct range features_of(struct range tiles, int features) {
   return (struct range){tiles.begin * TILE < features ? tiles.begin * TILE : features, end < features ? end : features};
 }
 
-/* Asks for the first `ahead` bytes of this worker's part of a matrix that comes next. */
-static inline __attribute__((unused)) void prefetch_part(const struct worker *me, const void *matrix, uint64_t bytes,
-                                                         uint64_t ahead) {
-  const uint64_t part = bytes / (uint64_t)me->engine->threads;
-  const uint8_t *start = (const uint8_t *)matrix + part * (uint64_t)me->index;
-  for (uint64_t i = 0; i < (ahead < part ? ahead : part); i += CACHE_LINE) __builtin_prefetch(start + i, 0, 2);
-}
-
 /* y[rows, features] = table[tokens] * scale; the table is stored in tiles. */
 static inline __attribute__((always_inline)) float tile_element(enum weight_format format, const uint8_t *table, int token,
                                                                 int feature, int width) {
