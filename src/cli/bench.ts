@@ -52,6 +52,7 @@ function listOf<T>(text: string, parse: (item: string) => T): T[] {
   return [...new Set(text.split(',').map((item) => parse(item.trim())))];
 }
 
+/** `operator,looped`. Throws InvalidArgumentError. */
 export function scheduleList(text: string): Schedule[] {
   return listOf(text, (item) => {
     const schedule = schedules.find((name) => name === item);
@@ -60,6 +61,7 @@ export function scheduleList(text: string): Schedule[] {
   });
 }
 
+/** `1,2`. Throws InvalidArgumentError. */
 export function threadList(text: string): number[] {
   return listOf(text, integer(1, 256));
 }
