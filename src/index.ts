@@ -13,6 +13,7 @@ export { loadModel, type LoadOptions } from './runtime/load-model.js';
 export { Model } from './runtime/model.js';
 export { Session, type GenerateOptions, type Prompt } from './runtime/session.js';
 export { Generation, type FinishReason, type GenerationResult, type Piece } from './runtime/generation.js';
+export { SessionPool, type PoolRequest } from './runtime/session-pool.js';
 export type { SamplingOptions } from './runtime/sampling.js';
 export type { Usage } from './runtime/usage.js';
 export { metricsOf, type Metrics } from './runtime/metrics.js';
@@ -37,6 +38,7 @@ export {
   ContextOverflowError,
   DownloadError,
   KloopError,
+  OverloadedError,
   StorageError,
   TemplateError,
   ToolchainError,

@@ -40,7 +40,8 @@ export interface LoadOptions {
 
 const defaultContext = 4096;
 const defaultSlots = 4;
-const defaultRows = 64;
+/** Rows of a prompt that are computed at a time. */
+export const defaultRows = 64;
 const maxThreads = 256;
 
 /**

@@ -6,6 +6,7 @@ import type { ChatMessage } from '../text/chat-template.js';
 import type { Tokenizer } from '../text/tokenizer.js';
 import { UsageError } from '../util/errors.js';
 import type { ChatFormat, ChatOptions } from './chat-format.js';
+import { checkPrompt } from './check-prompt.js';
 import type { Engine } from './engine.js';
 import type { SamplingOptions } from './sampling.js';
 import { Scheduler } from './scheduler.js';
@@ -87,6 +88,11 @@ export class Model {
       });
     }
     return new Session(this.#engine, slot, () => this.#freeSlots.push(slot));
+  }
+
+  /** Throws what `session().generate(tokens)` would fail with: UsageError or ContextOverflowError. */
+  checkPrompt(tokens: readonly number[]): void {
+    checkPrompt(tokens, { context: this.limits.context, vocab: this.config.vocab });
   }
 
   /** Messages as the tokens of a prompt. Throws TemplateError where the model has no template or it fails. */

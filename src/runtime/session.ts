@@ -2,8 +2,9 @@
  * One conversation: a slot of the model's KV cache, and what is in it. A prompt that begins like what was run before
  * computes only what is new, so that every turn of a chat costs its own length.
  */
-import { ContextOverflowError, UsageError } from '../util/errors.js';
+import { UsageError } from '../util/errors.js';
 import type { ChatMessage } from '../text/chat-template.js';
+import { checkPrompt } from './check-prompt.js';
 import type { Engine } from './engine.js';
 import { Generation, type GenerationResult, type Piece } from './generation.js';
 import { resolveSampling, type Sampling, type SamplingOptions } from './sampling.js';
@@ -16,6 +17,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly stop?: readonly string[];
   /** Go on past the tokens that end a text. */
   readonly ignoreEos?: boolean;
+  /** The text made is an answer that begins anew, instead of continuing the prompt. Default: true for messages. */
+  readonly atStart?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -59,7 +62,7 @@ export class Session {
     if (maxTokens !== Infinity && (!Number.isSafeInteger(maxTokens) || maxTokens < 1)) {
       throw new UsageError(`maxTokens is ${maxTokens}, must be a whole number from 1`);
     }
-    const atStart = typeof prompt === 'object' && 'messages' in prompt;
+    const { atStart = typeof prompt === 'object' && 'messages' in prompt } = options;
     const job: Job = {
       prompt,
       sampling: resolveSampling(options),
@@ -76,6 +79,11 @@ export class Session {
     }, signal);
     this.#current = generation;
     return generation;
+  }
+
+  /** How many of these tokens, from the first on, need not be computed again. */
+  sharedPrefix(tokens: readonly number[]): number {
+    return commonPrefix(this.#cached, tokens);
   }
 
   /** Stops what is being made and gives the slot back. */
@@ -134,16 +142,7 @@ export class Session {
           ? // The template wrote the special tokens itself.
             tokenizer.encode(await chat.render(prompt.messages), { addSpecial: false })
           : [...prompt];
-    if (tokens.length === 0) throw new UsageError('the prompt is empty', { hint: 'give at least one token' });
-    if (tokens.length > limits.context) {
-      throw new ContextOverflowError(
-        limits.context,
-        `the prompt has ${tokens.length} tokens, the context holds ${limits.context}`,
-        { hint: 'shorten the prompt or load the model with a larger context' },
-      );
-    }
-    const wrong = tokens.find((token) => !Number.isInteger(token) || token < 0 || token >= vocab);
-    if (wrong !== undefined) throw new UsageError(`token ${wrong} is not one of the model, which has ${vocab}`);
+    checkPrompt(tokens, { context: limits.context, vocab });
     return tokens;
   }
 }

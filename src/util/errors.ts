@@ -47,6 +47,9 @@ export class ContextOverflowError extends KloopError {
   }
 }
 
+/** More requests wait than may; the same request can succeed later. */
+export class OverloadedError extends KloopError {}
+
 /** No C compiler, or it failed. */
 export class ToolchainError extends KloopError {}
 
