@@ -1,5 +1,17 @@
 // Import direction of src/: the order of the pipeline. An arrow never points back, and nothing is circular.
-const layers = ['util', 'ir', 'models', 'checkpoint', 'text', 'passes', 'backends', 'runtime', 'bench', 'cli'];
+const layers = [
+  'util',
+  'ir',
+  'models',
+  'checkpoint',
+  'text',
+  'passes',
+  'simulator',
+  'backends',
+  'runtime',
+  'bench',
+  'cli',
+];
 
 /** `ir` and `ops` are one layer: the grammar, and the meaning of its operators. */
 const pattern = (layer) => (layer === 'ir' ? '^src/(ir|ops)/' : `^src/${layer}/`);

@@ -1,0 +1,172 @@
+/**
+ * A machine as data: what the simulator knows about hardware, in numbers that each have a unit, a source and a basis.
+ * The built-in ones are in machines/; a user's own is a JSON file of the same shape, checked here.
+ */
+import { readFileSync, statSync } from 'node:fs';
+import { z } from 'zod';
+import { messageOf, UsageError } from '../util/errors.js';
+
+/**
+ * Where a number is from: `printed` in the source; `derived` by arithmetic on printed values; `inferred` (an assumption
+ * that fits what is known, another reading is possible); `fitted` by scripts/fit-machines.mjs to the calibration figures;
+ * `measured` on the machine itself.
+ */
+export const bases = ['printed', 'derived', 'inferred', 'fitted', 'measured'] as const;
+export type Basis = (typeof bases)[number];
+
+export interface Quantity<U extends string = string> {
+  readonly value: number;
+  readonly unit: U;
+  readonly source: string;
+  readonly basis: Basis;
+}
+
+function quantity<U extends string>(unit: U, range: { readonly positive: boolean; readonly max?: number }) {
+  const number = range.positive ? z.number().positive() : z.number().nonnegative();
+  return z.strictObject({
+    value: number.max(range.max ?? 1e18),
+    unit: z.literal(unit),
+    source: z.string().min(1).max(2000),
+    basis: z.enum(bases),
+  });
+}
+
+const rate = quantity('B/s', { positive: true });
+const microseconds = quantity('us', { positive: false, max: 1e9 });
+const bytes = quantity('B', { positive: true, max: 2 ** 53 });
+const share = quantity('1', { positive: true, max: 1 });
+const count = quantity('1', { positive: true, max: 1e9 });
+
+const machineSchema = z.strictObject({
+  name: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower case letters, digits, dots and dashes'),
+  title: z.string().min(1).max(200),
+  /** `dataflow`: operators of a kernel are spatial and overlap. `sequential`: they take turns on the same units. */
+  style: z.enum(['dataflow', 'sequential']),
+  maxSockets: z.int().min(1).max(4096),
+  memory: z.strictObject({
+    /** Specified, the figure that "percent of peak" is about. */
+    bandwidth: rate,
+    /** Part of it that a long stream reaches. */
+    efficiency: share,
+    latency: microseconds,
+    capacity: bytes,
+  }),
+  /** A larger and slower memory behind it, for what does not fit. */
+  farMemory: z.strictObject({ bandwidth: rate, capacity: bytes }).optional(),
+  onChip: z.strictObject({
+    capacity: bytes,
+    bandwidth: rate,
+    /** Unit in which weights stream. */
+    tile: bytes,
+  }),
+  compute: z.strictObject({
+    peak: quantity('FLOP/s', { positive: true, max: 1e21 }),
+    /** Part of it that a fused kernel can use. */
+    usable: share,
+    /** Rows are computed in multiples of this many. */
+    rowTile: count,
+    /** Rows that element-wise work and activations handle side by side. */
+    rowLanes: count,
+    /** Bytes per second at which one row of activations is read or written. */
+    rowBandwidth: rate,
+    /** At which the keys and values of one head of one sequence are read. */
+    headBandwidth: rate,
+  }),
+  /** From the last input of an operator to its first output, beyond bytes and arithmetic. */
+  latency: z.strictObject({
+    linear: microseconds,
+    attention: microseconds,
+    cache: microseconds,
+    elementwise: microseconds,
+    sampling: microseconds,
+    /** Between operators of one kernel that need each other's whole result. */
+    stage: microseconds,
+  }),
+  call: z.strictObject({
+    programLoad: microseconds,
+    argumentLoad: microseconds,
+    launch: microseconds,
+    /** Gather and broadcast at the end, on one socket. */
+    sync: microseconds,
+    /** What every doubling of the sockets adds to a synchronization. */
+    syncPerDoubling: microseconds,
+    /** More per call when the host issues it. */
+    hostLaunch: microseconds,
+    /** Once a token when the host drives: results out, next step in. */
+    hostRoundTrip: microseconds,
+  }),
+  link: z.strictObject({
+    bandwidth: rate,
+    latency: microseconds,
+    /** Of a collective, per other socket. */
+    perPeer: microseconds,
+    algorithms: z.array(z.enum(['ring', 'tree', 'one-shot'])).min(1),
+    /** `pipelined`: tile by tile with producer and consumer. `alone`: when the producer is done. */
+    collectives: z.enum(['pipelined', 'alone']),
+  }),
+});
+
+export type Machine = Readonly<z.infer<typeof machineSchema>>;
+
+const maxFileBytes = 1 << 20;
+
+/** A machine from a file. @throws UsageError that names the file, the field and what is wrong with it. */
+export function readMachineFile(file: string): Machine {
+  let text: string;
+  try {
+    if (statSync(file).size > maxFileBytes) throw new Error('is larger than 1 MB');
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new UsageError(`cannot read the machine file ${file}: ${messageOf(error)}`);
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new UsageError(`${file} is not JSON: ${messageOf(error)}`);
+  }
+  return parseMachine(json, file);
+}
+
+/** @throws UsageError for anything that is not a whole machine; `origin` is where it is from. */
+export function parseMachine(json: unknown, origin: string): Machine {
+  const result = machineSchema.safeParse(json);
+  if (result.success) return result.data;
+  const lines = result.error.issues.slice(0, 5).map(({ path, message }) => `${path.join('.') || 'file'}: ${message}`);
+  const more = result.error.issues.length - lines.length;
+  throw new UsageError(`${origin} is not a machine: ${lines.join('; ')}${more > 0 ? `; and ${more} more` : ''}`, {
+    hint: 'start from `kloop simulate --machine sn40l --print-machine`',
+  });
+}
+
+/** Every number of a machine with its path, for tables. */
+export function quantitiesOf(machine: Machine): { readonly path: string; readonly quantity: Quantity }[] {
+  const found: { path: string; quantity: Quantity }[] = [];
+  const visit = (value: unknown, path: string): void => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return;
+    if ('value' in value && 'unit' in value) found.push({ path, quantity: value as Quantity });
+    else for (const [key, child] of Object.entries(value)) visit(child, path === '' ? key : `${path}.${key}`);
+  };
+  visit(machine, '');
+  return found;
+}
+
+/** The machine with numbers replaced by path (`call.launch`), for what-if and fitting; marked as such. */
+export function withValues(
+  machine: Machine,
+  values: Readonly<Record<string, number>>,
+  basis: Basis = 'inferred',
+): Machine {
+  const copy = structuredClone(machine);
+  const quantities = new Map(quantitiesOf(copy).map(({ path, quantity }) => [path, quantity]));
+  for (const [path, value] of Object.entries(values)) {
+    const target = quantities.get(path);
+    if (target === undefined) {
+      throw new UsageError(`machine ${machine.name} has no number ${path}`, {
+        hint: `use one of ${[...quantities.keys()].join(', ')}`,
+      });
+    }
+    Object.assign(target, { value, basis });
+  }
+  return parseMachine(copy, machine.name);
+}

@@ -1,0 +1,91 @@
+/**
+ * What an operator costs on a machine, in picoseconds: loading its bytes, working on them, its latency. All physics of
+ * the simulator that is not waiting is here.
+ */
+import { allGatherTime, bestAllReduce } from './collectives.js';
+import type { Machine } from './machine.js';
+import { addCosts, type WorkNode, type WorkPart } from './workload.js';
+
+const psPerSecond = 1e12;
+const psPerMicrosecond = 1e6;
+
+export function picoseconds(seconds: number): number {
+  return Math.round(seconds * psPerSecond);
+}
+
+export function microsecondsToPs(us: number): number {
+  return Math.round(us * psPerMicrosecond);
+}
+
+export function psToMicroseconds(ps: number): number {
+  return ps / psPerMicrosecond;
+}
+
+export interface NodeTimes {
+  /** From near memory and from the memory behind it. */
+  readonly bytes: number;
+  /** Work on its units, whole. */
+  readonly work: number;
+  readonly latency: number;
+  /** On the link instead of the units. */
+  readonly onLink: boolean;
+}
+
+/** Times of all nodes of a part. On a dataflow machine units are dealt out so that all operators work equally long. */
+export function timesOf(part: WorkPart, machine: Machine): NodeTimes[] {
+  const balanced = machine.style === 'dataflow' ? workSeconds(part.nodes, machine) : undefined;
+  return part.nodes.map((node) => nodeTimes(node, machine, balanced));
+}
+
+/** Arithmetic, in padded rows, and reading from on-chip memory, on all units of the machine. */
+function workSeconds(nodes: readonly WorkNode[], machine: Machine): number {
+  const { compute, onChip } = machine;
+  const flops = nodes.reduce((sum, node) => sum + paddedFlops(node, compute.rowTile.value), 0);
+  const { weightBytes, stateBytes } = addCosts(nodes.map(({ cost }) => cost));
+  return Math.max(
+    flops / (compute.peak.value * compute.usable.value),
+    (weightBytes + stateBytes) / onChip.bandwidth.value,
+  );
+}
+
+function paddedFlops({ kind, cost, rows }: WorkNode, rowTile: number): number {
+  if (kind !== 'linear') return cost.flops;
+  return (cost.flops / rows) * Math.ceil(rows / rowTile) * rowTile;
+}
+
+function nodeTimes(node: WorkNode, machine: Machine, balanced: number | undefined): NodeTimes {
+  const bytes = node.cost.weightBytes + node.cost.stateBytes;
+  if (node.collective !== undefined) return { bytes, ...collectiveTimes(node.collective, machine), onLink: true };
+  const seconds = Math.max(
+    bytes > 0 && balanced !== undefined ? balanced : workSeconds([node], machine),
+    node.kind === 'attention' ? node.cost.stateBytes / (node.streams * machine.compute.headBandwidth.value) : 0,
+    rowSeconds(node, machine),
+  );
+  const latency = node.epilogue === true ? 0 : machine.latency[latencyOf(node)].value;
+  return { bytes, work: picoseconds(seconds), latency: microsecondsToPs(latency), onLink: false };
+}
+
+function latencyOf({ kind }: WorkNode): Exclude<keyof Machine['latency'], 'stage'> {
+  return kind === 'collective' ? 'elementwise' : kind;
+}
+
+/** Moving the activations of the rows, which share nothing; matrix products of sequential machines spread them. */
+function rowSeconds({ kind, cost, rows }: WorkNode, { style, compute }: Machine): number {
+  if (style === 'sequential' && (kind === 'linear' || kind === 'attention')) return 0;
+  const turns = Math.ceil(rows / compute.rowLanes.value);
+  return (turns * (cost.activationBytes / rows)) / compute.rowBandwidth.value;
+}
+
+function collectiveTimes(
+  { kind, sockets, bytes }: NonNullable<WorkNode['collective']>,
+  { link }: Machine,
+): { readonly work: number; readonly latency: number } {
+  const rates = {
+    bandwidth: link.bandwidth.value,
+    latency: link.latency.value * 1e-6,
+    perPeer: link.perPeer.value * 1e-6,
+  };
+  const time =
+    kind === 'sum' ? bestAllReduce(link.algorithms, bytes, sockets, rates) : allGatherTime(bytes, sockets, rates);
+  return { work: picoseconds(time.busy), latency: picoseconds(time.latency) };
+}

@@ -1,0 +1,167 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { parts } from '../../tests/simulator/random-part.js';
+import { runTicks } from '../../tests/simulator/tick-engine.js';
+import { toyMachine } from '../../tests/simulator/toy-machine.js';
+import { runTasks } from './engine.js';
+import { buildPartGraph } from './part-graph.js';
+import { runWholePart, simulatePart } from './simulate-part.js';
+import { noCost, type WorkInput, type WorkNode, type WorkPart } from './workload.js';
+
+const us = 1e6;
+
+function node(name: string, weightBytes: number, rest: Partial<WorkNode> = {}): WorkNode {
+  const cost = { ...noCost, weightBytes };
+  return { name, kind: 'linear', category: 'gemm', stage: 0, cost, rows: 1, streams: 1, inputs: [], ...rest };
+}
+
+const carriedFrom = (last: number): readonly WorkInput[] => [{ node: last, distance: 1, mode: 'whole' }];
+const whole: readonly WorkInput[] = [{ node: 0, distance: 0, mode: 'whole' }];
+
+function once(nodes: readonly WorkNode[], ahead = 1e6): WorkPart {
+  return { nodes, trip: 1, ahead };
+}
+
+describe('closed forms', () => {
+  it('one operator takes its bytes at the bandwidth, and the latencies', () => {
+    const machine = toyMachine({ 'memory.latency': 3, 'latency.linear': 5 });
+    const { total, memory, drain, bytes } = simulatePart(once([node('a', 20)]), machine, 0);
+    expect({ total, memory, drain, bytes }).toEqual({ total: 28 * us, memory: 20 * us, drain: 8 * us, bytes: 20 });
+  });
+
+  it('an efficiency stretches the load, far memory works beside the near one', () => {
+    expect(simulatePart(once([node('a', 20)]), toyMachine({ 'memory.efficiency': 0.5 }), 0).total).toBe(40 * us);
+    const bandwidth = { value: 1e6, unit: 'B/s', source: 'test', basis: 'inferred' } as const;
+    const farMemory = { bandwidth, capacity: { ...bandwidth, value: 1e12, unit: 'B' } } as const;
+    // Halves of every tile come from both at once.
+    expect(simulatePart(once([node('a', 20)]), toyMachine({}, { farMemory }), 0.5).total).toBe(10 * us);
+  });
+
+  it('two operators: the second loads while the first works, as far as the buffer allows', () => {
+    const machine = toyMachine({ 'latency.linear': 50 });
+    const nodes = [node('a', 20), node('b', 20, { inputs: whole })];
+    // All 40 bytes are there at 40; the first is done at 70, the second 50 later.
+    expect(simulatePart(once(nodes), machine, 0).total).toBe(120 * us);
+    // With room for 10 bytes, 10 more after the first has taken its last tile; 10 are left when the second can start.
+    expect(simulatePart(once(nodes, 10), machine, 0).total).toBe(130 * us);
+  });
+
+  it('a memory-bound loop is fill + n x bytes + drain, once each', () => {
+    const machine = toyMachine({ 'memory.latency': 4, 'latency.linear': 6 });
+    const nodes = [node('a', 20, { inputs: carriedFrom(0) })];
+    const { total, period } = simulatePart({ nodes, trip: 100, ahead: 1000 }, machine, 0);
+    expect(total).toBe((100 * 20 + 4 + 6) * us);
+    expect(period).toBe(20 * us);
+  });
+
+  it('a latency-bound loop is n x latency behind the first tile', () => {
+    const machine = toyMachine({ 'latency.linear': 60 });
+    const nodes = [node('a', 20, { inputs: carriedFrom(0) })];
+    // First done at 80; the next tiles have been loaded meanwhile.
+    expect(simulatePart({ nodes, trip: 10, ahead: 1000 }, machine, 0).total).toBe((20 + 10 * 60) * us);
+  });
+
+  it('experts whose address is not known load behind their router, also in a loop', () => {
+    const machine = toyMachine({ 'latency.linear': 5 });
+    const nodes = [
+      node('router', 10, { inputs: carriedFrom(1) }),
+      node('expert', 20, { inputs: whole, addressed: true }),
+    ];
+    // Router: weights loaded ahead after the first time. 10 + 5, then 20 + 5; later 5 + (20 + 5).
+    expect(simulatePart({ nodes, trip: 1, ahead: 1000 }, machine, 0).total).toBe(40 * us);
+    const looped = simulatePart({ nodes, trip: 50, ahead: 1000 }, machine, 0);
+    expect(looped.period).toBeGreaterThanOrEqual(30 * us);
+    expect(looped.total).toBeLessThan(50 * 40 * us);
+  });
+
+  it('a sum over sockets overlaps with its producer, or stands alone', () => {
+    const machine = toyMachine({ 'link.latency': 1 });
+    const sum = node('sum', 0, {
+      kind: 'collective',
+      collective: { kind: 'sum', sockets: 4, bytes: 40 },
+      inputs: [{ node: 0, distance: 0, mode: 'stream' }],
+    });
+    const nodes = [node('a', 40), sum];
+    // A ring over 4: 60 us of traffic, 6 steps of latency.
+    const alone = { ...machine, link: { ...machine.link, collectives: 'alone' as const } };
+    expect(simulatePart(once(nodes), alone, 0).total).toBe((40 + 60 + 6) * us);
+    // Pipelined in 8 pieces: the link starts when an eighth is there.
+    expect(simulatePart(once(nodes), machine, 0).total).toBe((5 + 60 + 6) * us);
+  });
+});
+
+describe('properties', () => {
+  const machine = toyMachine({ 'latency.linear': 2, 'latency.elementwise': 1, 'memory.latency': 1, 'link.latency': 1 });
+  const sequential = { ...machine, style: 'sequential' as const };
+
+  it('agrees with the tick by tick engine', () => {
+    fc.assert(
+      fc.property(parts, (part) => {
+        const graph = buildPartGraph(part, machine, { iterations: Math.min(2, part.trip), farShare: 0 });
+        const fast = runTasks(graph);
+        // Whole microseconds, so that ticks can be microseconds.
+        const inTicks = {
+          ...graph,
+          tasks: graph.tasks.map((task) => ({
+            ...task,
+            occupy: Math.round(task.occupy / us),
+            latency: task.latency / us,
+          })),
+        };
+        expect([...runTicks(inTicks).done]).toEqual([...runTasks(inTicks).done]);
+        expect(fast.end).toBeGreaterThan(-1);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  it('inserting steady iterations gives what a full simulation gives, to the picosecond', () => {
+    fc.assert(
+      fc.property(parts, fc.constantFrom(machine, sequential), (part, which) => {
+        const long = { ...part, trip: part.trip + 60 };
+        expect(simulatePart(long, which, 0).total).toBe(runWholePart(long, which, 0).timing.end);
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  it('reads every byte of the part, and never more than one at a time', () => {
+    fc.assert(
+      fc.property(parts, fc.constantFrom(machine, sequential), (part, which) => {
+        const result = simulatePart(part, which, 0);
+        const bytes = part.nodes.reduce((sum, { cost }) => sum + cost.weightBytes, 0) * part.trip;
+        expect(result.bytes).toBeCloseTo(bytes, 6);
+        expect(result.memory).toBeLessThanOrEqual(result.total);
+        expect(Object.values(result.byCategory).reduce((a, b) => a + b, 0)).toBe(result.total);
+      }),
+    );
+  });
+
+  it('a loop is never slower than its iterations one by one', () => {
+    fc.assert(
+      fc.property(parts, fc.constantFrom(machine, sequential), (part, which) => {
+        // What is loaded ahead can delay an addressed load by a tile; everything else only gains.
+        fc.pre(part.nodes.every(({ addressed }) => addressed !== true));
+        const { total } = simulatePart({ ...part, trip: 1 }, which, 0);
+        expect(simulatePart(part, which, 0).total).toBeLessThanOrEqual(part.trip * total);
+      }),
+    );
+  });
+
+  it('more bandwidth never hurts, and equal input gives equal output', () => {
+    fc.assert(
+      fc.property(parts, (part) => {
+        const faster = toyMachine({
+          'latency.linear': 2,
+          'latency.elementwise': 1,
+          'memory.latency': 1,
+          'link.latency': 1,
+          'memory.bandwidth': 2e6,
+        });
+        const result = simulatePart(part, machine, 0);
+        expect(simulatePart(part, machine, 0)).toEqual(result);
+        expect(simulatePart(part, faster, 0).total).toBeLessThanOrEqual(result.total);
+      }),
+    );
+  });
+});
