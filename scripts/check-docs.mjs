@@ -26,7 +26,7 @@ const lineOf = (text, index) => text.slice(0, index).split('\n').length;
 
 /** The text with its fenced blocks emptied; lines stay where they are. */
 function withoutFences(text) {
-  return text.replace(/^```[\s\S]*?^```/gm, (block) => block.replace(/[^\n]/g, ''));
+  return text.replace(/^[ \t]*```[\s\S]*?^[ \t]*```/gm, (block) => block.replace(/[^\n]/g, ''));
 }
 
 /** Anchors of the headings, as GitHub makes them. */
