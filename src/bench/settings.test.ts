@@ -13,7 +13,7 @@ describe('planRun', () => {
   it('measures what llama-bench measures, in a context that just holds it', () => {
     const plan = planRun(config, {});
     expect(namesOf(plan)).toEqual(['tg128', 'pp512']);
-    expect(plan.limits).toEqual({ rows: 512, samples: 1, slots: 1, context: 512 });
+    expect(plan.limits).toEqual({ rows: 64, samples: 1, slots: 1, context: 512 });
   });
 
   it('shrinks to a short context', () => {
@@ -24,7 +24,7 @@ describe('planRun', () => {
   it('takes what is asked for', () => {
     const plan = planRun(config, { tokens: 16, promptTokens: 0, depth: 4000, context: 4096 });
     expect(namesOf(plan)).toEqual(['tg16 @ d4000']);
-    expect(plan.limits).toMatchObject({ rows: 512, context: 4096 });
+    expect(plan.limits).toMatchObject({ rows: 64, context: 4096 });
   });
 
   it('refuses what does not fit, and nothing', () => {

@@ -1,6 +1,7 @@
 /** What is run: the sizes that were asked for, checked against the model, and the numbers of threads to try. */
 import type { Limits } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
+import { defaultRows } from '../runtime/load-model.js';
 import { UsageError } from '../util/errors.js';
 import { shortDepth, type Workload } from './workload.js';
 
@@ -22,8 +23,6 @@ export interface Plan {
   readonly depth: number;
 }
 
-/** Rows of a prompt that are computed at a time, at most; llama.cpp has the same. */
-const maxRows = 512;
 /** llama.cpp rounds contexts up to a multiple of this. */
 const contextUnit = 256;
 
@@ -49,7 +48,7 @@ export function planRun(config: ModelConfig, sizes: Sizes): Plan {
   const workloads: Workload[] = [];
   if (tokens > 0) workloads.push({ kind: 'decode', tokens, depth });
   if (promptTokens > 0) workloads.push({ kind: 'prefill', tokens: promptTokens });
-  const rows = Math.min(maxRows, Math.max(promptTokens, depth));
+  const rows = Math.min(defaultRows, Math.max(promptTokens, depth));
   return { workloads, limits: { rows, samples: 1, slots: 1, context }, depth };
 }
 

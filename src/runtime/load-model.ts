@@ -8,8 +8,8 @@ import { resolveModel } from '../checkpoint/resolve.js';
 import type { DType, Limits, Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { compileModel } from '../passes/pipeline.js';
-import { loadTokenizer } from '../text/tokenizer.js';
-import { AbortedError, UsageError } from '../util/errors.js';
+import { createTokenizer, loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
+import { AbortedError, UnsupportedModelError, UsageError } from '../util/errors.js';
 import { ChatFormat } from './chat-format.js';
 import { Model } from './model.js';
 import type { SamplingOptions } from './sampling.js';
@@ -45,7 +45,7 @@ export const defaultRows = 64;
 const maxThreads = 256;
 
 /**
- * Loads `demo`, a directory, or a pulled Hub model `OWNER/NAME`. The caller closes the model. Throws UsageError for
+ * Loads `demo`, a directory, a GGUF file, or a pulled Hub model `OWNER/NAME`. The caller closes the model. Throws UsageError for
  * options that do not fit, CheckpointError or UnsupportedModelError for the model, ToolchainError or StorageError from
  * the backend, AbortedError after `signal`; each says in one line what to do.
  */
@@ -63,10 +63,10 @@ export async function loadModel(spec: string, options: LoadOptions = {}): Promis
         hint: `choose one of ${backend.capabilities.schedules.join(', ')}`,
       });
     }
-    const quant = chooseFormat(config, backend, options.quant, onNotice);
-    const tokenizer = loadTokenizer(checkpoint.tokenizerFile, tokenizerConfig);
+    const { quant, formatOf } = chooseFormats(checkpoint, backend, options.quant, onNotice);
+    const tokenizer = tokenizerOf(checkpoint);
     stopIf(signal);
-    const executable = await prepare(checkpoint, backend, { schedule, limits, quant }, options);
+    const executable = await prepare(checkpoint, backend, { schedule, limits, quant, formatOf }, options);
     return new Model({
       name: config.name,
       config,
@@ -117,6 +117,41 @@ function chooseLimits(config: ModelConfig, options: LoadOptions): Limits {
   return { rows: Math.max(rows, slots), samples: slots, slots, context };
 }
 
+function tokenizerOf({ tokenizerFile, tokenizerJson, tokenizerConfig }: Checkpoint): Tokenizer {
+  if (tokenizerJson === undefined) return loadTokenizer(tokenizerFile, tokenizerConfig);
+  return createTokenizer(tokenizerFile, tokenizerJson, tokenizerConfig);
+}
+
+/** The format that most matrices get, and that of each one where they may differ. */
+export interface Formats {
+  readonly quant: DType;
+  readonly formatOf: ((tensor: string) => DType) | undefined;
+}
+
+/**
+ * Matrices of a GGUF file stay as they are unless a format is asked for: throws UnsupportedModelError where the backend
+ * does not run one of them. Of other checkpoints, see chooseFormat.
+ */
+export function chooseFormats(
+  { path, config, weights, format, formatOf }: Checkpoint,
+  backend: Backend,
+  asked: DType | undefined,
+  onNotice: (line: string) => void,
+): Formats {
+  if (formatOf === undefined || asked !== undefined) {
+    return { quant: chooseFormat(config, backend, asked, onNotice), formatOf: undefined };
+  }
+  const { weightFormats } = backend.capabilities;
+  for (const name of weights.names()) {
+    const { dtype, shape } = weights.describe(name);
+    if (shape.length < 2 || weightFormats.includes(dtype)) continue;
+    throw new UnsupportedModelError(`${path}: the ${backend.name} backend does not run tensor ${name} of ${dtype}`, {
+      hint: 'convert the weights with --quant, for example to q8_0',
+    });
+  }
+  return { quant: format, formatOf };
+}
+
 /** The format of the matrices; one that the backend lacks is widened where that is exact, and never narrowed. */
 export function chooseFormat(
   config: ModelConfig,
@@ -140,12 +175,13 @@ interface Target {
   readonly schedule: Schedule;
   readonly limits: Limits;
   readonly quant: DType;
+  readonly formatOf: ((tensor: string) => DType) | undefined;
 }
 
 async function prepare(
   checkpoint: Checkpoint,
   backend: Backend,
-  { schedule, limits, quant }: Target,
+  { schedule, limits, quant, formatOf }: Target,
   { threads, cacheDir, onProgress, onNotice, signal }: LoadOptions,
 ): Promise<Executable> {
   const { capabilities } = backend;
@@ -155,6 +191,7 @@ async function prepare(
     schedule,
     limits,
     weightFormat: quant,
+    ...(formatOf === undefined ? {} : { formatOf }),
     capabilities,
     ...workers,
   });
