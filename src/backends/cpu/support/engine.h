@@ -57,7 +57,8 @@ struct worker {
   uint32_t launch;
   uint8_t *own;
   uint64_t bytes_read;
-  uint64_t wait_ns;
+  /* The host may read it while a worker that has nothing to do any more still adds to it. */
+  _Atomic uint64_t wait_ns;
   pthread_t thread;
 } __attribute__((aligned(CACHE_LINE)));
 
@@ -234,7 +235,8 @@ static void wait_until_complete(struct worker *me) {
     if (is_complete(me)) break;
     wait_for_change(e, &e->progress, progress);
   }
-  me->wait_ns += now_ns() - start;
+  const uint64_t before = atomic_load_explicit(&me->wait_ns, memory_order_relaxed);
+  atomic_store_explicit(&me->wait_ns, before + now_ns() - start, memory_order_relaxed);
 }
 
 /* The end of a stage: all of it is done, and visible. */

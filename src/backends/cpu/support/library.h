@@ -42,6 +42,6 @@ EXPORT void kloop_counters(void *engine, double *counters) {
   counters[2] = counters[3] = 0;
   for (int i = 0; i < e->threads; ++i) {
     counters[2] += (double)e->workers[i].bytes_read;
-    counters[3] += (double)e->workers[i].wait_ns;
+    counters[3] += (double)atomic_load_explicit(&e->workers[i].wait_ns, memory_order_relaxed);
   }
 }

@@ -1,0 +1,70 @@
+/** Generated programs under sanitizers, and on the instruction set of another processor (emulated). */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { buildDriver, cannotBuild, driverCase, runDriver, type DriverCase } from '../../../tests/support/c-driver.js';
+import { Workspace } from '../../../tests/support/models.js';
+import { relativeError } from '../../../tests/support/steps.js';
+import { chooseInstructionSet, instructionSets } from './instruction-set.js';
+import { findCompiler } from './toolchain.js';
+
+const workspace = new Workspace();
+afterAll(() => workspace.remove());
+
+let llama: DriverCase;
+let gemma2: DriverCase;
+let qwen3: DriverCase;
+beforeAll(async () => {
+  llama = await driverCase('llama', 'f32', workspace);
+  gemma2 = await driverCase('gemma2', 'f16', workspace);
+  qwen3 = await driverCase('qwen3', 'bf16', workspace);
+});
+
+const tolerance = { f32: 2e-3, narrow: 3e-2 };
+
+describe('sanitizers', () => {
+  const sanitizers = [
+    // Optimized, these take half a minute to compile.
+    ['address and undefined behaviour', ['-O0', '-fsanitize=address,undefined', '-fno-sanitize-recover=all']],
+    // Its only fence orders what is atomic anyway; the sanitizer knows no fences and says so.
+    ['threads', ['-O1', '-fsanitize=thread', '-Wno-tsan']],
+  ] as const;
+
+  it.for(sanitizers)('has nothing to report: %s', async ([, sanitize], context) => {
+    const compiler = (await findCompiler())!.path;
+    const reason = await cannotBuild(compiler, sanitize, workspace);
+    if (reason !== undefined) context.skip(reason);
+    const flags = ['-g', ...sanitize];
+    for (const [test, instructionSet] of [
+      [llama, chooseInstructionSet()],
+      [qwen3, chooseInstructionSet('generic')],
+    ] as const) {
+      const driver = await buildDriver(test, { compiler, instructionSet, flags }, workspace);
+      for (const threads of [1, 2, 3]) {
+        const { logits, tokens } = await runDriver([driver], test, threads, workspace, 10);
+        expect(relativeError(logits, test.expected.logits)).toBeLessThan(tolerance.narrow);
+        expect(tokens).toEqual(test.expected.tokens);
+      }
+    }
+  });
+});
+
+describe('NEON', () => {
+  const compiler = 'aarch64-linux-gnu-gcc';
+  const neon = instructionSets.find(({ name }) => name === 'neon')!;
+
+  it('agrees with the reference', async (context) => {
+    const runner = ['qemu-aarch64'];
+    const reason = await cannotBuild(compiler, [...neon.compilerFlags, '-static'], workspace, runner);
+    if (reason !== undefined) context.skip(reason);
+    for (const [test, most] of [
+      [llama, tolerance.f32],
+      [gemma2, tolerance.narrow],
+      [qwen3, tolerance.narrow],
+    ] as const) {
+      const driver = await buildDriver(test, { compiler, instructionSet: neon, flags: ['-static'] }, workspace);
+      const one = await runDriver([...runner, driver], test, 1, workspace);
+      expect(relativeError(one.logits, test.expected.logits)).toBeLessThan(most);
+      expect(one.tokens).toEqual(test.expected.tokens);
+      expect(await runDriver([...runner, driver], test, 3, workspace)).toEqual(one);
+    }
+  });
+});
