@@ -11,7 +11,7 @@ import type { ExecutionPlan, Step } from '../../src/backends/backend.js';
 import { emitPrograms } from '../../src/backends/cpu/emit/program.js';
 import { cpuCapabilities } from '../../src/backends/cpu/index.js';
 import type { InstructionSet } from '../../src/backends/cpu/instruction-set.js';
-import type { MemoryMap } from '../../src/backends/cpu/memory-map.js';
+import type { MemoryMap } from '../../src/backends/memory-map.js';
 import { stepInputs } from '../../src/backends/host-loop.js';
 import { referenceBackend } from '../../src/backends/reference/index.js';
 import { packedWeightsFile } from '../../src/checkpoint/packed.js';

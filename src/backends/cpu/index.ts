@@ -13,7 +13,7 @@ import { defaultCacheDir } from '../cache-dir.js';
 import { emitPrograms } from './emit/program.js';
 import { CpuExecutable } from './executable.js';
 import { chooseInstructionSet } from './instruction-set.js';
-import { bytesAtLimits, type MemoryMap } from './memory-map.js';
+import { bytesAtLimits, type MemoryMap } from '../memory-map.js';
 import { physicalCores } from './processors.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
 

@@ -11,7 +11,7 @@ import { isKind, usesOf } from '../../../ir/visit.js';
 import { divisionOf, kvHeadsOf, type Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
-import { bytesAtLimits, type Allocator } from '../memory-map.js';
+import { bytesAtLimits, type Allocator } from '../../memory-map.js';
 import { emitters } from './operators.js';
 import { emitPrefetch, type Prefetch } from './prefetch.js';
 import { dimension, OperatorContext } from './scope.js';

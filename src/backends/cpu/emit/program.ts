@@ -6,7 +6,7 @@ import type { Argument, Name, Program } from '../../../ir/program.js';
 import { assert, defined } from '../../../util/assert.js';
 import { CodeWriter } from '../../../util/code-writer.js';
 import { packedLength } from '../../../passes/pack-weights.js';
-import { Allocator, mapMemory, type MemoryMap } from '../memory-map.js';
+import { Allocator, mapMemory, type MemoryMap } from '../../memory-map.js';
 import { emitKernel } from './kernel.js';
 
 export interface EmittedSource {

@@ -3,7 +3,7 @@ import type { Dim, Name, Program, Tensor } from '../../../ir/program.js';
 import type { Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
-import type { Allocator } from '../memory-map.js';
+import type { Allocator } from '../../memory-map.js';
 
 export interface Scope {
   readonly program: Program;

@@ -3,9 +3,9 @@
  * kernels get scratch space that all kernels share, and what each worker computes for itself lies in its own memory.
  * Names are shared between the programs of a plan, so that a KV cache is the same one in both.
  */
-import type { Argument, Name, Program, Tensor, Value } from '../../ir/program.js';
-import { tensorBytes } from '../../ir/tensor.js';
-import { assert, defined } from '../../util/assert.js';
+import type { Argument, Name, Program, Tensor, Value } from '../ir/program.js';
+import { tensorBytes } from '../ir/tensor.js';
+import { assert, defined } from '../util/assert.js';
 
 const alignment = 64;
 
