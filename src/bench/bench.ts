@@ -9,7 +9,7 @@ import { defaultCacheDir } from '../backends/cache-dir.js';
 import { chooseBackend } from '../backends/registry.js';
 import { schedules as allSchedules, type DType, type Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
-import { chooseFormat } from '../runtime/load-model.js';
+import { chooseFormats, type Formats } from '../runtime/load-model.js';
 import { AbortedError, messageOf, ToolchainError, UsageError } from '../util/errors.js';
 import { compareWithPeer, requireEqual, type Claim, type PeerAgreement } from './correctness.js';
 import { IdleWatch } from './idle.js';
@@ -114,9 +114,10 @@ class Bench {
     const subject = await this.#openSubject();
     const { config } = subject.checkpoint;
     const plan = planRun(config, this.#options);
-    const quant = chooseFormat(config, backend, this.#options.quant, this.#notice);
+    const formats = chooseFormats(subject.checkpoint, backend, this.#options.quant, this.#notice);
+    const { quant } = formats;
     const peer = this.#options.peer === undefined ? undefined : await this.#openPeer(subject, quant, plan);
-    const variants = await this.#prepare(subject, backend, quant, plan, threads);
+    const variants = await this.#prepare(subject, backend, formats, plan, threads);
     const correctness = await this.#check(variants, peer, config, quant, plan);
     const meter = await this.#openMeter(threads);
     const watches =
@@ -191,7 +192,7 @@ class Bench {
   async #prepare(
     { checkpoint }: Subject,
     backend: Backend,
-    quant: DType,
+    formats: Formats,
     { limits }: Plan,
     threads: readonly number[],
   ): Promise<Variant[]> {
@@ -202,7 +203,7 @@ class Bench {
       for (const schedule of schedules) {
         this.#progress('compiling and loading', variants.length, total, 'steps');
         const variant = await Variant.prepare(checkpoint, {
-          ...{ backend, schedule, threads: count, quant, limits, cacheDir: this.#cacheDir },
+          ...{ backend, schedule, threads: count, formats, limits, cacheDir: this.#cacheDir },
           onPack: (done, all) => this.#progress('packing weights', done, all, 'bytes'),
           ...(signal === undefined ? {} : { signal }),
         });

@@ -68,8 +68,12 @@ async function syntheticDirectory(preset: Preset, options: SubjectOptions): Prom
   return directory;
 }
 
-/** Path of a GGUF file with the weights of this checkpoint in this format, made if it is not in the cache. */
+/**
+ * Path of a GGUF file with the weights of this checkpoint in this format, made if it is not in the cache. A checkpoint that
+ * is one already stays as it is unless another format was asked for.
+ */
 export async function ggufOf(checkpoint: Checkpoint, quant: DType, options: SubjectOptions): Promise<string> {
+  if (checkpoint.formatOf !== undefined && options.quant === undefined) return checkpoint.path;
   if (!isGgufFormat(quant)) throw new UsageError(`weights in ${quant} cannot be given to llama.cpp`);
   const { config, weights } = checkpoint;
   const key = digest([weights.fingerprint, config, quant]).slice(0, 32);

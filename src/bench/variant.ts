@@ -4,8 +4,9 @@
  */
 import type { Backend, Executable, SampleSettings, StepResult } from '../backends/backend.js';
 import type { Checkpoint } from '../checkpoint/directory.js';
-import type { DType, Limits, Schedule } from '../ir/program.js';
+import type { Limits, Schedule } from '../ir/program.js';
 import { compileModel } from '../passes/pipeline.js';
+import type { Formats } from '../runtime/load-model.js';
 import { readCounters } from '../runtime/usage.js';
 import { assert, defined } from '../util/assert.js';
 import { fillerTokens, type Candidate, type Counts, type Identity, type Sample, type Workload } from './workload.js';
@@ -14,7 +15,7 @@ export interface VariantOptions {
   readonly backend: Backend;
   readonly schedule: Schedule;
   readonly threads: number;
-  readonly quant: DType;
+  readonly formats: Formats;
   /** One slot and one sample. */
   readonly limits: Limits;
   readonly cacheDir: string;
@@ -45,12 +46,14 @@ export class Variant implements Candidate {
 
   /** Compiles and loads. Throws what the backend throws. */
   static async prepare(checkpoint: Checkpoint, options: VariantOptions): Promise<Variant> {
-    const { backend, schedule, threads, quant, limits, cacheDir, onPack, signal } = options;
+    const { backend, schedule, threads, limits, cacheDir, onPack, signal } = options;
+    const { quant, formatOf } = options.formats;
     const { capabilities } = backend;
     const { plan } = compileModel(checkpoint.config, {
       schedule,
       limits,
       weightFormat: quant,
+      ...(formatOf === undefined ? {} : { formatOf }),
       capabilities,
       workers: threads,
     });

@@ -9,40 +9,33 @@ import { parseModelConfig } from '../models/parse-config.js';
 import { expectedTensors } from '../models/tensors.js';
 import { show } from '../util/checked.js';
 import { CheckpointError } from '../util/errors.js';
-import type { GenerationDefaults } from './generation.js';
+import { checkTensors } from './check-tensors.js';
+import type { Checkpoint } from './checkpoint.js';
 import { readGeneration } from './generation.js';
+import { openGgufCheckpoint } from './gguf/checkpoint.js';
+import { isGgufPath } from './gguf/path.js';
 import { readJsonFile, readTextFile, requireJsonFile, statFile } from './json-file.js';
-import type { Weights } from './weights.js';
+import type { WeightDtype, Weights } from './weights.js';
 import { openWeights } from './weights.js';
 
-export interface Checkpoint {
-  /** Absolute path of the directory. */
-  readonly path: string;
-  /** Its dtype is that of the weights as they are stored, whatever config.json claims. */
-  readonly config: ModelConfig;
-  readonly generation: GenerationDefaults;
-  readonly weights: Weights;
-  /** Path of tokenizer.json, which exists and is at most 64 MiB. */
-  readonly tokenizerFile: string;
-  /** Parsed tokenizer_config.json. */
-  readonly tokenizerConfig?: Readonly<Record<string, unknown>>;
-  /** Jinja source. */
-  readonly chatTemplate?: string;
-}
+export type { Checkpoint };
 
 const mib = 1024 * 1024;
 const maxConfigBytes = mib;
 const maxTokenizerBytes = 64 * mib;
 const maxTemplateBytes = mib;
 
-/** Opens a directory; the caller closes `weights`. Throws CheckpointError or UnsupportedModelError. */
+/** Opens a directory or a GGUF file; the caller closes `weights`. Throws CheckpointError or UnsupportedModelError. */
 export function openCheckpoint(path: string, name?: string): Checkpoint {
-  const directory = resolve(path);
+  return isGgufPath(path) ? openGgufCheckpoint(resolve(path), name) : openDirectory(resolve(path), name);
+}
+
+function openDirectory(directory: string, name: string | undefined): Checkpoint {
   const configFile = join(directory, 'config.json');
   const configJson = requireJsonFile(
     configFile,
     maxConfigBytes,
-    'a model directory holds config.json, tokenizer.json and safetensors',
+    'a model directory holds config.json, tokenizer.json and safetensors; of a GGUF model, give the .gguf file itself',
   );
   const config = parseModelConfig(configJson, name ?? basename(directory), configFile);
   const generationFile = join(directory, 'generation_config.json');
@@ -56,10 +49,12 @@ export function openCheckpoint(path: string, name?: string): Checkpoint {
   const chatTemplate = readChatTemplate(directory, tokenizerConfig);
   const weights = openWeights(directory);
   try {
-    checkTensors(weights, config);
+    checkTensors(weights, config, 'config.json');
+    const dtype = storedDtype(weights, config);
     return {
       path: directory,
-      config: { ...config, dtype: storedDtype(weights, config) },
+      config: { ...config, dtype },
+      format: dtype,
       generation,
       weights,
       tokenizerFile,
@@ -115,28 +110,10 @@ function readChatTemplate(directory: string, tokenizerConfig: Record<string, unk
   return named.find(({ name }) => name === 'default')?.template;
 }
 
-/** Every tensor the model needs must be there, in the shape the config implies; one error tells the first and the count. */
-function checkTensors(weights: Weights, config: ModelConfig): void {
-  const problems = expectedTensors(config).flatMap(({ name, shape }) => {
-    if (!weights.has(name)) return [`tensor ${show(name)} is missing`];
-    const found = weights.describe(name).shape;
-    const same = found.length === shape.length && found.every((size, i) => size === shape[i]);
-    return same
-      ? []
-      : [`tensor ${show(name)} has shape [${found.join(', ')}], config.json implies [${shape.join(', ')}]`];
-  });
-  const [first, ...others] = problems;
-  if (first === undefined) return;
-  const more = others.length === 0 ? '' : ` (and ${others.length} more tensors do not fit)`;
-  throw new CheckpointError(weights.path, `${first}${more}`, {
-    hint: 'check that config.json belongs to these weights',
-  });
-}
-
 /** The narrowest dtype that holds every matrix without loss; norms and biases do not count. */
 function storedDtype(weights: Weights, config: ModelConfig): ModelConfig['dtype'] {
   const matrices = expectedTensors(config).filter(({ shape }) => shape.length === 2);
-  const found = new Set(matrices.map(({ name }) => weights.describe(name).dtype));
+  const found = new Set(matrices.map(({ name }) => weights.describe(name).dtype as WeightDtype));
   const [only] = found;
   return found.size === 1 && only !== undefined ? only : 'f32';
 }

@@ -16,8 +16,11 @@ import { AbortedError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
 import { f32ToBf16Array, f32ToF16Array } from '../util/float.js';
 import { firstNonFinite, nonFiniteError } from './finite.js';
-import { blockBytes, blockElements, quantizedBytes, quantizeQ4_0, quantizeQ8_0 } from './quantize.js';
+import { quantizedBytes, quantizeQ4_0, quantizeQ8_0 } from './quantize.js';
+import { packTiles } from './tiles.js';
 import type { Weights } from './weights.js';
+
+export { packTiles };
 
 /** Changes when the meaning of a layout does. */
 const formatVersion = 3;
@@ -122,7 +125,13 @@ function convert(values: Float32Array, dtype: Tensor['dtype']): Uint8Array {
       return blocks;
     }
     case 'i32':
-      return unreachable('weights are not integers');
+    case 'q4_1':
+    case 'q5_0':
+    case 'q5_1':
+    case 'q4_k':
+    case 'q5_k':
+    case 'q6_k':
+      return unreachable(`weights are never made ${dtype}, only read`);
     default:
       return dtype satisfies never;
   }
@@ -130,80 +139,4 @@ function convert(values: Float32Array, dtype: Tensor['dtype']): Uint8Array {
 
 function bytesOfArray(array: Float32Array | Uint16Array): Uint8Array {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-}
-
-/** Tiles of 16 rows, rows and columns padded with zeros; layouts as in backends/cpu/support/linear*.h. */
-export function packTiles(data: Uint8Array, rows: number, columns: number, dtype: Tensor['dtype']): Uint8Array {
-  switch (dtype) {
-    case 'f32':
-      return interleave(padColumns(data, rows, columns, 4), rows, paddedColumns(columns), 4);
-    case 'bf16':
-      // Two neighbours are moved as one.
-      return interleave(padColumns(data, rows, columns, 2), rows, paddedColumns(columns) / 2, 4);
-    case 'f16':
-      return interleave(padColumns(data, rows, columns, 2), rows, paddedColumns(columns), 2);
-    case 'q8_0':
-      return packBlocks(data, rows, columns, blockBytes.q8_0, moveQ8Block);
-    case 'q4_0':
-      return packBlocks(data, rows, columns, blockBytes.q4_0, moveQ4Block);
-    case 'i32':
-      return unreachable('weights are not integers');
-    default:
-      return dtype satisfies never;
-  }
-}
-
-/** Unit i of row r of a tile goes to place i * 16 + r. */
-function interleave(data: Uint8Array, rows: number, units: number, unitBytes: 2 | 4): Uint8Array {
-  const View = unitBytes === 2 ? Uint16Array : Uint32Array;
-  const aligned = data.byteOffset % unitBytes === 0 ? data : new Uint8Array(data);
-  const from = new View(aligned.buffer as ArrayBuffer, aligned.byteOffset, rows * units);
-  const to = new View(Math.ceil(rows / tileRows) * tileRows * units);
-  for (let row = 0; row < rows; row++) {
-    const lane = row % tileRows;
-    const tile = (row - lane) * units;
-    const start = row * units;
-    for (let i = 0; i < units; i++) to[tile + i * tileRows + lane] = from[start + i]!;
-  }
-  return new Uint8Array(to.buffer);
-}
-
-/** Rows with a zero behind them where their number of columns is odd. */
-function padColumns(data: Uint8Array, rows: number, columns: number, elementBytes: number): Uint8Array {
-  if (columns % 2 === 0) return data;
-  const [from, to] = [columns * elementBytes, paddedColumns(columns) * elementBytes];
-  const padded = new Uint8Array(rows * to);
-  for (let row = 0; row < rows; row++) padded.set(data.subarray(row * from, (row + 1) * from), row * to);
-  return padded;
-}
-
-type MoveBlock = (from: Uint8Array, start: number, to: Uint8Array, target: number, lane: number) => void;
-
-/** Blocks of 16 rows come together: 16 scales, then the integers of all. */
-function packBlocks(data: Uint8Array, rows: number, columns: number, bytes: number, move: MoveBlock): Uint8Array {
-  const blocks = columns / blockElements;
-  const to = new Uint8Array(Math.ceil(rows / tileRows) * tileRows * blocks * bytes);
-  for (let row = 0; row < rows; row++) {
-    const lane = row % tileRows;
-    const tile = (row - lane) * blocks * bytes;
-    for (let block = 0; block < blocks; block++) {
-      const start = (row * blocks + block) * bytes;
-      const target = tile + block * bytes * tileRows;
-      to[target + 2 * lane] = data[start]!;
-      to[target + 2 * lane + 1] = data[start + 1]!;
-      move(data, start + 2, to, target + 2 * tileRows, lane);
-    }
-  }
-  return to;
-}
-
-/** int8 become bytes q + 128, four neighbours of a row together. */
-function moveQ8Block(from: Uint8Array, start: number, to: Uint8Array, target: number, lane: number): void {
-  for (let i = 0; i < blockElements; i++) {
-    to[target + 64 * (i >> 2) + 4 * lane + (i & 3)] = from[start + i]! ^ 0x80;
-  }
-}
-
-function moveQ4Block(from: Uint8Array, start: number, to: Uint8Array, target: number, lane: number): void {
-  for (let i = 0; i < blockElements / 2; i++) to[target + 64 * (i >> 2) + 4 * lane + (i & 3)] = from[start + i]!;
 }

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { dequantize } from './dequantize.js';
 import type { QuantFormat } from './quantize.js';
-import { dequantizeQ4_0, dequantizeQ8_0, quantizeQ4_0, quantizeQ8_0, quantizedBytes } from './quantize.js';
+import { quantizeQ4_0, quantizeQ8_0, quantizedBytes } from './quantize.js';
 
 /** Made by ggml itself (scripts/make-peer-fixtures.mjs); all arrays little-endian base64. */
 interface Blocks {
@@ -14,10 +15,7 @@ interface Blocks {
 const fixture = new URL('../../tests/fixtures/ggml-blocks.json', import.meta.url);
 const blocks = JSON.parse(readFileSync(fixture, 'utf8')) as Blocks;
 
-const formats = {
-  q8_0: { quantize: quantizeQ8_0, dequantize: dequantizeQ8_0 },
-  q4_0: { quantize: quantizeQ4_0, dequantize: dequantizeQ4_0 },
-};
+const quantizers = { q8_0: quantizeQ8_0, q4_0: quantizeQ4_0 };
 
 function bytesOf(base64: string): Uint8Array {
   return new Uint8Array(Buffer.from(base64, 'base64'));
@@ -28,7 +26,7 @@ function floatsOf(base64: string): Float32Array {
 }
 
 describe.each(['q8_0', 'q4_0'] as const)('%s', (format) => {
-  const { quantize, dequantize } = formats[format];
+  const quantize = quantizers[format];
 
   test.each(blocks.cases)('equals ggml on $name', (expected) => {
     const source = floatsOf(expected.input);
@@ -36,7 +34,7 @@ describe.each(['q8_0', 'q4_0'] as const)('%s', (format) => {
     quantize(source, packed);
     expect(packed).toEqual(bytesOf(expected[format].packed));
     const values = new Float32Array(source.length);
-    dequantize(packed, values);
+    dequantize(format, packed, values);
     expect(values).toEqual(floatsOf(expected[format].values));
   });
 
@@ -49,7 +47,7 @@ describe.each(['q8_0', 'q4_0'] as const)('%s', (format) => {
         const packed = new Uint8Array(quantizedBytes(format, 32));
         const values = new Float32Array(32);
         quantize(source, packed);
-        dequantize(packed, values);
+        dequantize(format, packed, values);
         const largest = Math.max(...source.map(Math.abs));
         const step = format === 'q8_0' ? largest / 127 : largest / 8;
         const share = format === 'q8_0' ? 0.57 : 1.01;

@@ -8,7 +8,7 @@
  * All arithmetic is float32, since the rounding of every intermediate value shows in the bits.
  */
 import { assert } from '../util/assert.js';
-import { f16ToF32Array, f32ToF16 } from '../util/float.js';
+import { f32ToF16 } from '../util/float.js';
 
 export type QuantFormat = 'q8_0' | 'q4_0';
 
@@ -72,32 +72,6 @@ function nibble(weight: number, inverse: number): number {
   return q > 15 ? 15 : q;
 }
 
-/** The weights that the blocks of `source` stand for, into `target` (as many as there are). */
-export function dequantizeQ8_0(source: Uint8Array, target: Float32Array): void {
-  checkSizes('q8_0', target.length, source.length);
-  const scales = readScales(source, blockBytes.q8_0);
-  for (let block = 0; block < scales.length; block += 1) {
-    const from = block * blockBytes.q8_0 + 2;
-    for (let i = 0; i < blockElements; i += 1) {
-      target[block * blockElements + i] = scales[block]! * ((source[from + i]! << 24) >> 24);
-    }
-  }
-}
-
-/** As dequantizeQ8_0, for q4_0. */
-export function dequantizeQ4_0(source: Uint8Array, target: Float32Array): void {
-  checkSizes('q4_0', target.length, source.length);
-  const scales = readScales(source, blockBytes.q4_0);
-  for (let block = 0; block < scales.length; block += 1) {
-    const from = block * blockBytes.q4_0 + 2;
-    for (let i = 0; i < 16; i += 1) {
-      const pair = source[from + i]!;
-      target[block * blockElements + i] = scales[block]! * ((pair & 15) - 8);
-      target[block * blockElements + 16 + i] = scales[block]! * ((pair >> 4) - 8);
-    }
-  }
-}
-
 function checkSizes(format: QuantFormat, elements: number, bytes: number): void {
   assert(quantizedBytes(format, elements) === bytes, `${elements} weights do not fill ${bytes} bytes of ${format}`);
 }
@@ -115,12 +89,4 @@ class Scale {
     target[at + 1] = half >> 8;
     return d === 0 ? 0 : Math.fround(1 / d);
   }
-}
-
-function readScales(blocks: Uint8Array, stride: number): Float32Array {
-  const halves = new Uint16Array(blocks.length / stride);
-  for (let block = 0; block < halves.length; block += 1) {
-    halves[block] = blocks[block * stride]! | (blocks[block * stride + 1]! << 8);
-  }
-  return f16ToF32Array(halves);
 }

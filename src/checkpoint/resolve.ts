@@ -1,6 +1,6 @@
 /**
- * What MODEL on the command line means: the bundled demo, a directory, or a model of the Hub that has been pulled. No
- * network is used.
+ * What MODEL on the command line means: the bundled demo, a directory, a GGUF file, or a model of the Hub that has been
+ * pulled. No network is used.
  */
 import { statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -9,16 +9,21 @@ import { findPreset } from '../models/presets.js';
 import { plain } from '../util/checked.js';
 import { CheckpointError } from '../util/errors.js';
 import { commitPattern, hubCacheDir, isRepo, repoFolder } from './hub/settings.js';
-import { readTextFile } from './json-file.js';
+import { isGgufPath } from './gguf/path.js';
+import { readTextFile, statFile } from './json-file.js';
 
 /**
- * The absolute directory of a model: `demo`, a path, `OWNER/NAME` or `OWNER/NAME@REVISION`. An existing path wins over a
- * Hub name; `./demo` means a directory of that name. Throws CheckpointError that says what to do.
+ * The absolute path of a model, its directory or its GGUF file: `demo`, a path, `OWNER/NAME` or `OWNER/NAME@REVISION`.
+ * An existing path wins over a Hub name; `./demo` means a directory of that name. Throws CheckpointError that says what to do.
  */
 export function resolveModel(spec: string, options: { readonly cacheDir?: string } = {}): string {
   // Two levels up from src/checkpoint as from dist/checkpoint.
   if (spec === 'demo') return fileURLToPath(new URL('../../demo', import.meta.url));
   if (spec !== '' && isDirectory(spec)) return resolve(spec);
+  if (isGgufPath(spec)) {
+    if (statFile(spec) === undefined) throw new CheckpointError(plain(spec, 200), 'no such file');
+    return resolve(spec);
+  }
   const [repo = '', revision = 'main'] = spec.split('@');
   if (isRepo(repo) && spec.split('@').length <= 2)
     return pulledSnapshot(spec, repo, revision, options.cacheDir ?? hubCacheDir());
@@ -29,7 +34,7 @@ export function resolveModel(spec: string, options: { readonly cacheDir?: string
     });
   }
   throw new CheckpointError(plain(spec, 200), 'no such directory', {
-    hint: 'give a model directory, `demo`, or OWNER/NAME after `kloop pull OWNER/NAME`; `kloop presets` lists known shapes',
+    hint: 'give a model directory, a .gguf file, `demo`, or OWNER/NAME after `kloop pull OWNER/NAME`; `kloop presets` lists known shapes',
   });
 }
 

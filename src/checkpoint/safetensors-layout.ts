@@ -1,18 +1,25 @@
 /** The header of a safetensors file that is to be written: tensors one after the other, in the order given. */
 import { assert, defined } from '../util/assert.js';
 import { checkedProduct } from '../util/checked.js';
-import type { TensorInfo, WeightDtype } from './weights.js';
+import type { WeightDtype } from './weights.js';
 import { dtypeBytes } from './weights.js';
 
 const spelling: Readonly<Record<WeightDtype, string>> = { f32: 'F32', f16: 'F16', bf16: 'BF16' };
 
+/** A tensor that is to be written. */
+export interface PlainTensor {
+  readonly name: string;
+  readonly dtype: WeightDtype;
+  readonly shape: readonly number[];
+}
+
 /** Bytes of a tensor's data. */
-export function tensorBytes({ dtype, shape }: TensorInfo): number {
+export function tensorBytes({ dtype, shape }: PlainTensor): number {
   return defined(checkedProduct([...shape, dtypeBytes(dtype)]), 'tensor size');
 }
 
 /** Length prefix and JSON, padded with spaces so that the data begins at a multiple of eight bytes. */
-export function safetensorsHeader(tensors: readonly TensorInfo[]): Uint8Array {
+export function safetensorsHeader(tensors: readonly PlainTensor[]): Uint8Array {
   const entries: [string, unknown][] = [['__metadata__', { format: 'pt' }]];
   let end = 0;
   for (const tensor of tensors) {

@@ -4,10 +4,10 @@
  * tensor is read; tensors are read on demand, by position, and never as a whole file.
  */
 import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { checkedProduct, show } from '../util/checked.js';
-import { CheckpointError, messageOf } from '../util/errors.js';
-import { statFile } from './json-file.js';
+import { CheckpointError } from '../util/errors.js';
+import type { OpenFile } from './open-file.js';
+import { openForReading } from './open-file.js';
 
 /** Bits of one element, for every dtype of the format. */
 const bitsOf: ReadonlyMap<unknown, number> = new Map<unknown, number>([
@@ -21,8 +21,6 @@ const bitsOf: ReadonlyMap<unknown, number> = new Map<unknown, number>([
 ]);
 
 const maxHeaderBytes = 100_000_000;
-/** Largest single read; the system call takes less than 2^31 bytes. */
-const maxReadBytes = 1 << 30;
 
 export interface SafetensorsEntry {
   readonly name: string;
@@ -34,81 +32,40 @@ export interface SafetensorsEntry {
   readonly bytes: number;
 }
 
-export interface SafetensorsFile {
-  readonly path: string;
-  readonly size: number;
-  readonly modifiedMs: number;
+export interface SafetensorsFile extends OpenFile {
   /** sha256 of the header bytes, hex. */
   readonly headerHash: string;
   readonly tensors: ReadonlyMap<string, SafetensorsEntry>;
   readonly metadata: Readonly<Record<string, string>>;
-  /** Fills `target` from `offset` of the file on; a file that has become shorter is a CheckpointError. */
-  readInto(target: Uint8Array, offset: number): void;
-  close(): void;
 }
 
 /** Opens and checks a file. Throws CheckpointError naming the file, the tensor and what is wrong with it. */
 export function openSafetensors(path: string): SafetensorsFile {
-  // Before opening: opening a pipe would wait for its writer.
-  if (statFile(path) === undefined) throw new CheckpointError(path, 'no such file');
-  const fd = openFile(path);
+  const file = openForReading(path);
   try {
-    const { size, mtimeMs } = fstatSync(fd);
-    const header = readHeader(fd, path, size);
-    const { tensors, metadata } = parseHeader(header, path, size);
-    return {
-      path,
-      size,
-      modifiedMs: mtimeMs,
-      headerHash: createHash('sha256').update(header).digest('hex'),
-      tensors,
-      metadata,
-      readInto: (target, offset) => readFully(fd, path, target, offset),
-      close: () => closeSync(fd),
-    };
+    const header = readHeader(file);
+    const headerHash = createHash('sha256').update(header).digest('hex');
+    return { ...file, headerHash, ...parseHeader(header, path, file.size) };
   } catch (error) {
-    closeSync(fd);
+    file.close();
     throw error;
   }
 }
 
-function openFile(path: string): number {
-  try {
-    return openSync(path, 'r');
-  } catch (error) {
-    throw new CheckpointError(path, messageOf(error), { cause: error });
-  }
-}
-
-function readFully(fd: number, path: string, target: Uint8Array, offset: number): void {
-  let done = 0;
-  while (done < target.length) {
-    const length = Math.min(maxReadBytes, target.length - done);
-    let count: number;
-    try {
-      count = readSync(fd, target, done, length, offset + done);
-    } catch (error) {
-      throw new CheckpointError(path, messageOf(error), { cause: error });
-    }
-    if (count === 0)
-      throw new CheckpointError(path, `ends at byte ${offset + done}, ${target.length - done} more expected`);
-    done += count;
-  }
-}
-
-function readHeader(fd: number, path: string, size: number): Uint8Array {
+function readHeader(file: OpenFile): Uint8Array {
+  const { path, size } = file;
   const truncated = (message: string) =>
     new CheckpointError(path, message, { hint: 'the file is truncated or not safetensors: download it again' });
   if (size < 8) throw truncated(`is ${size} bytes long, too short for a header`);
   const prefix = Buffer.alloc(8);
-  readFully(fd, path, prefix, 0);
+  file.readInto(prefix, 0);
   const length = prefix.readBigUInt64LE();
   if (length > BigInt(maxHeaderBytes)) {
     throw truncated(`the header claims ${length} bytes, at most ${maxHeaderBytes} are read`);
   }
   if (8n + length > BigInt(size)) throw truncated(`the header claims ${length} bytes, the file has ${size - 8} more`);
   const header = new Uint8Array(Number(length));
-  readFully(fd, path, header, 8);
+  file.readInto(header, 8);
   return header;
 }
 

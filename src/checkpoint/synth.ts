@@ -9,11 +9,11 @@ import { toHfConfig } from '../models/parse-config.js';
 import { expectedTensors } from '../models/tensors.js';
 import { AbortedError, StorageError, UsageError } from '../util/errors.js';
 import { createDirectoryAtomic } from '../util/files.js';
+import type { PlainTensor } from './safetensors-layout.js';
 import { safetensorsHeader, tensorBytes } from './safetensors-layout.js';
 import type { Noise, Spread } from './synth-noise.js';
 import { createNoise } from './synth-noise.js';
 import { synthTokenizer } from './synth-tokenizer.js';
-import type { TensorInfo } from './weights.js';
 import { dtypeBytes } from './weights.js';
 
 export interface SynthOptions {
@@ -34,7 +34,7 @@ const defaultShardBytes = 4e9;
  */
 export async function writeSynthetic(config: ModelConfig, outDir: string, options: SynthOptions = {}): Promise<void> {
   const model = withLayers(config, options.layers);
-  const tensors = expectedTensors(model).map((tensor): TensorInfo => ({ ...tensor, dtype: model.dtype }));
+  const tensors = expectedTensors(model).map((tensor): PlainTensor => ({ ...tensor, dtype: model.dtype }));
   const total = tensors.reduce((sum, tensor) => sum + tensorBytes(tensor), 0);
   const { tokenizer, tokenizerConfig, bos, eos } = synthTokenizer(model.vocab, model.context);
   const ids = { bos_token_id: bos, eos_token_id: eos };
@@ -91,8 +91,8 @@ function pad5(n: number): string {
 }
 
 /** Consecutive tensors, at most `shardBytes` together unless a single one is larger. */
-function splitShards(tensors: readonly TensorInfo[], shardBytes: number): TensorInfo[][] {
-  const shards: TensorInfo[][] = [];
+function splitShards(tensors: readonly PlainTensor[], shardBytes: number): PlainTensor[][] {
+  const shards: PlainTensor[][] = [];
   let room = 0;
   for (const tensor of tensors) {
     const bytes = tensorBytes(tensor);
@@ -108,7 +108,7 @@ function splitShards(tensors: readonly TensorInfo[], shardBytes: number): Tensor
 
 async function writeShard(
   path: string,
-  tensors: readonly TensorInfo[],
+  tensors: readonly PlainTensor[],
   noise: Noise,
   config: ModelConfig,
   wrote: (bytes: number) => void,
@@ -130,7 +130,7 @@ async function writeShard(
 }
 
 /** A matrix keeps the size of what it multiplies; norms multiply by about one; biases are small. */
-function spreadOf({ name, shape }: TensorInfo, config: ModelConfig): Spread {
+function spreadOf({ name, shape }: PlainTensor, config: ModelConfig): Spread {
   const inputs = shape[1];
   if (inputs !== undefined) return { mean: 0, std: 1 / Math.sqrt(inputs) };
   return name.endsWith('.bias') ? { mean: 0, std: 0.02 } : { mean: 1 - config.normOffset, std: 0.05 };

@@ -4,19 +4,24 @@
  */
 import { createHash } from 'node:crypto';
 import { basename, join } from 'node:path';
+import { blockOf, isQuantized, type QuantizedDType } from '../ir/formats.js';
 import { assert, defined } from '../util/assert.js';
 import { checkedProduct, show } from '../util/checked.js';
 import { CheckpointError } from '../util/errors.js';
 import { bf16ToF32Array, f16ToF32Array } from '../util/float.js';
+import { dequantize } from './dequantize.js';
 import { readJsonFile, statFile } from './json-file.js';
 import type { SafetensorsEntry, SafetensorsFile } from './safetensors.js';
 import { openSafetensors } from './safetensors.js';
 
+/** What safetensors checkpoints are read in. */
 export type WeightDtype = 'f32' | 'f16' | 'bf16';
+/** GGUF files have quantized tensors as well. */
+export type StoredDtype = WeightDtype | QuantizedDType;
 
 export interface TensorInfo {
   readonly name: string;
-  readonly dtype: WeightDtype;
+  readonly dtype: StoredDtype;
   readonly shape: readonly number[];
 }
 
@@ -26,7 +31,7 @@ export interface Weights {
   has(name: string): boolean;
   /** Throws CheckpointError where the tensor is missing or of a dtype that is not read. */
   describe(name: string): TensorInfo;
-  /** Little-endian bytes of rows [firstRow, firstRow + rows) of the leading dimension, in a buffer of their own. */
+  /** Little-endian bytes, or whole blocks, of rows [firstRow, firstRow + rows) of the leading dimension, in a buffer of their own. */
   read(name: string, firstRow: number, rows: number): Uint8Array;
   /** The same rows, widened to float32. */
   readF32(name: string, firstRow: number, rows: number): Float32Array;
@@ -144,14 +149,23 @@ function makeWeights(
   };
 }
 
-function fingerprintOf(files: readonly SafetensorsFile[]): string {
+/** @param files their headers hashed, in any order */
+export function fingerprintOf(
+  files: readonly Pick<SafetensorsFile, 'path' | 'size' | 'modifiedMs' | 'headerHash'>[],
+): string {
   const hash = createHash('sha256');
   const lines = files.map((file) => [basename(file.path), file.size, file.modifiedMs, file.headerHash].join(' '));
   return hash.update(lines.sort().join('\n')).digest('hex');
 }
 
-/** Raw little-endian bytes (aligned to their element) as float32. */
-function widen(bytes: Uint8Array, dtype: WeightDtype): Float32Array {
+/** Raw little-endian bytes (aligned to their element), or whole blocks, as float32. */
+export function widen(bytes: Uint8Array, dtype: StoredDtype): Float32Array {
+  if (isQuantized(dtype)) {
+    const block = blockOf(dtype);
+    const values = new Float32Array((bytes.length / block.bytes) * block.elements);
+    dequantize(dtype, bytes, values);
+    return values;
+  }
   const { buffer, byteOffset, byteLength } = bytes;
   switch (dtype) {
     case 'f32':

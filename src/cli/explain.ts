@@ -4,7 +4,7 @@ import { chooseBackend } from '../backends/registry.js';
 import { openCheckpoint } from '../checkpoint/directory.js';
 import { resolveModel } from '../checkpoint/resolve.js';
 import { print as printIr } from '../ir/print.js';
-import { schedules, type Program, type Schedule } from '../ir/program.js';
+import { schedules, type DType, type Program, type Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { findPreset } from '../models/presets.js';
 import { callsPerToken, explainProgram } from '../passes/explain.js';
@@ -34,9 +34,9 @@ export const explain: Verb = (program) => {
 };
 
 async function explainAction(spec: string, flags: Flags): Promise<void> {
-  const config = configOf(spec);
+  const { config, formatOf } = shapeOf(spec);
   const schedule = flags.schedule ?? 'response';
-  const compile = await compilerFor(config, flags.sockets);
+  const compile = await compilerFor({ config, formatOf }, flags.sockets);
   const compiled = compile(schedule);
   const program = programOf(compiled);
   if (flags.json === true) printJson(toJson(config, program, compiled));
@@ -45,21 +45,28 @@ async function explainAction(spec: string, flags: Flags): Promise<void> {
 }
 
 /** A preset has no weights; of a checkpoint only the shapes are looked at. */
-function configOf(spec: string): ModelConfig {
+function shapeOf(spec: string): Shape {
   const preset = findPreset(spec);
-  if (preset !== undefined) return preset.config;
-  const { config, weights } = openCheckpoint(resolveModel(spec));
+  if (preset !== undefined) return { config: preset.config, formatOf: undefined };
+  const { config, weights, formatOf } = openCheckpoint(resolveModel(spec));
   weights.close();
-  return config;
+  return { config, formatOf };
+}
+
+interface Shape {
+  readonly config: ModelConfig;
+  /** Format of each matrix, where they may differ. */
+  readonly formatOf: ((tensor: string) => DType) | undefined;
 }
 
 type Compile = (schedule: Schedule) => CompiledModel;
 
 /** Compiles for the CPU, whatever it would run on: the kernel boundaries are the same on all. */
-async function compilerFor(config: ModelConfig, sockets: number): Promise<Compile> {
+async function compilerFor({ config, formatOf }: Shape, sockets: number): Promise<Compile> {
   const { capabilities } = await chooseBackend('cpu', note);
   const limits = { rows: 64, samples: 1, slots: 1, context: Math.min(config.context, 4096) };
-  return (schedule) => compileModel(config, { schedule, sockets, limits, capabilities });
+  const formats = formatOf === undefined ? {} : { formatOf };
+  return (schedule) => compileModel(config, { schedule, sockets, limits, capabilities, ...formats });
 }
 
 function programOf({ plan }: CompiledModel): Program {

@@ -1,10 +1,10 @@
 /** Reads the text form that print.ts writes. What is read is well formed, not verified: that is for verify.ts. */
+import { dtypes } from './formats.js';
 import { parseRegion } from './parse-region.js';
 import type {
   Argument,
   Call,
   Dim,
-  DType,
   Kernel,
   Name,
   Param,
@@ -20,7 +20,6 @@ import { TokenReader } from './token-reader.js';
 
 export { ParseError } from './tokens.js';
 
-const dtypes: readonly DType[] = ['f32', 'bf16', 'f16', 'i32', 'q8_0', 'q4_0'];
 const roles: readonly Role[] = ['activation', 'weight', 'state', 'index'];
 const origins = ['input', 'checkpoint', 'constant', 'state', 'temporary'] as const;
 

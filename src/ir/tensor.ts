@@ -1,4 +1,5 @@
 /** Sizes of tensors: symbolic dimensions made concrete, bytes by dtype, equality. */
+import { blockOf } from './formats.js';
 import type { Dim, DType, Limits, Tensor } from './program.js';
 
 /** Run-time counts of one step; at most the program's limits. */
@@ -7,22 +8,10 @@ export interface Extents {
   readonly samples: number;
 }
 
-/** Bytes of `elements` consecutive elements; block formats hold 32 elements a block (GGUF's block layouts). */
+/** Bytes of `elements` consecutive elements; of quantized formats, whole blocks. */
 export function bytesOf(dtype: DType, elements: number): number {
-  switch (dtype) {
-    case 'f32':
-    case 'i32':
-      return elements * 4;
-    case 'bf16':
-    case 'f16':
-      return elements * 2;
-    case 'q8_0':
-      return (elements / 32) * 34;
-    case 'q4_0':
-      return (elements / 32) * 18;
-    default:
-      return dtype satisfies never;
-  }
+  const block = blockOf(dtype);
+  return (elements / block.elements) * block.bytes;
 }
 
 export function concreteDim(dim: Dim, extents: Extents): number {

@@ -3,6 +3,7 @@
  * before it is read, nothing that a call changes is seen by it under a second name. Kernel bodies are in verify-kernel.ts.
  */
 import { checkedProduct } from '../util/checked.js';
+import { blockOf } from './formats.js';
 import type { Access, Argument, Call, Kernel, Name, Param, Program, Tensor, Value } from './program.js';
 import { formatTensor, maxElements, sameTensor, stackTensor } from './tensor.js';
 import { verifyKernel } from './verify-kernel.js';
@@ -45,8 +46,8 @@ function verifyValue({ limits, sockets }: Program, { name, tensor, origin }: Val
     where,
     `impossible shape ${formatTensor(tensor)}`,
   );
-  const blocks = tensor.dtype === 'q8_0' || tensor.dtype === 'q4_0';
-  rule(!blocks || (sizes.at(-1) ?? 1) % 32 === 0, where, `rows of ${formatTensor(tensor)} are not whole blocks of 32`);
+  const block = blockOf(tensor.dtype).elements;
+  rule((sizes.at(-1) ?? 1) % block === 0, where, `rows of ${formatTensor(tensor)} are not whole blocks of ${block}`);
   switch (origin.kind) {
     case 'input':
     case 'temporary':

@@ -3,6 +3,7 @@
  * serves all families; what a family does not have is left out. Kernel borders are those of the paper's Figure 2:
  * norm, QKV, RoPE + KV append, attention, output projection, residual, norm, gate/up, down projection, residual.
  */
+import { blockOf } from '../ir/formats.js';
 import { baseName } from '../ir/outline.js';
 import type { DType, Limits, Name, Operator, Program, Tensor } from '../ir/program.js';
 import { makeOperator as op } from '../ops/make.js';
@@ -14,6 +15,8 @@ export interface BuildOptions {
   readonly limits: Limits;
   /** Format of the matrices; that of the checkpoint where absent. Norms and biases are always f32 (exact). */
   readonly weightFormat?: DType;
+  /** Format of each matrix, where they differ; wins over weightFormat. @param tensor its name in the checkpoint */
+  readonly formatOf?: (tensor: string) => DType;
   /** Format of the KV cache. */
   readonly stateFormat?: DType;
 }
@@ -246,7 +249,8 @@ class ModelBuilder {
   }
 
   private matrix(name: Name, tensor: string, rows: number, columns: number): void {
-    const dtype = fits(this.weightFormat, columns) ? this.weightFormat : this.config.dtype;
+    const common = fits(this.weightFormat, columns) ? this.weightFormat : this.config.dtype;
+    const dtype = this.options.formatOf?.(tensor) ?? common;
     this.program.weight(name, { dtype, shape: [rows, columns], role: 'weight' }, tensor);
   }
 
@@ -255,7 +259,7 @@ class ModelBuilder {
   }
 }
 
-/** Quantized formats hold blocks of 32 columns; matrices of other widths keep the precision of the checkpoint. */
+/** Rows are whole blocks; matrices of other widths keep the precision of the checkpoint. */
 function fits(format: DType, columns: number): boolean {
-  return (format !== 'q8_0' && format !== 'q4_0') || columns % 32 === 0;
+  return columns % blockOf(format).elements === 0;
 }

@@ -61,4 +61,6 @@ export type RopeScaling =
       readonly lowFreqFactor: number;
       readonly highFreqFactor: number;
       readonly originalContext: number;
-    };
+    }
+  /** GGUF: what each of the headDim / 2 frequencies is divided by. */
+  | { readonly kind: 'divisors'; readonly values: readonly number[] };

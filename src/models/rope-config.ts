@@ -3,6 +3,7 @@
  * newer single `rope_parameters` object that holds both. The scaling rules are those of transformers'
  * `modeling_rope_utils.py`; what is not compiled is refused by name.
  */
+import { unreachable } from '../util/assert.js';
 import { show } from '../util/checked.js';
 import type { ConfigSource, HfConfig, HfRope } from './hf-config.js';
 import { invalid, unsupported } from './hf-config.js';
@@ -70,6 +71,8 @@ export function ropeToHf(rope: RopeConfig): Record<string, unknown> {
           original_max_position_embeddings: scaling.originalContext,
         },
       };
+    case 'divisors':
+      return unreachable('a config.json has no word for divisors');
     default:
       return scaling satisfies never;
   }

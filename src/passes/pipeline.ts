@@ -26,6 +26,8 @@ export interface CompileOptions {
   readonly limits: Limits;
   /** Format of the matrices; that of the checkpoint where absent. */
   readonly weightFormat?: DType;
+  /** Format of each matrix, by its name in the checkpoint, where they differ. */
+  readonly formatOf?: (tensor: string) => DType;
   readonly stateFormat?: DType;
   /** Of the machine that will run it. */
   readonly capabilities: {

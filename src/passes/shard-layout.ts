@@ -4,6 +4,7 @@
  * RoPE, attention or a gate to the projection back. The largest such set is what remains after taking out, again and
  * again, what stands beside something whole.
  */
+import { blockOf } from '../ir/formats.js';
 import type { Name, Operator, Program, Tensor } from '../ir/program.js';
 import { usesOf } from '../ir/visit.js';
 import { UnsupportedModelError } from '../util/errors.js';
@@ -74,7 +75,7 @@ function checkParts(
     if (count !== undefined && out % count !== 0) throw doesNotDivide(`${out} features`, count);
     if (!parts.has(x)) continue;
     if (parts.get(x) !== sockets || width % sockets !== 0) throw doesNotDivide(`${width} features`, sockets);
-    const block = dtype === 'q8_0' || dtype === 'q4_0' ? 32 : 1;
+    const block = blockOf(dtype).elements;
     if ((width / sockets) % block !== 0) throw doesNotDivide(`${width} features in blocks of ${block}`, sockets);
     if (bias !== undefined) throw new UnsupportedModelError('a bias after divided features is not supported');
   }

@@ -6,6 +6,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Weights } from '../../checkpoint/weights.js';
 import { createMachine, type Machine, type MachineOptions } from '../../ir/interpret.js';
 import { createStateStore } from '../../ir/machine-values.js';
+import { dtypes } from '../../ir/formats.js';
 import { schedules, type Name, type Program } from '../../ir/program.js';
 import { definitionOf } from '../../ops/index.js';
 import { ints } from '../../ops/shared.js';
@@ -19,7 +20,7 @@ import { weightLoader } from './weights.js';
 export const referenceBackend: Backend = {
   name: 'reference',
   capabilities: {
-    weightFormats: ['f32', 'bf16', 'f16', 'q8_0', 'q4_0'],
+    weightFormats: dtypes.filter((dtype) => dtype !== 'i32'),
     stateFormats: ['f32', 'bf16', 'f16'],
     schedules,
     maxSockets: 64,

@@ -3,15 +3,10 @@ import type { Weights } from '../../checkpoint/weights.js';
 import type { LoadWeight } from '../../ir/interpret.js';
 import { sliceShard } from '../../ir/machine-values.js';
 import type { DType, Shard } from '../../ir/program.js';
-import { assert } from '../../util/assert.js';
+import { assert, unreachable } from '../../util/assert.js';
 import { CheckpointError } from '../../util/errors.js';
-import {
-  dequantizeQ4_0,
-  dequantizeQ8_0,
-  quantizedBytes,
-  quantizeQ4_0,
-  quantizeQ8_0,
-} from '../../checkpoint/quantize.js';
+import { dequantize } from '../../checkpoint/dequantize.js';
+import { quantizedBytes, quantizeQ4_0, quantizeQ8_0 } from '../../checkpoint/quantize.js';
 import { bf16ToF32Array, f16ToF32Array, f32ToBf16Array, f32ToF16Array } from '../../util/float.js';
 
 /** Loads every part of a tensor once, whichever programs and sockets ask for it. @throws CheckpointError */
@@ -25,7 +20,7 @@ export function weightLoader(weights: Weights): LoadWeight {
     const known = loaded.get(key);
     if (known !== undefined) return known;
 
-    const { shape } = weights.describe(origin.tensor);
+    const { shape, dtype: stored } = weights.describe(origin.tensor);
     const { first, count } = rows ?? { first: 0, count: shape[0] ?? 1 };
     const whole = [count, ...shape.slice(1)];
     const fits = first + count <= (shape[0] ?? 1) && partShape(whole, shard).join() === tensor.shape.join();
@@ -36,7 +31,8 @@ export function weightLoader(weights: Weights): LoadWeight {
       );
     }
     const full = weights.readF32(origin.tensor, first, count);
-    const values = rounded(shard === undefined ? full : sliceShard(full, whole, shard, socket), tensor.dtype);
+    const own = shard === undefined ? full : sliceShard(full, whole, shard, socket);
+    const values = stored === tensor.dtype ? own : rounded(own, tensor.dtype);
     loaded.set(key, values);
     return values;
   };
@@ -46,7 +42,7 @@ function partShape(shape: readonly number[], shard: Shard | undefined): number[]
   return shape.map((size, axis) => (axis === shard?.axis ? size / shard.parts : size));
 }
 
-/** The values as the format can hold them; those of a checkpoint in that format stay as they are. */
+/** The values as the format can hold them. */
 function rounded(values: Float32Array, dtype: DType): Float32Array {
   switch (dtype) {
     case 'f32':
@@ -60,11 +56,17 @@ function rounded(values: Float32Array, dtype: DType): Float32Array {
       const blocks = new Uint8Array(quantizedBytes(dtype, values.length));
       const result = new Float32Array(values.length);
       (dtype === 'q8_0' ? quantizeQ8_0 : quantizeQ4_0)(values, blocks);
-      (dtype === 'q8_0' ? dequantizeQ8_0 : dequantizeQ4_0)(blocks, result);
+      dequantize(dtype, blocks, result);
       return result;
     }
     case 'i32':
-      throw new Error('internal error: weights are not integers');
+    case 'q4_1':
+    case 'q5_0':
+    case 'q5_1':
+    case 'q4_k':
+    case 'q5_k':
+    case 'q6_k':
+      return unreachable(`weights are never made ${dtype}, only read`);
     default:
       return dtype satisfies never;
   }

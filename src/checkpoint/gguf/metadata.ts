@@ -59,7 +59,9 @@ export function modelMetadata(config: ModelConfig, format: GgufFormat): GgufMeta
  * Undefined for other scalings.
  */
 export function ropeDivisors(config: ModelConfig): Float32Array | undefined {
-  if (config.rope.scaling.kind !== 'llama3') return undefined;
+  const { scaling } = config.rope;
+  if (scaling.kind === 'divisors') return Float32Array.from(scaling.values);
+  if (scaling.kind !== 'llama3') return undefined;
   const scaled = ropeFrequencies(config.rope, config.headDim);
   const plain = ropeFrequencies({ theta: config.rope.theta, scaling: { kind: 'none' } }, config.headDim);
   return Float32Array.from(plain, (frequency, i) => frequency / scaled[i]!);

@@ -16,6 +16,8 @@ export interface VocabularyOptions {
   readonly eos?: number | undefined;
   /** Jinja source. */
   readonly chatTemplate?: string | undefined;
+  /** The content of the file, where it is not a file of its own. */
+  readonly json?: unknown;
 }
 
 /** llama_token_type */
@@ -46,7 +48,10 @@ type TokenizerJson = z.infer<typeof fileSchema>;
 
 /** Metadata of the tokenizer in `file`. Throws CheckpointError, or UnsupportedModelError for other kinds than BPE. */
 export function vocabularyMetadata(file: string, options: VocabularyOptions): GgufMetadata {
-  const json = readTokenizer(file);
+  const json = checkTokenizer(
+    file,
+    options.json ?? requireJsonFile(file, maxFileBytes, 'the tokenizer belongs to the model'),
+  );
   const byteLevel = mentions(json.decoder, 'ByteLevel') || mentions(json.pre_tokenizer, 'ByteLevel');
   const merges = json.model.merges.map(mergeText);
   const { tokens, tokenTypes } = listTokens(json, options.vocab);
@@ -72,8 +77,7 @@ export function vocabularyMetadata(file: string, options: VocabularyOptions): Gg
   return entries;
 }
 
-function readTokenizer(file: string): TokenizerJson {
-  const json = requireJsonFile(file, maxFileBytes, 'the tokenizer belongs to the model');
+function checkTokenizer(file: string, json: unknown): TokenizerJson {
   // The kind comes first: others have a vocabulary of another shape.
   const kind = kindSchema.safeParse(json).data?.model.type ?? 'BPE';
   if (kind !== 'BPE') {

@@ -6,7 +6,7 @@ import type { ModelConfig } from '../../models/model-config.js';
 import { parseModelConfig } from '../../models/parse-config.js';
 import { expectedTensors } from '../../models/tensors.js';
 import { CheckpointError, UnsupportedModelError } from '../../util/errors.js';
-import { dequantizeQ8_0 } from '../quantize.js';
+import { dequantize } from '../dequantize.js';
 import type { Weights } from '../weights.js';
 import type { GgufFormat } from './format.js';
 import type { GgufSource } from './writer.js';
@@ -180,7 +180,7 @@ describe('llama', () => {
     expect(tensors.get('blk.0.ffn_down.weight')!.type).toBe(1);
     expect(tensors.get('blk.0.attn_norm.weight')!.type).toBe(0);
     const row = new Float32Array(32);
-    dequantizeQ8_0(tensors.get('output.weight')!.bytes.subarray(0, 34), row);
+    dequantize('q8_0', tensors.get('output.weight')!.bytes.subarray(0, 34), row);
     const index = expectedTensors(narrow).length - 1;
     row.forEach((value, i) => expect(value).toBeCloseTo(index + i / 1024, 0));
   });

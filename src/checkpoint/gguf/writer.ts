@@ -25,6 +25,8 @@ export interface GgufSource {
   readonly weights: Weights;
   /** Path of tokenizer.json; without one, the file gets a vocabulary without meaning. */
   readonly tokenizerFile?: string;
+  /** The content of tokenizer.json, where it is not a file of its own. */
+  readonly tokenizerJson?: object;
   readonly generation?: Pick<GenerationDefaults, 'bos' | 'eos'>;
   readonly chatTemplate?: string;
 }
@@ -56,6 +58,7 @@ export async function writeGguf(source: GgufSource, file: string, options: Write
           bos: generation?.bos,
           eos: generation?.eos[0],
           chatTemplate: source.chatTemplate,
+          json: source.tokenizerJson,
         });
   const header = encodeHeader([...modelMetadata(config, options.quant), ...vocabulary], infos);
   await writeFileAtomic(file, async (handle) => {
