@@ -14,11 +14,14 @@ import { interruptedCode } from './interrupt.js';
 import { note } from './output.js';
 import { presets } from './presets.js';
 import { pull } from './pull.js';
+import { reproduce } from './reproduce.js';
 import { run } from './run.js';
+import { serve } from './serve.js';
+import { simulate } from './simulate.js';
 import { synth } from './synth.js';
 import type { Verb } from './verb.js';
 
-const verbs: readonly Verb[] = [run, chat, pull, presets, synth, explain, bench, doctor];
+const verbs: readonly Verb[] = [run, chat, serve, pull, presets, synth, explain, bench, simulate, reproduce, doctor];
 
 /** Runs one command line and returns the exit code. */
 async function main(args: readonly string[]): Promise<number> {

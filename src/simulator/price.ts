@@ -19,13 +19,28 @@ export interface PricedModel {
   workload(machine: Machine, point: Point): Workload;
 }
 
+/** What to price, as plain data: a name, or the configuration of a checkpoint. */
+export type ModelSpec =
+  { readonly kind: 'name'; readonly name: string } | { readonly kind: 'config'; readonly config: ModelConfig };
+
+/** @throws UsageError for a name that is neither a preset nor a model that is only priced */
+export function priceModel(spec: ModelSpec): PricedModel {
+  return spec.kind === 'config' ? new CompiledModel(spec.config) : findPricedModel(spec.name);
+}
+
+/** True where `name` is a preset or a model that is only priced. */
+export function isPricedName(name: string): boolean {
+  return findPreset(name) !== undefined || findCostModel(name) !== undefined;
+}
+
 /** A preset, or a model that is only priced. @throws UsageError for another name */
 export function findPricedModel(name: string): PricedModel {
   const preset = findPreset(name);
   if (preset !== undefined) return new CompiledModel(preset.config);
   const shape = findCostModel(name);
-  if (shape !== undefined)
+  if (shape !== undefined) {
     return { name: shape.name, workload: (machine, point) => costModelWorkload(shape, machine, point) };
+  }
   const names = [...presets, ...costModelShapes].map((known) => known.name);
   throw new UsageError(`there is no preset "${name}"`, {
     hint: `use a model directory, or one of ${names.join(', ')}`,
@@ -42,6 +57,9 @@ export class CompiledModel implements PricedModel {
   }
 
   workload(machine: Machine, { schedule, sockets, batch, context }: Point): Workload {
+    if (context > this.config.context) {
+      throw new UsageError(`${this.name} has a context of ${this.config.context} positions, not ${context}`);
+    }
     const { tile, capacity } = machine.onChip;
     const key = [schedule, sockets, tile.value, capacity.value, machine.memory.capacity.value].join();
     let program = this.programs.get(key);

@@ -141,7 +141,7 @@ class TokenSum {
   ) {}
 
   add({ kernel, layer }: WorkCall, result: KernelResult): void {
-    const launchPs = launchTime(this.machine, this.orchestration);
+    const launchPs = launchSteps(this.machine, this.orchestration).reduce((sum, { ps }) => sum + ps, 0);
     const syncPs = syncTime(this.machine, kernel, this.workload.sockets);
     this.launch += launchPs;
     this.sync += syncPs;
@@ -191,13 +191,22 @@ class TokenSum {
   }
 }
 
-function launchTime({ call }: Machine, orchestration: Orchestration): number {
-  const host = orchestration === 'host' ? call.hostLaunch.value : 0;
-  return microsecondsToPs(call.programLoad.value + call.argumentLoad.value + call.launch.value + host);
+/** What the orchestrator does before a kernel runs, in order. */
+export function launchSteps(
+  { call }: Machine,
+  orchestration: Orchestration,
+): readonly { readonly name: string; readonly ps: number }[] {
+  const host = orchestration === 'host' ? [{ name: 'host launch', us: call.hostLaunch.value }] : [];
+  return [
+    ...host,
+    { name: 'program load', us: call.programLoad.value },
+    { name: 'argument load', us: call.argumentLoad.value },
+    { name: 'kernel execute', us: call.launch.value },
+  ].map(({ name, us }) => ({ name, ps: microsecondsToPs(us) }));
 }
 
 /** Sockets that run kernels one after another wait for each other where they exchange something. */
-function syncTime({ call, style }: Machine, kernel: WorkKernel, sockets: number): number {
+export function syncTime({ call, style }: Machine, kernel: WorkKernel, sockets: number): number {
   const meets =
     style === 'dataflow' || kernel.parts.some(({ nodes }) => nodes.some(({ collective }) => collective !== undefined));
   const doublings = meets ? Math.log2(sockets) : 0;

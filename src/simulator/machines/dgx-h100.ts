@@ -8,7 +8,7 @@ const hazy = 'Hazy Research, "Look Ma, No Bubbles", on H100';
 
 export const dgxH100: Machine = {
   name: 'dgx-h100',
-  title: 'NVIDIA DGX H100',
+  title: 'NVIDIA H100 (DGX)',
   style: 'sequential',
   maxSockets: 8,
   memory: {
@@ -36,7 +36,7 @@ export const dgxH100: Machine = {
     cache: q(2, 'us', 'inferred', 'a kernel with next to nothing to do'),
     elementwise: q(fittedH100['latency.elementwise'], 'us', 'fitted', fit),
     sampling: q(fittedH100['latency.sampling'], 'us', 'fitted', `${fit}; all kernels of TensorRT-LLM after the logits`),
-    stage: q(1.2, 'us', 'inferred', 'barrier of a cooperative grid'),
+    stage: q(0.7, 'us', 'inferred', 'a barrier over all multiprocessors; less than the gap between captured kernels'),
   },
   call: {
     programLoad: q(0, 'us', 'inferred', 'programs stay loaded'),

@@ -1,0 +1,48 @@
+/**
+ * `kloop reproduce`: every published figure beside ours, with the error. Exit code 1 when a threshold is missed: the
+ * numbers are what the model gives, not what we would like.
+ */
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { figures } from '../simulator/reproduce/figures.js';
+import { Lab } from '../simulator/reproduce/lab.js';
+import { formatReproduction, reproduce as runReproduction } from '../simulator/reproduce/report.js';
+import { asStorageError } from '../util/files.js';
+import { note, print, printJson } from './output.js';
+import type { Verb } from './verb.js';
+
+interface Flags {
+  readonly json?: boolean;
+  readonly svg?: string;
+}
+
+export const reproduce: Verb = (program) => {
+  program
+    .command('reproduce')
+    .description('compare the simulator with every published figure of kernel looping')
+    .option('--json', 'print one JSON object')
+    .option('--svg <dir>', 'draw the figures into this directory')
+    .action(reproduceAction);
+};
+
+async function reproduceAction({ json, svg }: Flags): Promise<void> {
+  const lab = new Lab();
+  const result = runReproduction(lab);
+  if (json === true) printJson(result);
+  else for (const line of formatReproduction(result)) print(line);
+  if (svg !== undefined) await writeFigures(svg, lab);
+  if (result.thresholds.some(({ met }) => !met)) process.exitCode = 1;
+}
+
+async function writeFigures(directory: string, lab: Lab): Promise<void> {
+  for (const { name, svg } of figures(lab)) {
+    const file = join(directory, `${name}.svg`);
+    try {
+      await mkdir(directory, { recursive: true });
+      await writeFile(file, svg);
+    } catch (error) {
+      throw asStorageError(file, error);
+    }
+  }
+  note(`figures written to ${directory}`);
+}

@@ -1,0 +1,211 @@
+/**
+ * `kloop simulate MODEL|PRESET --machine M`: the time of a token on a machine that need not be there, and where it goes.
+ * Nothing is run; every number is simulated.
+ */
+import { createWriteStream } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { Option, type Command } from 'commander';
+import { openCheckpoint } from '../checkpoint/directory.js';
+import { resolveModel } from '../checkpoint/resolve.js';
+import { schedules, type Schedule } from '../ir/program.js';
+import { findPreset } from '../models/presets.js';
+import type { Machine } from '../simulator/machine.js';
+import { findMachine, machines } from '../simulator/machines/index.js';
+import { isPricedName, priceModel, type ModelSpec, type PricedModel } from '../simulator/price.js';
+import {
+  orchestrations,
+  simulate as runSimulation,
+  type Orchestration,
+  type Simulation,
+} from '../simulator/simulate.js';
+import { sweep } from '../simulator/sweep.js';
+import { sweepPoints, type SweepPoint } from '../simulator/sweep-grid.js';
+import { timeline } from '../simulator/timeline.js';
+import { simulationJson } from '../simulator/to-json.js';
+import { chromeTrace } from '../simulator/trace.js';
+import { UsageError } from '../util/errors.js';
+import { asStorageError } from '../util/files.js';
+import { formatTable } from '../util/table.js';
+import { formatBytes, formatDuration, significant } from '../util/units.js';
+import { collect, integer } from './options.js';
+import { note, paint, print, printJson, progressBar } from './output.js';
+import { formatSweep, type SweepFormat } from './sweep-output.js';
+import type { Verb } from './verb.js';
+
+interface Flags {
+  readonly machine: string;
+  readonly sockets?: number;
+  readonly batch: number;
+  readonly context?: number;
+  readonly schedule: Schedule;
+  readonly orchestration: Orchestration;
+  readonly sweep?: readonly string[];
+  readonly csv?: boolean;
+  readonly json?: boolean;
+  readonly trace?: string;
+  readonly timeline?: boolean;
+  readonly printMachine?: boolean;
+}
+
+const defaultContext = 4096;
+
+export const simulate: Verb = (program) => {
+  const names = machines.map(({ name }) => name).join(', ');
+  const command: Command = program
+    .command('simulate')
+    .description('predict the time of a token on a machine that need not be there')
+    .argument('[model]', 'a name that `kloop presets` lists, a model that is only priced, or a model directory')
+    .requiredOption('--machine <machine>', `${names}, or a .json file`)
+    .option('--sockets <n>', 'accelerators that share the model (default: all of the machine)', integer(1, 4096))
+    .option('--batch <n>', 'sequences decoded together', integer(1, 4096), 1)
+    .option(
+      '--context <n>',
+      "positions that a token attends to (default: 4096, at most the model's)",
+      integer(1, 2 ** 24),
+    )
+    .addOption(
+      new Option('--schedule <schedule>', 'where the kernel boundaries are').choices(schedules).default('looped'),
+    )
+    .addOption(
+      new Option('--orchestration <who>', 'who issues the kernel calls').choices(orchestrations).default('offloaded'),
+    )
+    .option('--sweep <name=a,b,c>', 'vary sockets, batch, context, schedule, or a number of the machine', collect)
+    .option('--csv', 'print a sweep as CSV')
+    .option('--json', 'print one JSON object')
+    .option('--trace <file>', 'write a trace for Perfetto (Chrome trace JSON)')
+    .option('--timeline', 'draw a decoder layer, not looped above looped')
+    .option('--print-machine', 'print the machine as JSON, to start a file of your own from');
+  command.action(simulateAction);
+};
+
+async function simulateAction(spec: string | undefined, flags: Flags): Promise<void> {
+  const machine = findMachine(flags.machine);
+  if (flags.printMachine === true) {
+    printJson(machine);
+    return;
+  }
+  if (spec === undefined) throw new UsageError('which model?', { hint: 'for example `kloop simulate llama-3.1-8b`' });
+  const model = specOf(spec);
+  const point: SweepPoint = {
+    schedule: flags.schedule,
+    sockets: flags.sockets ?? machine.maxSockets,
+    batch: flags.batch,
+    context: flags.context ?? Math.min(defaultContext, contextOf(model)),
+    orchestration: flags.orchestration,
+    values: {},
+  };
+  if (flags.sweep !== undefined) {
+    await runSweep(model, machine, point, flags.sweep, formatOf(flags));
+    return;
+  }
+  const priced = priceModel(model);
+  const workload = priced.workload(machine, point);
+  const simulation = runSimulation(workload, machine, point.orchestration);
+  if (flags.trace !== undefined) await writeTrace(flags.trace, chromeTrace(workload, machine, point.orchestration));
+  if (flags.json === true) printJson(simulationJson(simulation));
+  else describe(simulation, priced, point);
+  if (flags.timeline === true && flags.json !== true) {
+    print('');
+    const [separate, looped] = (['layer', 'looped'] as const).map((schedule) =>
+      priced.workload(machine, { ...point, schedule }),
+    );
+    for (const line of timeline(separate!, looped!, machine, point.orchestration, process.stdout.columns)) print(line);
+  }
+}
+
+/** A preset or priced model by name; of a checkpoint only the shapes are looked at. */
+function specOf(spec: string): ModelSpec {
+  if (isPricedName(spec)) return { kind: 'name', name: spec };
+  const { config, weights } = openCheckpoint(resolveModel(spec));
+  weights.close();
+  return { kind: 'config', config };
+}
+
+function contextOf(model: ModelSpec): number {
+  if (model.kind === 'config') return model.config.context;
+  return findPreset(model.name)?.config.context ?? defaultContext;
+}
+
+function formatOf({ csv, json }: Flags): SweepFormat {
+  return json === true ? 'json' : csv === true ? 'csv' : 'table';
+}
+
+async function runSweep(
+  model: ModelSpec,
+  machine: Machine,
+  base: SweepPoint,
+  specs: readonly string[],
+  format: SweepFormat,
+): Promise<void> {
+  const points = sweepPoints(base, specs, machine);
+  const bar = progressBar();
+  try {
+    const results = await sweep(
+      { model, machine, points },
+      { workers: availableParallelism(), onProgress: (done, total) => bar.update('simulating', done, total, 'steps') },
+    );
+    bar.end();
+    for (const line of formatSweep(points, results, format)) print(line);
+  } finally {
+    bar.end();
+  }
+}
+
+async function writeTrace(file: string, pieces: Iterable<string>): Promise<void> {
+  try {
+    await pipeline(Readable.from(pieces), createWriteStream(file));
+  } catch (error) {
+    throw asStorageError(file, error);
+  }
+  note(`trace written to ${file}; open it at ui.perfetto.dev`);
+}
+
+function describe(simulation: Simulation, priced: PricedModel, point: SweepPoint): void {
+  const { workload, machine, breakdownUs } = simulation;
+  const bold = (text: string): string => paint(process.stdout, 'bold', text);
+  print(bold(`${workload.name} on ${workload.sockets} x ${machine.title} (simulated)`));
+  const { batch, context, schedule } = workload;
+  print(`batch ${batch}, context ${context}, ${formatBytes(simulation.bytesPerToken)} per token on each socket`);
+  print('');
+  for (const line of compareSchedules(simulation, priced, point)) print(line);
+  print(`\nwhere a token's time goes (${schedule}):`);
+  const parts = Object.entries(breakdownUs).filter(([, us]) => us > 0);
+  const lines = parts.map(([name, us]) => [
+    `  ${name}`,
+    formatDuration(us / 1000),
+    `${significant((us * 100) / simulation.tpotUs)}%`,
+  ]);
+  const right = { align: 'right' } as const;
+  for (const line of formatTable([{ title: '' }, { title: '', ...right }, { title: '', ...right }], lines).slice(1)) {
+    print(line);
+  }
+}
+
+/** All schedules on the same machine; the one that was asked for is marked. */
+function compareSchedules(simulation: Simulation, priced: PricedModel, point: SweepPoint): string[] {
+  const right = { align: 'right' } as const;
+  const columns = [
+    { title: 'schedule' },
+    { title: 'calls per token', ...right },
+    { title: 'time per token', ...right },
+    { title: 'tokens/s', ...right },
+    { title: 'of peak bandwidth', ...right },
+  ];
+  const rows = schedules.map((schedule) => {
+    const { machine, orchestration } = simulation;
+    const own =
+      schedule === point.schedule
+        ? simulation
+        : runSimulation(priced.workload(machine, { ...point, schedule }), machine, orchestration);
+    return [
+      `${schedule === point.schedule ? '*' : ' '} ${schedule}`,
+      significant(own.callsPerToken),
+      formatDuration(own.tpotUs / 1000),
+      significant(own.tokensPerSecond),
+      `${significant(own.bandwidthFraction * 100)}%`,
+    ];
+  });
+  return formatTable(columns, rows);
+}
