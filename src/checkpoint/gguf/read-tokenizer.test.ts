@@ -125,7 +125,7 @@ describe('metadata', () => {
   });
 
   test('knows digits, groups of three and single ones, by the name of the pre-tokenizer', () => {
-    const digits = ['<s>', ...'0123456789', '12', '123', '1234'];
+    const digits = ['<s>', ...Array.from('0123456789'), '12', '123', '1234'];
     const cut = (pre: string) => {
       const { json, config } = through(
         changed({
