@@ -10,6 +10,7 @@ const layers = [
   'backends',
   'runtime',
   'bench',
+  'server',
   'cli',
 ];
 

@@ -1,0 +1,124 @@
+/** `kloop serve MODEL...`: an OpenAI-compatible server. SIGTERM and Ctrl+C let it finish what it has begun. */
+import { readFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import type { Logger } from 'pino';
+import type { Model } from '../runtime/model.js';
+import type { RunningServer } from '../server/server.js';
+import { messageOf, UsageError } from '../util/errors.js';
+import { listenForInterrupt } from './interrupt.js';
+import { loadForCli } from './load.js';
+import { addLoadOptions, collect, defined, integer, loadOptionsOf, type LoadFlags } from './options.js';
+import type { Verb } from './verb.js';
+
+interface Flags extends LoadFlags {
+  readonly host: string;
+  readonly port: number;
+  readonly slots: number;
+  readonly queue: number;
+  readonly apiKeyFile?: string;
+  readonly insecure?: boolean;
+  readonly allowHost?: readonly string[];
+  readonly allowOrigin?: readonly string[];
+  readonly requestTime: number;
+  readonly drainTime: number;
+  readonly metricsPrefix: string;
+}
+
+export const serve: Verb = (program) => {
+  const command = program
+    .command('serve')
+    .description('serve models over HTTP, as the OpenAI API')
+    .argument('<models...>', '`demo`, a directory, or OWNER/NAME that has been pulled')
+    .option('--host <host>', 'address to listen on', '127.0.0.1')
+    .option('--port <port>', 'port to listen on; 0 is any free one', integer(0, 65535), 8080)
+    .option('--slots <n>', 'texts made at the same time; each has a KV cache of its own', integer(1, 256), 8)
+    .option('--queue <n>', 'texts that may wait for a slot', integer(0), 256);
+  addAccessOptions(addLoadOptions(command))
+    .option('--request-time <s>', 'seconds that a request may take', integer(1, 86_400), 600)
+    .option('--drain-time <s>', 'seconds to finish requests after SIGTERM', integer(0, 86_400), 30)
+    .option('--metrics-prefix <prefix>', 'first part of the names of metrics', 'kloop:')
+    .action(serveAction);
+};
+
+function addAccessOptions(command: Command): Command {
+  return command
+    .option('--api-key-file <file>', 'file with the key that callers need (or the variable KLOOP_API_KEY)')
+    .option('--insecure', 'let other machines call without a key')
+    .option('--allow-host <name>', 'name by which it may be called; * is any; may be given several times', collect)
+    .option('--allow-origin <origin>', 'web pages that may call it; * is any; may be given several times', collect);
+}
+
+async function serveAction(specs: readonly string[], flags: Flags): Promise<void> {
+  if (!/^[A-Za-z_:][A-Za-z0-9_:]*$/.test(flags.metricsPrefix)) {
+    throw new UsageError('--metrics-prefix is letters, digits, underscores and colons');
+  }
+  const apiKey = readKey(flags.apiKeyFile);
+  // No other verb should wait for these to be read.
+  const [{ pino }, { startServer }] = await Promise.all([import('pino'), import('../server/server.js')]);
+  const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ fd: 2, sync: true }));
+  const models: Model[] = [];
+  let server: RunningServer;
+  try {
+    for (const spec of specs) models.push(await load(spec, flags, log));
+    server = await startServer({
+      models,
+      log,
+      host: flags.host,
+      port: flags.port,
+      insecure: flags.insecure ?? false,
+      access: { ...defined({ apiKey }), ...accessOf(flags) },
+      limits: { queue: flags.queue, requestMs: flags.requestTime * 1000 },
+      metricsPrefix: flags.metricsPrefix,
+    });
+  } catch (error) {
+    await Promise.all(models.map((model) => model.close()));
+    throw error;
+  }
+  log.info({ url: server.url, models: models.map(({ name }) => name) }, 'listening');
+  await untilStopped(server, log, flags.drainTime * 1000);
+}
+
+function accessOf({ allowHost = [], allowOrigin = [] }: Flags) {
+  return { allowedHosts: allowHost, allowedOrigins: allowOrigin };
+}
+
+async function load(spec: string, flags: Flags, log: Logger): Promise<Model> {
+  using interrupt = listenForInterrupt();
+  const { slots } = flags;
+  const model = await loadForCli(spec, { ...loadOptionsOf(flags), slots, signal: interrupt.signal });
+  const { name, schedule, backend, quant, threads, limits } = model;
+  log.info({ model: name, schedule, backend, quant, threads, slots, context: limits.context }, 'loaded');
+  return model;
+}
+
+/** A key on the command line could be read by every user of the machine, so it comes out of a file or the environment. */
+function readKey(file: string | undefined): string | undefined {
+  const key = file === undefined ? process.env['KLOOP_API_KEY'] : readKeyFile(file);
+  if (key === undefined) return undefined;
+  // What a header can carry, and no key that was left empty by mistake.
+  if (/^[\x21-\x7e]{8,512}$/.test(key)) return key;
+  throw new UsageError('the API key must be 8 to 512 printable characters without spaces');
+}
+
+function readKeyFile(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch (error) {
+    throw new UsageError(`the API key cannot be read: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** The first signal lets requests end, the second one ends them. */
+async function untilStopped(server: RunningServer, log: Logger, drainMs: number): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    let asked = false;
+    const stop = (signal: NodeJS.Signals): void => {
+      log.info({ signal, in_flight: server.inFlight }, asked ? 'stopping at once' : 'stopping');
+      server.close(asked ? 0 : drainMs).then(resolve, reject);
+      asked = true;
+    };
+    process.on('SIGTERM', stop);
+    process.on('SIGINT', stop);
+  });
+  log.info('stopped');
+}

@@ -1,0 +1,110 @@
+/** The two shapes of an answer: a conversation's and a plain completion's, whole and in chunks. */
+import { randomUUID } from 'node:crypto';
+import type { GenerationResult, Piece } from '../runtime/generation.js';
+import type { FinishReason, Text } from './texts.js';
+import type { TextRequest } from './text-request.js';
+
+/** What differs between chat and completion. `index` counts the texts of a request. */
+export interface AnswerFormat {
+  readonly idPrefix: string;
+  readonly object: string;
+  readonly chunkObject: string;
+  /** The first chunk of a text, before any of it is there. */
+  opening(index: number): object | undefined;
+  piece(index: number, piece: Piece): object;
+  closing(index: number, reason: FinishReason): object;
+  whole(index: number, text: Text): object;
+}
+
+export const chatFormat: AnswerFormat = {
+  idPrefix: 'chatcmpl-',
+  object: 'chat.completion',
+  chunkObject: 'chat.completion.chunk',
+  opening: (index) => chatChunk(index, { role: 'assistant', content: '' }),
+  piece: (index, { text }) => chatChunk(index, { content: text }),
+  closing: (index, reason) => chatChunk(index, {}, reason),
+  whole: (index, { result, reason }) => ({
+    index,
+    message: { role: 'assistant', content: result.text, refusal: null },
+    logprobs: null,
+    finish_reason: reason,
+  }),
+};
+
+export const completionFormat: AnswerFormat = {
+  idPrefix: 'cmpl-',
+  object: 'text_completion',
+  chunkObject: 'text_completion',
+  opening: () => undefined,
+  piece: (index, { text }) => completionChoice(index, text),
+  closing: (index, reason) => completionChoice(index, '', reason),
+  whole: (index, { result, reason }) => completionChoice(index, result.text, reason),
+};
+
+function chatChunk(index: number, delta: object, reason: FinishReason | null = null): object {
+  return { index, delta, logprobs: null, finish_reason: reason };
+}
+
+function completionChoice(index: number, text: string, reason: FinishReason | null = null): object {
+  return { index, text, logprobs: null, finish_reason: reason };
+}
+
+export interface TokenUsage {
+  readonly prompt_tokens: number;
+  readonly completion_tokens: number;
+  readonly total_tokens: number;
+  readonly prompt_tokens_details: { readonly cached_tokens: number };
+}
+
+/** `results` in the order of the choices. A prompt counts once, however many texts were made of it. */
+export function usageOf(results: readonly GenerationResult[], choices: number): TokenUsage {
+  const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);
+  const firsts = results.filter((_, i) => i % choices === 0);
+  const prompt = sum(firsts.map(({ promptTokens }) => promptTokens.length));
+  const made = sum(results.map(({ tokens }) => tokens.length));
+  return {
+    prompt_tokens: prompt,
+    completion_tokens: made,
+    total_tokens: prompt + made,
+    prompt_tokens_details: { cached_tokens: sum(firsts.map(({ cachedTokens }) => cachedTokens)) },
+  };
+}
+
+/** Makes the objects of one answer, which share its id. */
+export class AnswerWriter {
+  readonly #base: object;
+  readonly #format: AnswerFormat;
+  readonly #request: TextRequest;
+
+  constructor(format: AnswerFormat, request: TextRequest) {
+    this.#format = format;
+    this.#request = request;
+    this.#base = {
+      id: format.idPrefix + randomUUID().replaceAll('-', ''),
+      created: Math.floor(Date.now() / 1000),
+      model: request.served.id,
+      system_fingerprint: request.served.fingerprint,
+    };
+  }
+
+  whole(texts: readonly Text[]): object {
+    const usage = usageOf(
+      texts.map(({ result }) => result),
+      this.#request.choices,
+    );
+    const choices = texts.map((text, index) => this.#format.whole(index, text));
+    return { ...this.#base, object: this.#format.object, choices, usage };
+  }
+
+  /** A chunk for one choice. Where usage is asked for, every chunk has the field. */
+  chunk(choice: object): object {
+    const usage = this.#request.includeUsage ? { usage: null } : {};
+    return { ...this.#base, object: this.#format.chunkObject, choices: [choice], ...usage };
+  }
+
+  /** The last chunk of a stream with `include_usage`. */
+  usageChunk(results: readonly GenerationResult[]): object {
+    const usage = usageOf(results, this.#request.choices);
+    return { ...this.#base, object: this.#format.chunkObject, choices: [], usage };
+  }
+}

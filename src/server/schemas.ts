@@ -1,0 +1,151 @@
+/**
+ * Bodies of requests. `null` means absent, as the OpenAI API has it. A parameter that is unknown is refused, so that
+ * nothing a client asks for is left out silently; what changes no text, such as `user`, is accepted and ignored.
+ */
+import { z } from 'zod';
+import { ApiError, badRequest, fromZod } from './api-error.js';
+import type { ServerLimits } from './settings.js';
+
+const tokenId = z.int().min(0);
+const probability = z.number().min(0).max(1);
+
+/** Parameters that both ways of making text have. */
+function generationShape(limits: ServerLimits) {
+  const stop = z.string().min(1).max(1024);
+  return {
+    model: z.string().max(512),
+    max_tokens: z.int().min(1).nullish(),
+    n: z.int().min(1).max(limits.choices).nullish(),
+    stop: z.union([stop, z.array(stop).max(limits.stops)]).nullish(),
+    seed: z.int().nullish(),
+    temperature: z.number().min(0).max(1000).nullish(),
+    top_p: probability.nullish(),
+    /** 0 and -1 are off. */
+    top_k: z
+      .int()
+      .min(-1)
+      .max(2 ** 31 - 1)
+      .nullish(),
+    min_p: probability.nullish(),
+    repetition_penalty: z.number().min(0.001).max(1000).nullish(),
+    ignore_eos: z.boolean().nullish(),
+    stream: z.boolean().nullish(),
+    stream_options: z
+      .object({ include_usage: z.boolean().nullish(), include_obfuscation: z.literal(false).nullish() })
+      .nullish(),
+  };
+}
+
+export function completionSchema(limits: ServerLimits) {
+  const tokens = z.array(tokenId);
+  return z.strictObject({
+    ...generationShape(limits),
+    prompt: z.union([z.string(), tokens, z.array(z.string()).max(limits.prompts), z.array(tokens).max(limits.prompts)]),
+  });
+}
+
+/** A text, or parts of one. */
+const content = z.union([
+  z.string(),
+  z.array(z.strictObject({ type: z.literal('text', 'only parts of the type text are supported'), text: z.string() })),
+]);
+
+const message = z.discriminatedUnion('role', [
+  z.strictObject({ role: z.enum(['system', 'developer', 'user']), content, name: z.string().nullish() }),
+  z.strictObject({ role: z.literal('assistant'), content, name: z.string().nullish(), refusal: z.null().optional() }),
+]);
+
+/** Messages of a conversation. */
+function messagesSchema(limits: ServerLimits) {
+  return z.array(message).min(1).max(limits.messages);
+}
+export type WireMessage = z.infer<typeof message>;
+
+export function chatSchema(limits: ServerLimits) {
+  const shape = generationShape(limits);
+  return z.strictObject({ ...shape, max_completion_tokens: shape.max_tokens, messages: messagesSchema(limits) });
+}
+
+export function tokenizeSchema(limits: ServerLimits) {
+  return z.strictObject({
+    model: z.string().max(512).nullish(),
+    /** Either a text ... */
+    prompt: z.string().nullish(),
+    add_special_tokens: z.boolean().nullish(),
+    /** ... or a conversation. */
+    messages: messagesSchema(limits).nullish(),
+    add_generation_prompt: z.boolean().nullish(),
+  });
+}
+
+export const detokenizeSchema = z.strictObject({ model: z.string().max(512).nullish(), tokens: z.array(tokenId) });
+
+export type CompletionBody = z.infer<ReturnType<typeof completionSchema>>;
+export type ChatBody = z.infer<ReturnType<typeof chatSchema>>;
+export type TokenizeBody = z.infer<ReturnType<typeof tokenizeSchema>>;
+/** What both have. */
+export type GenerationBody = Pick<CompletionBody, keyof ReturnType<typeof generationShape>>;
+
+/** They concern accounts, billing and caches of a hosted service. */
+const ignored = new Set(
+  'user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention'.split(' '),
+);
+
+/**
+ * Parameters that exist elsewhere and not here, with a test for the values that ask for nothing. They are refused by
+ * name, since to leave them out would give another text than the one asked for.
+ */
+const unsupported: Readonly<Record<string, (value: unknown) => boolean>> = {
+  presence_penalty: isZero,
+  frequency_penalty: isZero,
+  logit_bias: isEmpty,
+  logprobs: (value) => value === false,
+  top_logprobs: isZero,
+  echo: (value) => value === false,
+  suffix: (value) => value === '',
+  best_of: (value) => value === 1,
+  tools: isEmpty,
+  tool_choice: (value) => value === 'none' || value === 'auto',
+  parallel_tool_calls: (value) => typeof value === 'boolean',
+  functions: isEmpty,
+  function_call: (value) => value === 'none' || value === 'auto',
+  response_format: (value) => isObject(value) && value['type'] === 'text',
+  modalities: (value) => Array.isArray(value) && value.every((kind) => kind === 'text'),
+  reasoning_effort: () => false,
+  verbosity: () => false,
+  prediction: () => false,
+  audio: () => false,
+  web_search_options: () => false,
+};
+
+/** Checks a body that was JSON. Throws ApiError 400, which names the parameter. */
+export function parseBody<T>(schema: z.ZodType<T>, body: unknown): T {
+  if (!isObject(body)) throw badRequest('the body must be a JSON object');
+  const known = Object.entries(body).filter(([name, value]) => !ignored.has(name) && !asksForNothing(name, value));
+  const result = schema.safeParse(Object.fromEntries(known));
+  if (!result.success) throw fromZod(result.error);
+  return result.data;
+}
+
+/** Throws for a parameter that asks for something we do not have. */
+function asksForNothing(name: string, value: unknown): boolean {
+  if (!Object.hasOwn(unsupported, name)) return false;
+  if (value === null || unsupported[name]!(value)) return true;
+  throw new ApiError(`${name} is not supported by this server`, {
+    status: 400,
+    code: 'unsupported_parameter',
+    param: name,
+  });
+}
+
+function isZero(value: unknown): boolean {
+  return value === 0;
+}
+
+function isEmpty(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && Object.keys(value).length === 0;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

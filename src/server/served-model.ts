@@ -1,0 +1,76 @@
+/** A model under the name that clients call it by, with the pool that shares its slots among requests. */
+import type { Model } from '../runtime/model.js';
+import { SessionPool } from '../runtime/session-pool.js';
+import { UsageError } from '../util/errors.js';
+import { ApiError } from './api-error.js';
+import type { ServerLimits } from './settings.js';
+
+/** Seconds: what a client is told to wait, at least and at most. */
+const leastRetry = 1;
+const mostRetry = 60;
+
+export class ServedModel {
+  readonly id: string;
+  readonly pool: SessionPool;
+  /** Unix time at which it was loaded. */
+  readonly created = Math.floor(Date.now() / 1000);
+  /** Smoothed seconds that a text takes. */
+  #secondsPerText = 0;
+
+  constructor(
+    readonly model: Model,
+    limits: ServerLimits,
+  ) {
+    this.id = model.name;
+    this.pool = new SessionPool(model, { queueLimit: limits.queue });
+  }
+
+  /** Tells what computes an answer; changes where a text may change. */
+  get fingerprint(): string {
+    const { backend, quant, schedule } = this.model;
+    return `kloop-${backend}-${quant}-${schedule}`;
+  }
+
+  /** A text took this long, once it had a slot. */
+  recordText(seconds: number): void {
+    this.#secondsPerText = this.#secondsPerText === 0 ? seconds : 0.8 * this.#secondsPerText + 0.2 * seconds;
+  }
+
+  /** Seconds after which half of what waits now will have been served. */
+  get retryAfter(): number {
+    const seconds = Math.ceil((this.#secondsPerText * this.pool.waiting) / this.pool.slots / 2);
+    return Math.max(leastRetry, Math.min(mostRetry, seconds));
+  }
+
+  /** Ends all texts and frees the model. */
+  async close(): Promise<void> {
+    this.pool.close();
+    await this.model.close();
+  }
+}
+
+/** The models of a server by name. */
+export class ServedModels {
+  readonly #byId: ReadonlyMap<string, ServedModel>;
+
+  /** Throws UsageError where two models have the same name. */
+  constructor(models: readonly ServedModel[]) {
+    this.#byId = new Map(models.map((model) => [model.id, model]));
+    if (this.#byId.size < models.length) throw new UsageError('two models have the same name');
+  }
+
+  get all(): readonly ServedModel[] {
+    return [...this.#byId.values()];
+  }
+
+  /** The model of this name; without a name the only one. Throws ApiError. */
+  find(id: string | null | undefined): ServedModel {
+    const [only, ...others] = this.all;
+    const found = id === null || id === undefined ? (others.length === 0 ? only : undefined) : this.#byId.get(id);
+    if (found !== undefined) return found;
+    const names = this.all.map((model) => model.id).join(', ');
+    const asked =
+      id === null || id === undefined ? 'name one of the models' : `the model ${JSON.stringify(id)} is not served here`;
+    throw new ApiError(`${asked}; there is: ${names}`, { status: 404, code: 'model_not_found', param: 'model' });
+  }
+}

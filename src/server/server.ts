@@ -1,0 +1,141 @@
+/** The server: a socket, the app behind it, and an orderly end in which every request that was taken is answered. */
+import type { Server } from 'node:http';
+import { isIP, type AddressInfo } from 'node:net';
+import { createAdaptorServer } from '@hono/node-server';
+import type { Logger } from 'pino';
+import type { Model } from '../runtime/model.js';
+import { messageOf, UsageError } from '../util/errors.js';
+import { createApp } from './app.js';
+import { ServerMetrics } from './metrics.js';
+import { RequestScopes } from './request-scope.js';
+import { ServedModel, ServedModels } from './served-model.js';
+import { defaultLimits, type Access, type ServerLimits } from './settings.js';
+
+export interface ServerOptions {
+  /** Closed together with the server. */
+  readonly models: readonly Model[];
+  readonly log: Logger;
+  /** Default 127.0.0.1. */
+  readonly host?: string;
+  /** Default 8080; 0 is any free one. */
+  readonly port?: number;
+  readonly access?: Partial<Access>;
+  /** Allow callers from other machines without a key. */
+  readonly insecure?: boolean;
+  readonly limits?: Partial<ServerLimits>;
+  /** Default `kloop:`. */
+  readonly metricsPrefix?: string;
+}
+
+export interface RunningServer {
+  readonly url: string;
+  /** Requests that are being answered. */
+  readonly inFlight: number;
+  /**
+   * Takes no more requests, waits at most `drainMs` for those under way, ends the rest with an error, and frees the
+   * models. May be called again with less time.
+   */
+  close(drainMs?: number): Promise<void>;
+}
+
+/** How long the last words may take to be sent, in milliseconds. */
+const lastWordsMs = 1000;
+
+/**
+ * Starts to listen. Throws UsageError where it would be open to other machines without a key, or the address is not to
+ * be had; the models are then still open.
+ */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { host = '127.0.0.1', port = 8080, log, insecure = false } = options;
+  const { apiKey, allowedHosts = [], allowedOrigins = [] } = options.access ?? {};
+  if (!isLoopback(host) && apiKey === undefined && !insecure) {
+    throw new UsageError(`${host} can be reached from other machines, and there is no API key`, {
+      hint: 'set a key, or say --insecure if everyone who reaches it may use it',
+    });
+  }
+  const limits = { ...defaultLimits, ...options.limits };
+  const models = new ServedModels(options.models.map((model) => new ServedModel(model, limits)));
+  const metrics = new ServerMetrics(() => models.all, options.metricsPrefix);
+  const scopes = new RequestScopes();
+  const state = { draining: false };
+  const names = isIP(host) === 0 ? [host.toLowerCase()] : [];
+  const access = {
+    ...(apiKey === undefined ? {} : { apiKey }),
+    allowedHosts: [...names, ...allowedHosts.map((name) => name.toLowerCase())],
+    allowedOrigins,
+  };
+  const app = createApp({ models, access, limits, metrics, scopes, log, draining: () => state.draining });
+  const server = createAdaptorServer({
+    fetch: app.fetch,
+    overrideGlobalObjects: false,
+    serverOptions: {
+      maxHeaderSize: limits.headerBytes,
+      headersTimeout: limits.receiveMs,
+      requestTimeout: limits.receiveMs,
+      connectionsCheckingInterval: Math.max(1, Math.min(5000, limits.receiveMs / 2)),
+      keepAliveTimeout: 10_000,
+    },
+  }) as Server;
+  server.maxConnections = limits.connections;
+  await listen(server, host, port);
+  const address = server.address() as AddressInfo;
+  const shown = address.family === 'IPv6' ? `[${address.address}]` : address.address;
+  return new Running(`http://${shown}:${address.port}`, server, models, scopes, state);
+}
+
+class Running implements RunningServer {
+  #closing: Promise<void> | undefined;
+
+  constructor(
+    readonly url: string,
+    private readonly server: Server,
+    private readonly models: ServedModels,
+    private readonly scopes: RequestScopes,
+    private readonly state: { draining: boolean },
+  ) {}
+
+  get inFlight(): number {
+    return this.scopes.count;
+  }
+
+  close(drainMs = 0): Promise<void> {
+    this.state.draining = true;
+    this.#closing ??= this.#close();
+    const timer = setTimeout(() => {
+      this.scopes.abortAll('shutdown');
+      this.#hangUpSoon();
+    }, drainMs);
+    return this.#closing.finally(() => clearTimeout(timer));
+  }
+
+  async #close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
+    await this.scopes.idle();
+    // Whoever is connected still has asked for nothing, or does not read.
+    this.#hangUpSoon();
+    await closed;
+    await Promise.all(this.models.all.map((served) => served.close()));
+  }
+
+  #hangUpSoon(): void {
+    setTimeout(() => this.server.closeAllConnections(), lastWordsMs).unref();
+  }
+}
+
+function listen(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => {
+      reject(
+        new UsageError(`cannot listen on ${host}:${port}: ${messageOf(error)}`, {
+          hint: 'choose another --port or --host',
+          cause: error,
+        }),
+      );
+    });
+    server.listen({ host, port }, resolve);
+  });
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}

@@ -1,0 +1,119 @@
+/** From a checked body to prompts in tokens and the options of every text. */
+import type { Model } from '../runtime/model.js';
+import { resolveSampling } from '../runtime/sampling.js';
+import type { GenerateOptions } from '../runtime/session.js';
+import type { ChatMessage } from '../text/chat-template.js';
+import { badRequest } from './api-error.js';
+import type { ChatBody, CompletionBody, GenerationBody, WireMessage } from './schemas.js';
+import type { ServedModel } from './served-model.js';
+import type { ServerLimits } from './settings.js';
+
+export interface TextRequest {
+  readonly served: ServedModel;
+  readonly prompts: readonly (readonly number[])[];
+  /** Texts per prompt. */
+  readonly choices: number;
+  /** Of the texts of a prompt, in order. */
+  readonly options: readonly GenerateOptions[];
+  readonly stream: boolean;
+  readonly includeUsage: boolean;
+}
+
+/** As OpenAI has it, for texts that are no answers. */
+const defaultCompletionTokens = 16;
+
+/** Throws ApiError, and what the tokenizer and the checks of prompts throw. */
+export function completionRequest(served: ServedModel, body: CompletionBody, limits: ServerLimits): TextRequest {
+  const { model } = served;
+  const prompts = promptsOf(body.prompt).map((prompt) =>
+    typeof prompt === 'string' ? model.tokenizer.encode(prompt) : prompt,
+  );
+  return textRequest(served, prompts, body, body.max_tokens ?? defaultCompletionTokens, limits);
+}
+
+/** As above; also what the chat template throws. */
+export async function chatRequest(served: ServedModel, body: ChatBody, limits: ServerLimits): Promise<TextRequest> {
+  const prompt = await chatPrompt(served.model, body.messages);
+  const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? Infinity;
+  const request = textRequest(served, [prompt], body, maxTokens, limits);
+  return { ...request, options: request.options.map((options) => ({ ...options, atStart: true })) };
+}
+
+/** Tokens of a conversation, with the header of the answer where that is wanted. */
+export function chatPrompt(
+  model: Model,
+  messages: readonly WireMessage[],
+  addGenerationPrompt = true,
+): Promise<number[]> {
+  return model.applyChatTemplate(messages.map(chatMessage), { addGenerationPrompt });
+}
+
+function chatMessage({ role, content, name }: WireMessage): ChatMessage {
+  return {
+    // The newer name of the same role; templates know the older one.
+    role: role === 'developer' ? 'system' : role,
+    content: typeof content === 'string' ? content : content.map(({ text }) => text).join(''),
+    ...(name === null || name === undefined ? {} : { name }),
+  };
+}
+
+function promptsOf(prompt: CompletionBody['prompt']): readonly (string | readonly number[])[] {
+  if (typeof prompt === 'string') return [prompt];
+  const isOne = (list: typeof prompt): list is number[] => typeof list[0] === 'number';
+  if (prompt.length === 0) throw badRequest('prompt: there is none', 'prompt');
+  return isOne(prompt) ? [prompt] : prompt;
+}
+
+function textRequest(
+  served: ServedModel,
+  prompts: TextRequest['prompts'],
+  body: GenerationBody,
+  maxTokens: number,
+  limits: ServerLimits,
+): TextRequest {
+  for (const prompt of prompts) served.model.checkPrompt(prompt);
+  const choices = body.n ?? 1;
+  const texts = prompts.length * choices;
+  if (texts > limits.prompts) {
+    throw badRequest(
+      `${prompts.length} prompts with ${choices} texts each, at most ${limits.prompts} texts may be`,
+      'n',
+    );
+  }
+  return {
+    served,
+    prompts,
+    choices,
+    options: optionsOf(body, served.model, maxTokens, choices),
+    stream: body.stream ?? false,
+    includeUsage: body.stream_options?.include_usage ?? false,
+  };
+}
+
+/** What the request leaves open is as the checkpoint's authors suggest. */
+function optionsOf(body: GenerationBody, model: Model, maxTokens: number, choices: number): GenerateOptions[] {
+  const defaults = { temperature: 1, ...model.defaultSampling };
+  const { seed, ...sampling } = resolveSampling({
+    temperature: body.temperature ?? defaults.temperature,
+    topP: body.top_p ?? defaults.topP ?? 1,
+    topK: Math.max(0, body.top_k ?? defaults.topK ?? 0),
+    minP: body.min_p ?? defaults.minP ?? 0,
+    repetitionPenalty: body.repetition_penalty ?? defaults.repetitionPenalty ?? 1,
+    ...(typeof body.seed === 'number' ? { seed: wrapSeed(body.seed) } : {}),
+  });
+  const stop = typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []);
+  const ignoreEos = body.ignore_eos ?? false;
+  // The first text is the one that n = 1 gives; the others must differ from it.
+  return Array.from({ length: choices }, (_, i) => ({
+    ...sampling,
+    seed: wrapSeed(seed + i),
+    maxTokens,
+    stop,
+    ignoreEos,
+  }));
+}
+
+/** Clients also send negative numbers. */
+function wrapSeed(seed: number): number {
+  return seed < 0 ? seed + 2 ** 53 : seed % 2 ** 53;
+}
