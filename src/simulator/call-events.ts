@@ -69,7 +69,8 @@ function partSlices({ nodes }: WorkPart, { graph, timing }: PartRun): Slice[] {
   const spans = new Map<string, { node: number; iteration: number; start: number; end: number; bytes: number }>();
   const order = [...graph.tasks.keys()].sort((a, b) => timing.start[a]! - timing.start[b]! || a - b);
   for (const task of order) {
-    const { kind, node, tile, iteration, bytes } = graph.about[task]!;
+    const { kind, node, tile, bytes } = graph.about[task % graph.perIteration]!;
+    const iteration = Math.floor(task / graph.perIteration);
     const { resource } = graph.tasks[task]!;
     const [start, left, done] = [timing.start[task]!, timing.left[task]!, timing.done[task]!];
     if (kind === 'join') continue;

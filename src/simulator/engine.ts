@@ -50,8 +50,8 @@ class Engine {
   private readonly afterLeft: readonly (readonly number[])[];
   private readonly queues: readonly Heap[];
   private readonly freeAt: Float64Array;
-  /** Events by their time, and these times. */
-  private readonly due = new Map<number, Event[]>();
+  /** Events by their time, and these times: 2 x task when it leaves its resource, one more when it is done. */
+  private readonly due = new Map<number, number[]>();
   private readonly times = new Heap((time) => time);
   private now = 0;
 
@@ -97,8 +97,9 @@ class Engine {
       touched = new Set();
       const ended = defined(this.due.get(now), 'events');
       this.due.delete(now);
-      for (const { task, what } of ended) {
-        if (what === 'left') {
+      for (const event of ended) {
+        const task = event >> 1;
+        if (event % 2 === 0) {
           touched.add(tasks[task]!.resource);
           this.release(this.afterLeft[task]!, touched);
         } else {
@@ -134,12 +135,12 @@ class Engine {
       this.left[task] = now + occupy;
       this.done[task] = now + occupy + latency;
       this.freeAt[resource] = now + occupy;
-      this.schedule(now + occupy, { task, what: 'left' });
-      this.schedule(now + occupy + latency, { task, what: 'done' });
+      this.schedule(now + occupy, 2 * task);
+      this.schedule(now + occupy + latency, 2 * task + 1);
     }
   }
 
-  private schedule(time: number, event: Event): void {
+  private schedule(time: number, event: number): void {
     const events = this.due.get(time);
     if (events !== undefined) events.push(event);
     else {
@@ -147,11 +148,6 @@ class Engine {
       this.times.push(time);
     }
   }
-}
-
-interface Event {
-  readonly task: number;
-  readonly what: 'left' | 'done';
 }
 
 /** A binary heap of numbers, the least (key, second key) first. */

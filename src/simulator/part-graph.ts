@@ -22,8 +22,8 @@ const followerTiles = 8;
 
 export interface PartGraph extends TaskGraph {
   readonly names: readonly string[];
+  /** Of the tasks of one iteration; those of iteration i are `i * perIteration ..`, all in the same order. */
   readonly about: readonly TaskAbout[];
-  /** Tasks of one iteration; those of iteration i are `i * perIteration ..`. */
   readonly perIteration: number;
   readonly nearMemory: number;
   readonly farMemory: number;
@@ -35,7 +35,6 @@ export interface TaskAbout {
   readonly kind: 'load' | 'work' | 'join';
   readonly node: number;
   readonly tile: number;
-  readonly iteration: number;
   readonly bytes: number;
 }
 
@@ -95,7 +94,7 @@ class PartBuilder {
 
   build(): PartGraph {
     for (let iteration = 0; iteration < this.options.iterations; iteration++) {
-      this.planned.forEach((_, index) => this.addNode(index, iteration));
+      this.planned.forEach((_, index) => this.addNode(index, iteration * this.perIteration));
     }
     assert(this.tasks.length === this.perIteration * this.options.iterations, 'tasks of an iteration');
     const { tasks, resources, names, about, perIteration } = this;
@@ -145,9 +144,8 @@ class PartBuilder {
     return Math.min(followerTiles, Math.max(1, ...tiles));
   }
 
-  private addNode(index: number, iteration: number): void {
+  private addNode(index: number, base: number): void {
     const planned = defined(this.planned[index], 'node');
-    const base = iteration * this.perIteration;
     const { node, times, tiles, resource, join, work } = planned;
     const stage = this.crossesStage(planned) ? microsecondsToPs(this.machine.latency.stage.value) : 0;
     this.add(
@@ -155,11 +153,10 @@ class PartBuilder {
       'join',
       index,
       0,
-      iteration,
       0,
     );
     const loads = times.bytes > 0 ? this.loadsPerTile : 0;
-    for (let t = 0; loads > 0 && t < tiles; t++) this.addLoads(planned, index, t, iteration);
+    for (let t = 0; loads > 0 && t < tiles; t++) this.addLoads(planned, index, t, base);
     for (let t = 0; t < tiles; t++) {
       const after = [base + join];
       for (let load = 0; load < loads; load++) after.push(base + join + 1 + t * loads + load);
@@ -172,20 +169,13 @@ class PartBuilder {
         'work',
         index,
         t,
-        iteration,
         times.bytes / tiles,
       );
     }
     assert(this.tasks.length === base + work + tiles, 'tasks of a node');
   }
 
-  private addLoads(
-    { node, times, tiles, join, firstLoad }: PlannedNode,
-    index: number,
-    t: number,
-    iteration: number,
-  ): void {
-    const base = iteration * this.perIteration;
+  private addLoads({ node, times, tiles, join, firstLoad }: PlannedNode, index: number, t: number, base: number): void {
     const { memory, farMemory } = this.machine;
     const after = node.addressed === true ? [base + join] : [];
     const freed = base + defined(this.places[firstLoad + t], 'place');
@@ -194,25 +184,11 @@ class PartBuilder {
     const latency = microsecondsToPs(memory.latency.value);
     const near = bytes * (1 - this.options.farShare);
     const rate = memory.bandwidth.value * memory.efficiency.value;
-    this.add(
-      { resource: 0, occupy: picoseconds(near / rate), latency, after, behind },
-      'load',
-      index,
-      t,
-      iteration,
-      near,
-    );
+    this.add({ resource: 0, occupy: picoseconds(near / rate), latency, after, behind }, 'load', index, t, near);
     if (this.loadsPerTile === 1) return;
     const far = bytes - near;
     const farRate = defined(farMemory, 'far memory').bandwidth.value;
-    this.add(
-      { resource: 1, occupy: picoseconds(far / farRate), latency, after, behind },
-      'load',
-      index,
-      t,
-      iteration,
-      far,
-    );
+    this.add({ resource: 1, occupy: picoseconds(far / farRate), latency, after, behind }, 'load', index, t, far);
   }
 
   /**
@@ -283,16 +259,10 @@ class PartBuilder {
     });
   }
 
-  private add(
-    task: Omit<Task, 'rank'>,
-    kind: TaskAbout['kind'],
-    node: number,
-    tile: number,
-    iteration: number,
-    bytes: number,
-  ): void {
-    this.tasks.push({ ...task, rank: this.tasks.length });
-    this.about.push({ kind, node, tile, iteration, bytes });
+  private add(task: Omit<Task, 'rank'>, kind: TaskAbout['kind'], node: number, tile: number, bytes: number): void {
+    const { resource, occupy, latency, after, behind } = task;
+    this.tasks.push({ resource, rank: this.tasks.length, occupy, latency, after, behind });
+    if (this.about.length < this.perIteration) this.about.push({ kind, node, tile, bytes });
   }
 }
 

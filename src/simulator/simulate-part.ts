@@ -39,8 +39,9 @@ export function runWholePart(part: WorkPart, machine: Machine, farShare: number)
 
 export function simulatePart(part: WorkPart, machine: Machine, farShare: number): PartResult {
   const { reach } = buildPartGraph(part, machine, { iterations: 1, farShare });
-  const iterations = 3 * reach + 6;
-  if (iterations < part.trip) {
+  // Mostly a part is steady at once; where it is not, a longer look is cheaper than all of it.
+  for (const iterations of [2 * reach + 4, 3 * reach + 12]) {
+    if (iterations >= part.trip) break;
     const graph = buildPartGraph(part, machine, { iterations, farShare });
     const run = { graph, timing: runTasks(graph) };
     const steady = iterations - reach - 1;
@@ -59,7 +60,7 @@ function steadyShift({ graph, timing }: PartRun, last: number, window: number): 
   const shift = timing.done[end - 1]! - timing.done[end - 1 - perIteration]!;
   for (let task = from; task < end; task++) {
     // Joins only pass on the times of others; those that wait for nothing are done at the start.
-    if (about[task]!.kind === 'join') continue;
+    if (about[task % perIteration]!.kind === 'join') continue;
     const before = task - perIteration;
     if (timing.start[task]! - timing.start[before]! !== shift) return undefined;
     if (timing.done[task]! - timing.done[before]! !== shift) return undefined;
@@ -81,8 +82,9 @@ function summarize({ graph, timing }: PartRun, part: WorkPart, inserted: Inserte
   let bytes = 0;
   let lastLoad = 0;
   const ends = Array.from({ length: iterations }, () => new Float64Array(part.nodes.length));
-  for (const [task, { kind, node, iteration, bytes: size }] of about.entries()) {
-    const { resource, occupy } = tasks[task]!;
+  for (const [task, { resource, occupy }] of tasks.entries()) {
+    const { kind, node, bytes: size } = about[task % perIteration]!;
+    const iteration = Math.floor(task / perIteration);
     const times = inserted.more > 0 && iteration === inserted.at ? 1 + inserted.more : 1;
     if (resource === graph.nearMemory) memory += occupy * times;
     if (graph.names[resource] === 'link') link += occupy * times;

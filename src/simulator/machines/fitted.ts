@@ -6,14 +6,14 @@ export const fittedSn40l = {
 } as const;
 
 export const fittedH100 = {
-  'call.launch': 0.9038,
-  'call.syncPerDoubling': 1.404,
-  'compute.rowBandwidth': 23440000000,
-  'latency.attention': 2.371,
-  'latency.elementwise': 2.619,
-  'latency.linear': 2.611,
-  'latency.sampling': 711.5,
-  'link.latency': 4.159,
-  'link.perPeer': 0.4771,
-  'memory.efficiency': 0.9556,
+  'call.launch': 1.037,
+  'call.syncPerDoubling': 1.148,
+  'compute.rowBandwidth': 23140000000,
+  'latency.attention': 2.363,
+  'latency.elementwise': 2.608,
+  'latency.linear': 2.626,
+  'latency.sampling': 711.6,
+  'link.latency': 4.145,
+  'link.perPeer': 0.4775,
+  'memory.efficiency': 0.9586,
 } as const;
