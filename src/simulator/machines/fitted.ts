@@ -1,19 +1,19 @@
 /** Written by scripts/fit-machines.mjs from the calibration figures (marked C) alone; not edited by hand. */
 export const fittedSn40l = {
   callUs: 49.39,
-  'call.hostRoundTrip': 425.7,
+  'call.hostRoundTrip': 425.6,
   'memory.efficiency': 0.9423,
 } as const;
 
 export const fittedH100 = {
   'call.launch': 1.037,
-  'call.syncPerDoubling': 1.148,
-  'compute.rowBandwidth': 23140000000,
-  'latency.attention': 2.363,
+  'call.syncPerDoubling': 1.145,
+  'compute.rowBandwidth': 23120000000,
+  'latency.attention': 2.362,
   'latency.elementwise': 2.608,
   'latency.linear': 2.626,
   'latency.sampling': 711.6,
-  'link.latency': 4.145,
-  'link.perPeer': 0.4775,
+  'link.latency': 4.143,
+  'link.perPeer': 0.4777,
   'memory.efficiency': 0.9586,
 } as const;
