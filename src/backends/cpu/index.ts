@@ -5,6 +5,7 @@
 import { availableParallelism } from 'node:os';
 import { packedWeightsFile } from '../../checkpoint/packed.js';
 import type { Weights } from '../../checkpoint/weights.js';
+import { dtypes } from '../../ir/formats.js';
 import type { Program } from '../../ir/program.js';
 import { assertChecked } from '../../passes/check-schedule.js';
 import { ToolchainError } from '../../util/errors.js';
@@ -19,7 +20,7 @@ import { compileLibrary, findCompiler } from './toolchain.js';
 
 export function cpuCapabilities(): Capabilities {
   return {
-    weightFormats: ['f32', 'bf16', 'f16', 'q8_0', 'q4_0'],
+    weightFormats: dtypes.filter((dtype) => dtype !== 'i32'),
     stateFormats: ['f32', 'bf16'],
     schedules: ['operator', 'layer', 'looped', 'response'],
     maxSockets: 1,

@@ -41,7 +41,7 @@ function tensor({ name, dimensions, sizes = [3, 2], type, offset }: TensorFields
 }
 
 const data = new Uint8Array(64);
-const [uint8, uint32, float32, bool, string, array, uint64] = [0, 4, 6, 7, 8, 9, 10].map(u32) as Field[];
+const [uint8, uint32, float32, bool, string, array, uint64] = [0, 4, 6, 7, 8, 9, 10].map(u32);
 
 describe('what is there is read', () => {
   test('metadata of every kind', () => {

@@ -5,7 +5,7 @@
  */
 import { isQuantized } from '../../../ir/formats.js';
 import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
-import type { Kernel, Loop, Name, Operator, Program, Region, Stage, Tensor } from '../../../ir/program.js';
+import type { Kernel, Loop, LoopBuffer, Name, Operator, Program, Region, Stage, Tensor } from '../../../ir/program.js';
 import { elementsOf, formatTensor } from '../../../ir/tensor.js';
 import { isKind, usesOf } from '../../../ir/visit.js';
 import { divisionOf, kvHeadsOf, type Division } from '../../../passes/plan-stages.js';
@@ -16,42 +16,19 @@ import { emitters } from './operators.js';
 import { emitPrefetch, type Prefetch } from './prefetch.js';
 import { dimension, OperatorContext } from './scope.js';
 
-export interface KernelEmission {
-  readonly program: Program;
-  readonly writer: CodeWriter;
-  /** Memory of all workers, and each worker's own. */
-  readonly scratch: Allocator;
-  readonly own: Allocator;
-  /** Bytes between the members of the stack that a parameter is given. */
-  readonly strideOf: (param: Name) => number;
-}
+/** Stages of one launch that the engine can number (STAGE_BITS in engine.h). */
+const maxStages = 2 ** 20;
 
-/** Names of the IR that mean something else in C. */
-const reserved: ReadonlySet<string> = new Set([
-  ...['me', 'arguments', 'rows', 'samples', 'heads', 'layer', 'token'],
-  ...['auto', 'break', 'case', 'char', 'const', 'continue', 'default', 'do', 'double', 'else', 'enum', 'extern'],
-  ...['float', 'for', 'goto', 'if', 'inline', 'int', 'long', 'register', 'restrict', 'return', 'short', 'signed'],
-  ...['sizeof', 'static', 'struct', 'switch', 'typedef', 'union', 'unsigned', 'void', 'volatile', 'while', 'asm'],
-  ...['argument', 'claim', 'share', 'scratch', 'own', 'memcpy', 'part_of', 'tiles_of', 'programs', 'unix', 'linux'],
-]);
-
-function cName(name: Name): string {
-  return reserved.has(name) ? `${name}_value` : name;
-}
-
-/** Names of one scope, and what C calls them. */
-interface Names {
-  readonly c: Map<Name, string>;
-  /** For names that hold stacks: bytes between the members. */
-  readonly strides: Map<Name, number>;
-  /** For names of a loop body: bytes from this iteration's member to the next one's. */
-  readonly steps: Map<Name, number>;
-  readonly types: ReadonlyMap<Name, Tensor>;
+function stagesOf(region: Region): number {
+  const loops = region.statements.filter((statement): statement is Loop => statement.kind === 'loop');
+  const own = defined(region.plan, 'a plan of the region').stages.length;
+  return loops.reduce((sum, { trip, body }) => sum + trip * stagesOf(body), own);
 }
 
 /** @param symbol the C name of the function */
 export function emitKernel(kernel: Kernel, symbol: string, emission: KernelEmission): void {
   const { writer } = emission;
+  assert(stagesOf(kernel.body) < maxStages, `kernel ${kernel.name} has too many stages for one launch`);
   const params = kernel.params.map(({ access, name, tensor }) => `${access} ${name}: ${formatTensor(tensor)}`);
   writer.line(`/* kernel ${kernel.name}(${params.join(', ')}) */`);
   writer.block(`static void ${symbol}(struct worker *me, const uint64_t *arguments)`, () => {
@@ -155,7 +132,7 @@ function emitStage(
   end();
 }
 
-/** Own memory for the int8 form of what quantized matrices of this stage read: values, scale and sum of every block. */
+/** Own memory for the int8 form of what quantized matrices of this stage read: values, scale and two sums of every block. */
 function quantizedInputs(
   operators: readonly Operator[],
   types: ReadonlyMap<Name, Tensor>,
@@ -166,7 +143,7 @@ function quantizedInputs(
     if (!isKind(operator, 'linear') || inputs.has(operator.reads.x)) continue;
     if (!isQuantized(defined(types.get(operator.reads.weight), 'type of a weight').dtype)) continue;
     const elements = elementsOf(defined(types.get(operator.reads.x), operator.reads.x), program.limits);
-    inputs.set(operator.reads.x, own.take(elements + (elements / 32) * 8));
+    inputs.set(operator.reads.x, own.take(elements + (elements / 32) * 12));
   }
   return inputs;
 }
@@ -232,115 +209,3 @@ function emitLoop(loop: Loop, outer: Names, emission: KernelEmission): void {
   emitFinals(loop, prefix, outer, types, emission);
 }
 
-/** The hand-off that also decides whether this was the last iteration. */
-function untilHandOff(loop: Loop, until: Name, inner: Names, prefix: string): string {
-  const count = String(defined(inner.types.get(until)?.shape[0], 'count of samples'));
-  const name = inner.c.get(until) ?? `${prefix}${until}`;
-  return `hand_off_until(me, ${name}, ${count}, ${loop.over} + 1);`;
-}
-
-/** The double buffers of carried names. */
-function emitCopies(loop: Loop, prefix: string, types: ReadonlyMap<Name, Tensor>, emission: KernelEmission): void {
-  for (const binding of loop.bindings) {
-    if (binding.kind !== 'carried') continue;
-    const buffer = loop.pipeline?.buffers.find(({ name }) => name === binding.name);
-    assert(buffer !== undefined, `no buffer for carried ${binding.name}`);
-    const tensor = defined(types.get(binding.name), binding.name);
-    const places = Array.from({ length: buffer.copies }, () => `scratch(me, ${emission.scratch.take(buffer.bytes)})`);
-    const variable = `${prefix}${binding.name}_copies`;
-    emission.writer.line(`${elementType(tensor)} *const ${variable}[${buffer.copies}] = {${places.join(', ')}};`);
-  }
-}
-
-function emitBinding(
-  binding: Loop['bindings'][number],
-  loop: Loop,
-  prefix: string,
-  outer: Names,
-  inner: Names,
-  emission: KernelEmission,
-): void {
-  const { writer } = emission;
-  const outside = defined(outer.c.get(binding.outer), `C name of ${binding.outer}`);
-  const tensor = defined(inner.types.get(binding.name), `type of ${binding.name}`);
-  const type = elementType(tensor);
-  switch (binding.kind) {
-    case 'invariant': {
-      inner.c.set(binding.name, outside);
-      const stride = outer.strides.get(binding.outer);
-      if (stride !== undefined) inner.strides.set(binding.name, stride);
-      return;
-    }
-    case 'stacked': {
-      const local = cName(`${prefix}${binding.name}`);
-      const stride = outer.strides.get(binding.outer) ?? bytesAtLimits(tensor, emission.program);
-      const [constness, bytes] = binding.access === 'read' ? ['const ', 'const uint8_t *'] : ['', 'uint8_t *'];
-      writer.line(
-        `${constness}${type} *${local} = (${constness}${type} *)((${bytes})${outside} + (size_t)${loop.over} * ${stride});`,
-      );
-      inner.c.set(binding.name, local);
-      inner.steps.set(binding.name, stride);
-      return;
-    }
-    case 'carried': {
-      const [now, next] = [`${prefix}${binding.name}`, `${prefix}${binding.next}`];
-      const copies = `${now}_copies`;
-      const count = defined(
-        loop.pipeline?.buffers.find(({ name }) => name === binding.name),
-        `buffer of ${binding.name}`,
-      ).copies;
-      writer.line(`const ${type} *${now} = ${loop.over} == 0 ? ${outside} : ${copies}[${loop.over} % ${count}];`);
-      const copy = `${copies}[(${loop.over} + 1) % ${count}]`;
-      const final = binding.final === undefined ? undefined : outer.c.get(binding.final);
-      // Where the last iteration is known, it writes its result where that belongs.
-      const target =
-        final === undefined || loop.until !== undefined
-          ? copy
-          : `${loop.over} == ${loop.trip - 1} ? ${final} : ${copy}`;
-      writer.line(`${type} *${next} = ${target};`);
-      inner.c.set(binding.name, now);
-      inner.c.set(binding.next, next);
-      return;
-    }
-    default:
-      binding satisfies never;
-  }
-}
-
-/** After a loop that can end early, what it carried is copied to where it is read. */
-function emitFinals(
-  loop: Loop,
-  prefix: string,
-  outer: Names,
-  types: ReadonlyMap<Name, Tensor>,
-  { writer, program }: KernelEmission,
-): void {
-  if (loop.until === undefined) return;
-  const copies = loop.bindings.flatMap((binding) => {
-    if (binding.kind !== 'carried' || binding.final === undefined) return [];
-    const bytes = bytesAtLimits(defined(types.get(binding.name), binding.name), program);
-    const target = defined(outer.c.get(binding.final), binding.final);
-    return [`memcpy(${target}, ${prefix}${binding.name}_copies[${loop.over} % 2], ${bytes});`];
-  });
-  if (copies.length === 0) return;
-  writer.line('begin_stage(me, 1);');
-  writer.block('while (claim(me))', () => copies.forEach((copy) => writer.line(copy)));
-  writer.line('hand_off(me);');
-}
-
-/** The C type of a tensor's elements; matrices of weights are bytes, in tiles. */
-function elementType(tensor: Tensor): string {
-  if (tensor.role === 'weight' && tensor.dtype !== 'f32') return 'uint8_t';
-  if (isQuantized(tensor.dtype)) return 'uint8_t';
-  switch (tensor.dtype) {
-    case 'f32':
-      return 'float';
-    case 'i32':
-      return 'int32_t';
-    case 'bf16':
-    case 'f16':
-      return 'uint16_t';
-    default:
-      return tensor.dtype satisfies never;
-  }
-}

@@ -21,17 +21,20 @@ static inline size_t quantized_tile_bytes(enum quantized_format format, int in) 
   return (size_t)(in / BLOCK) * block_bytes(format);
 }
 
-/* Rows of int8, and scale and sum of every block of them. */
+/* Rows of int8; scale, sum, and sum of the first half of every block of them. */
 struct quantized_rows {
   int8_t *values;
   float *scales;
   int32_t *sums;
+  int32_t *half_sums;
 };
 
 static inline struct quantized_rows quantized_at(const struct worker *me, uint64_t offset, int rows, int in) {
   int8_t *values = own(me, offset);
-  float *scales = (float *)(values + (size_t)rows * (size_t)in);
-  return (struct quantized_rows){values, scales, (int32_t *)(scales + (size_t)rows * (size_t)(in / BLOCK))};
+  const size_t blocks = (size_t)rows * (size_t)(in / BLOCK);
+  float *scales = (float *)(values + BLOCK * blocks);
+  int32_t *sums = (int32_t *)(scales + blocks);
+  return (struct quantized_rows){values, scales, sums, sums + blocks};
 }
 
 static __attribute__((noinline, unused)) void quantize_rows(const struct worker *me, uint64_t offset, const float *x, int rows,
@@ -50,6 +53,7 @@ static __attribute__((noinline, unused)) void quantize_rows(const struct worker 
       const int q = (int)rounded[i];
       to.values[(size_t)block * BLOCK + (size_t)i] = (int8_t)q;
       sum += q;
+      if (i == BLOCK / 2 - 1) to.half_sums[block] = sum;
     }
     to.scales[block] = scale;
     to.sums[block] = sum;
@@ -112,7 +116,8 @@ static inline __attribute__((always_inline)) void quantized_block(enum quantized
 
 static inline struct quantized_rows rows_from(struct quantized_rows x, int row, int in) {
   const size_t r = (size_t)row, blocks = (size_t)(in / BLOCK);
-  return (struct quantized_rows){x.values + r * (size_t)in, x.scales + r * blocks, x.sums + r * blocks};
+  return (struct quantized_rows){x.values + r * (size_t)in, x.scales + r * blocks, x.sums + r * blocks,
+                                 x.half_sums + r * blocks};
 }
 
 static inline __attribute__((always_inline)) void quantized_rows_block(enum quantized_format format, int tiles, float *y,

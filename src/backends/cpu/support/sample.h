@@ -69,15 +69,16 @@ static int32_t largest_id(const float *logits, int vocab) {
   return id < 0 ? 0 : id;
 }
 
+/* `seen` may hold anything: other kernels use the same memory. */
 static void penalize(struct sampler *s, const int32_t *history, int count, float penalty) {
+  for (int i = 0; i < count; ++i)
+    if (history[i] >= 0 && history[i] < s->vocab) s->seen[history[i]] = 0;
   for (int i = 0; i < count; ++i) {
     const int32_t id = history[i];
     if (id < 0 || id >= s->vocab || s->seen[id]) continue;
     s->seen[id] = 1;
     s->logits[id] = s->logits[id] > 0.0f ? s->logits[id] / penalty : s->logits[id] * penalty;
   }
-  for (int i = 0; i < count; ++i)
-    if (history[i] >= 0 && history[i] < s->vocab) s->seen[history[i]] = 0;
 }
 
 static int better_first(const void *left, const void *right) {

@@ -122,3 +122,34 @@ static inline __m256i v8i_dot_q4(__m256i sum, const uint8_t *w, int32_t low4, in
 static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t high4) {
   return (v16i){v8i_dot_q4(sum.lo, w, low4, high4), v8i_dot_q4(sum.hi, w + 32, low4, high4)};
 }
+
+/* Bytes and small scales of the formats with blocks (linear_blocks.h): 16 rows of four bytes. Shifts may carry bits over the
+ * border of a byte: callers mask. */
+typedef v16i v16b;
+
+#define V16I_BOTH(operation, a, ...) ((v16i){operation((a).lo, __VA_ARGS__), operation((a).hi, __VA_ARGS__)})
+
+static inline v16b v16b_load(const uint8_t *p) {
+  return (v16b){_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 32))};
+}
+static inline v16b v16b_and(v16b a, int mask) { return V16I_BOTH(_mm256_and_si256, a, _mm256_set1_epi8((char)mask)); }
+static inline v16b v16b_or(v16b a, v16b b) { return (v16b){_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+static inline v16b v16b_shl(v16b a, int n) { return V16I_BOTH(_mm256_slli_epi16, a, n); }
+static inline v16b v16b_shr(v16b a, int n) { return V16I_BOTH(_mm256_srli_epi16, a, n); }
+/* Adds w . x in every lane: four weights of 0 .. 63, and the four int8 in x4. */
+static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
+  const __m256i x = _mm256_set1_epi32(x4);
+  return (v16i){v8i_dot(sum.lo, w.lo, x), v8i_dot(sum.hi, w.hi, x)};
+}
+static inline v16i v16i_load_unsigned(const uint8_t *p) {
+  const __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+  return (v16i){_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+}
+static inline v16i v16i_load_signed(const uint8_t *p) {
+  const __m128i bytes = _mm_loadu_si128((const __m128i *)p);
+  return (v16i){_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
+}
+static inline v16i v16i_and(v16i a, int mask) { return V16I_BOTH(_mm256_and_si256, a, _mm256_set1_epi32(mask)); }
+static inline v16i v16i_or(v16i a, v16i b) { return v16b_or(a, b); }
+static inline v16i v16i_shl(v16i a, int n) { return V16I_BOTH(_mm256_slli_epi32, a, n); }
+static inline v16i v16i_shr(v16i a, int n) { return V16I_BOTH(_mm256_srli_epi32, a, n); }

@@ -75,3 +75,27 @@ static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t
   sum = _mm512_dpbusd_epi32(sum, _mm512_and_si512(bytes, mask), _mm512_set1_epi32(low4));
   return _mm512_dpbusd_epi32(sum, _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask), _mm512_set1_epi32(high4));
 }
+
+/* Bytes and small scales of the formats with blocks (linear_blocks.h): 16 rows of four bytes. Shifts may carry bits over the
+ * border of a byte: callers mask. */
+typedef __m512i v16b;
+
+static inline v16b v16b_load(const uint8_t *p) { return _mm512_loadu_si512(p); }
+static inline v16b v16b_and(v16b a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi8((char)mask)); }
+static inline v16b v16b_or(v16b a, v16b b) { return _mm512_or_si512(a, b); }
+static inline v16b v16b_shl(v16b a, int n) { return _mm512_slli_epi16(a, (unsigned)n); }
+static inline v16b v16b_shr(v16b a, int n) { return _mm512_srli_epi16(a, (unsigned)n); }
+/* Adds w . x in every lane: four weights of 0 .. 63, and the four int8 in x4. */
+static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
+  return _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x4));
+}
+static inline v16i v16i_load_unsigned(const uint8_t *p) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+static inline v16i v16i_load_signed(const uint8_t *p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+static inline v16i v16i_and(v16i a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi32(mask)); }
+static inline v16i v16i_or(v16i a, v16i b) { return _mm512_or_si512(a, b); }
+static inline v16i v16i_shl(v16i a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
+static inline v16i v16i_shr(v16i a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }

@@ -117,3 +117,37 @@ static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t
     for (int j = 0; j < 4; ++j) sum.lane[i] += (w[4 * i + j] & 15) * low[j] + (w[4 * i + j] >> 4) * high[j];
   return sum;
 }
+
+/* Bytes and small scales of the formats with blocks (linear_blocks.h): 16 rows of four bytes. */
+typedef struct {
+  uint8_t byte[64];
+} v16b;
+
+#define V16B_EACH(i, expression)                                           \
+  v16b result;                                                             \
+  for (int i = 0; i < 64; ++i) result.byte[i] = (uint8_t)(expression);     \
+  return result
+#define V16I_EACH(i, expression)                                           \
+  v16i result;                                                             \
+  for (int i = 0; i < 16; ++i) result.lane[i] = (int32_t)(expression);     \
+  return result
+
+static inline v16b v16b_load(const uint8_t *p) { V16B_EACH(i, p[i]); }
+static inline v16b v16b_and(v16b a, int mask) { V16B_EACH(i, a.byte[i] & mask); }
+static inline v16b v16b_or(v16b a, v16b b) { V16B_EACH(i, a.byte[i] | b.byte[i]); }
+static inline v16b v16b_shl(v16b a, int n) { V16B_EACH(i, a.byte[i] << n); }
+static inline v16b v16b_shr(v16b a, int n) { V16B_EACH(i, a.byte[i] >> n); }
+/* Adds w . x in every lane: four weights of 0 .. 63, and the four int8 in x4. */
+static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
+  int8_t x[4];
+  memcpy(x, &x4, sizeof x);
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 4; ++j) sum.lane[i] += w.byte[4 * i + j] * x[j];
+  return sum;
+}
+static inline v16i v16i_load_unsigned(const uint8_t *p) { V16I_EACH(i, p[i]); }
+static inline v16i v16i_load_signed(const uint8_t *p) { V16I_EACH(i, (int8_t)p[i]); }
+static inline v16i v16i_and(v16i a, int mask) { V16I_EACH(i, a.lane[i] & mask); }
+static inline v16i v16i_or(v16i a, v16i b) { V16I_EACH(i, a.lane[i] | b.lane[i]); }
+static inline v16i v16i_shl(v16i a, int n) { V16I_EACH(i, (uint32_t)a.lane[i] << n); }
+static inline v16i v16i_shr(v16i a, int n) { V16I_EACH(i, (uint32_t)a.lane[i] >> n); }

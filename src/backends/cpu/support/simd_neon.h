@@ -119,3 +119,51 @@ static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t
   }
   return sum;
 }
+
+/* Bytes and small scales of the formats with blocks (linear_blocks.h): 16 rows of four bytes. */
+typedef struct {
+  uint8x16_t q[4];
+} v16b;
+
+#define V16B_EACH(i, expression)        \
+  v16b result;                          \
+  for (int i = 0; i < 4; ++i) {         \
+    result.q[i] = (expression);         \
+  }                                     \
+  return result
+#define V16I_EACH(i, expression)        \
+  v16i result;                          \
+  for (int i = 0; i < 4; ++i) {         \
+    result.q[i] = (expression);         \
+  }                                     \
+  return result
+
+static inline v16b v16b_load(const uint8_t *p) { V16B_EACH(i, vld1q_u8(p + 16 * i)); }
+static inline v16b v16b_and(v16b a, int mask) { V16B_EACH(i, vandq_u8(a.q[i], vdupq_n_u8((uint8_t)mask))); }
+static inline v16b v16b_or(v16b a, v16b b) { V16B_EACH(i, vorrq_u8(a.q[i], b.q[i])); }
+static inline v16b v16b_shl(v16b a, int n) { V16B_EACH(i, vshlq_u8(a.q[i], vdupq_n_s8((int8_t)n))); }
+static inline v16b v16b_shr(v16b a, int n) { return v16b_shl(a, -n); }
+/* Adds w . x in every lane: four weights of 0 .. 63, and the four int8 in x4. */
+static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
+  const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(x4));
+  V16I_EACH(i, v4i_dot(sum.q[i], vreinterpretq_s8_u8(w.q[i]), x));
+}
+static inline v16i v16i_from_halves(uint16x8_t low, uint16x8_t high) {
+  return (v16i){{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))), vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(low))),
+                 vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))),
+                 vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(high)))}};
+}
+static inline v16i v16i_load_unsigned(const uint8_t *p) {
+  const uint8x16_t bytes = vld1q_u8(p);
+  return v16i_from_halves(vmovl_u8(vget_low_u8(bytes)), vmovl_u8(vget_high_u8(bytes)));
+}
+static inline v16i v16i_load_signed(const uint8_t *p) {
+  const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(p));
+  const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
+  return (v16i){{vmovl_s16(vget_low_s16(low)), vmovl_s16(vget_high_s16(low)), vmovl_s16(vget_low_s16(high)),
+                 vmovl_s16(vget_high_s16(high))}};
+}
+static inline v16i v16i_and(v16i a, int mask) { V16I_EACH(i, vandq_s32(a.q[i], vdupq_n_s32(mask))); }
+static inline v16i v16i_or(v16i a, v16i b) { V16I_EACH(i, vorrq_s32(a.q[i], b.q[i])); }
+static inline v16i v16i_shl(v16i a, int n) { V16I_EACH(i, vshlq_s32(a.q[i], vdupq_n_s32(n))); }
+static inline v16i v16i_shr(v16i a, int n) { return v16i_shl(a, -n); }

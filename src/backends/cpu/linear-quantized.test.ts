@@ -1,0 +1,167 @@
+/**
+ * Matrices of every quantized format on every instruction set that this machine runs, against float64 sums of the weights
+ * that the blocks stand for. Inputs are multiples of a power of two, up to 127, so that making them int8 changes nothing
+ * and what is left is the rounding of float32 sums.
+ */
+import koffi from 'koffi';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Workspace } from '../../../tests/support/models.js';
+import { randomBlocks, seededRandom } from '../../../tests/support/random-blocks.js';
+import { dequantize } from '../../checkpoint/dequantize.js';
+import { packTiles } from '../../checkpoint/tiles.js';
+import { blockOf, dtypes, isQuantized, type QuantizedDType } from '../../ir/formats.js';
+import { chooseInstructionSet, instructionSets } from './instruction-set.js';
+import { compileLibrary, findCompiler } from './toolchain.js';
+
+const formats = dtypes.filter(isQuantized);
+
+const source = `#include KLOOP_SIMD
+#include "engine.h"
+#include "linear_quantized.h"
+#include "linear_blocks.h"
+static const struct call *const programs[] = {NULL};
+#define KLOOP_ARENA_BYTES 0ull
+#define KLOOP_OWN_BYTES 0ull
+#define KLOOP_WEIGHT_BYTES 0ull
+#include "library.h"
+#define TEST(dtype) \\
+  EXPORT void linear_##dtype(float *y, const float *x, const void *weight, const float *bias, int rows, int in, int out, \\
+                             int first, int last) { \\
+    struct worker me = {.own = malloc((size_t)rows * (size_t)in * 2)}; \\
+    quantize_rows(&me, 0, x, rows, in); \\
+    dtype##_linear(&me, y, quantized_at(&me, 0, rows, in), weight, bias, rows, in, out, (struct range){first, last}); \\
+    free(me.own); \\
+  } \\
+  EXPORT void embed_##dtype(float *y, const int32_t *tokens, const void *table, int rows, int width) { \\
+    struct worker me = {0}; \\
+    dtype##_embed(&me, y, tokens, table, rows, width, 1.0f, (struct range){0, width}); \\
+  }
+${formats.map((format) => `TEST(${format})`).join('\n')}
+`;
+
+type Linear = (...values: unknown[]) => void;
+interface Kernels {
+  readonly linear: (format: QuantizedDType) => Linear;
+  readonly embed: (format: QuantizedDType) => Linear;
+}
+
+const workspace = new Workspace();
+afterAll(() => workspace.remove());
+
+async function load(instructionSet: string): Promise<Kernels> {
+  const compiler = (await findCompiler())!;
+  const request = {
+    source,
+    instructionSet: chooseInstructionSet(instructionSet),
+    cacheDir: workspace.cacheDir,
+    compiler,
+  };
+  const library = koffi.load(await compileLibrary(request));
+  return {
+    linear: (format) =>
+      library.func(
+        `void linear_${format}(float *y, const float *x, const uint8_t *weight, const float *bias, int rows, int in, int out, int first, int last)`,
+      ) as Linear,
+    embed: (format) =>
+      library.func(
+        `void embed_${format}(float *y, const int32_t *tokens, const uint8_t *table, int rows, int width)`,
+      ) as Linear,
+  };
+}
+
+/** Rows of whole blocks; of every block of 32, one input is 127 steps. */
+function inputs(rows: number, width: number, random: () => number): Float32Array {
+  return Float32Array.from({ length: rows * width }, (_, i) => {
+    const step = 2 ** -(4 + (Math.floor(i / 32) % 5));
+    return step * (i % 32 === 7 ? 127 : Math.floor(random() * 255) - 127);
+  });
+}
+
+interface Shape {
+  readonly rows: number;
+  readonly blocks: number;
+  readonly out: number;
+  readonly bias?: boolean;
+}
+
+const shapes: readonly Shape[] = [
+  { rows: 1, blocks: 1, out: 1 },
+  { rows: 1, blocks: 1, out: 16 },
+  { rows: 1, blocks: 3, out: 331, bias: true },
+  { rows: 2, blocks: 2, out: 33 },
+  { rows: 7, blocks: 1, out: 47, bias: true },
+  { rows: 9, blocks: 2, out: 331 },
+];
+
+const hasCompiler = (await findCompiler()) !== undefined;
+const usable = instructionSets.flatMap(({ name }) => {
+  try {
+    return [chooseInstructionSet(name).name];
+  } catch {
+    return [];
+  }
+});
+
+describe.runIf(hasCompiler).each(usable)('%s', (instructionSet) => {
+  let kernels: Kernels;
+  beforeAll(async () => {
+    kernels = await load(instructionSet);
+  }, 120_000);
+
+  describe.each(formats)('%s', (format) => {
+    it.each(shapes)('linear: $rows rows, $blocks blocks, $out outputs', ({ rows, blocks, out, bias = false }) => {
+      const random = seededRandom(out + rows);
+      const width = blocks * blockOf(format).elements;
+      const stored = randomBlocks(format, out * blocks, random);
+      const weights = new Float32Array(out * width);
+      dequantize(format, stored, weights);
+      const x = inputs(rows, width, random);
+      const b = bias ? Float32Array.from({ length: out }, () => random() - 0.5) : null;
+      const y = new Float32Array(rows * out).fill(NaN);
+      const packed = packTiles(stored, out, width, format);
+      kernels.linear(format)(y, x, packed, b, rows, width, out, 0, Math.ceil(out / 16));
+      for (let row = 0; row < rows; row++) {
+        for (let feature = 0; feature < out; feature++) {
+          let sum = b?.[feature] ?? 0;
+          let size = Math.abs(sum) + 1e-30;
+          for (let i = 0; i < width; i++) {
+            const product = weights[feature * width + i]! * x[row * width + i]!;
+            sum += product;
+            size += Math.abs(product);
+          }
+          const error = Math.abs(y[row * out + feature]! - sum) / size;
+          expect(error, `row ${row}, output ${feature}`).toBeLessThan(1e-6);
+        }
+      }
+    });
+
+    it('computes a row alike whatever is beside it, and only the tiles it is given', () => {
+      const random = seededRandom(5);
+      const width = 2 * blockOf(format).elements;
+      const packed = packTiles(randomBlocks(format, 70 * 2, random), 70, width, format);
+      const x = inputs(5, width, random);
+      const all = new Float32Array(5 * 70);
+      kernels.linear(format)(all, x, packed, null, 5, width, 70, 0, 5);
+      for (let row = 0; row < 5; row++) {
+        const one = new Float32Array(70).fill(-1);
+        kernels.linear(format)(one, x.slice(row * width, (row + 1) * width), packed, null, 1, width, 70, 1, 4);
+        expect(one.slice(16, 64)).toEqual(all.slice(row * 70 + 16, row * 70 + 64));
+        expect([...one.slice(0, 16), ...one.slice(64)].every((value) => value === -1)).toBe(true);
+      }
+    });
+
+    it('embed: rows of the table', () => {
+      const random = seededRandom(9);
+      const width = 2 * blockOf(format).elements;
+      const stored = randomBlocks(format, 37 * 2, random);
+      const table = new Float32Array(37 * width);
+      dequantize(format, stored, table);
+      const tokens = Int32Array.of(36, 0, 17, 17);
+      const y = new Float32Array(tokens.length * width);
+      kernels.embed(format)(y, tokens, packTiles(stored, 37, width, format), tokens.length, width);
+      const expected = [...tokens].flatMap((token) => [...table.subarray(token * width, (token + 1) * width)]);
+      // A product may be rounded before the minimum is added.
+      y.forEach((value, i) => expect(Math.abs(value - expected[i]!)).toBeLessThan(1e-5));
+    });
+  });
+});

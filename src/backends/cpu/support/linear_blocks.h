@@ -1,0 +1,222 @@
+/*
+ * linear over the other formats of GGUF: 4, 5 and 6 bits with scales and minima, in blocks of 32 or 256 inputs. Blocks of a
+ * tile of 16 outputs come together and take as many bytes as in the file (checkpoint/tiles.ts has the layouts): binary16
+ * scales, then for blocks of 256 their small scales, then groups of 32 inputs: upper bits, and four vectors of lower
+ * halves. Minima are multiplied with the sums of the inputs, which are at hand; integer sums are exact.
+ */
+#pragma once
+#include "linear_quantized.h"
+
+enum block_format { WEIGHT_Q4_1, WEIGHT_Q5_0, WEIGHT_Q5_1, WEIGHT_Q4_K, WEIGHT_Q5_K, WEIGHT_Q6_K };
+
+static inline int is_large(enum block_format format) { return format >= WEIGHT_Q4_K; }
+static inline int has_minima(enum block_format format) { return format != WEIGHT_Q5_0 && format != WEIGHT_Q6_K; }
+static inline int groups_per_block(enum block_format format) { return is_large(format) ? 8 : 1; }
+/* Vectors of upper bits in front of a group. */
+static inline int upper_vectors(enum block_format format) {
+  return format == WEIGHT_Q6_K ? 2 : format == WEIGHT_Q4_1 || format == WEIGHT_Q4_K ? 0 : 1;
+}
+/* What is subtracted from the stored integers. */
+static inline int zero_point(enum block_format format) {
+  return format == WEIGHT_Q5_0 ? 16 : format == WEIGHT_Q6_K ? 32 : 0;
+}
+/* Bytes of one block of a tile before its groups, and of one group. */
+static inline size_t scale_bytes(enum block_format format) {
+  const int small = format == WEIGHT_Q6_K ? 16 : is_large(format) ? 12 : 0;
+  return (size_t)(TILE * (2 + (has_minima(format) ? 2 : 0) + small));
+}
+static inline size_t group_bytes(enum block_format format) { return (size_t)(64 * (4 + upper_vectors(format))); }
+static inline size_t tile_block_bytes(enum block_format format) {
+  return scale_bytes(format) + (size_t)groups_per_block(format) * group_bytes(format);
+}
+static inline size_t blocks_tile_bytes(enum block_format format, int in) {
+  return (size_t)(in / BLOCK / groups_per_block(format)) * tile_block_bytes(format);
+}
+
+/* Scales of 16 outputs for one group: of its first half, of its second half, and the minimum. */
+struct group_scales {
+  v16 low, high, minimum;
+};
+
+/* Six bits each of eight scales and eight minima, in twelve rows of 16 bytes: the later ones in two parts. */
+static inline __attribute__((always_inline)) struct group_scales six_bit_scales(const uint8_t *small, int group, v16 d, v16 m) {
+  const uint8_t *here = small + TILE * group;
+  v16i scale, minimum;
+  if (group < 4) {
+    scale = v16i_and(v16i_load_unsigned(here), 63);
+    minimum = v16i_and(v16i_load_unsigned(here + 4 * TILE), 63);
+  } else {
+    const v16i lower = v16i_load_unsigned(here + 4 * TILE);
+    scale = v16i_or(v16i_and(lower, 15), v16i_and(v16i_shr(v16i_load_unsigned(here - 4 * TILE), 2), 48));
+    minimum = v16i_or(v16i_shr(lower, 4), v16i_and(v16i_shr(v16i_load_unsigned(here), 2), 48));
+  }
+  const v16 both = v16_mul(d, v16_from_int(scale));
+  return (struct group_scales){both, both, v16_sub(v16_zero(), v16_mul(m, v16_from_int(minimum)))};
+}
+
+static inline __attribute__((always_inline)) struct group_scales scales_of(enum block_format format, const uint8_t *block,
+                                                                           int group) {
+  const v16 d = v16_load_f16((const uint16_t *)block);
+  const v16 m = has_minima(format) ? v16_load_f16((const uint16_t *)(block + 2 * TILE)) : v16_zero();
+  if (format == WEIGHT_Q6_K) {
+    const uint8_t *small = block + 2 * TILE + 2 * TILE * group;
+    const v16 high = v16_mul(d, v16_from_int(v16i_load_signed(small + TILE)));
+    return (struct group_scales){v16_mul(d, v16_from_int(v16i_load_signed(small))), high, m};
+  }
+  if (is_large(format)) return six_bit_scales(block + 4 * TILE, group, d, m);
+  return (struct group_scales){d, d, m};
+}
+
+/* Vector j of a group: inputs 4j .. 4j + 3 and 16 + 4j .. 16 + 4j + 3 of 16 outputs. */
+static inline __attribute__((always_inline)) void load_weights(enum block_format format, const uint8_t *group, int j, v16b *low,
+                                                               v16b *high) {
+  const v16b bytes = v16b_load(group + 64 * (upper_vectors(format) + j));
+  *low = v16b_and(bytes, 15);
+  *high = v16b_and(v16b_shr(bytes, 4), 15);
+  if (upper_vectors(format) == 1) {
+    const v16b fifth = v16b_load(group);
+    *low = v16b_or(*low, v16b_and(v16b_shl(fifth, 4 - j), 16));
+    *high = v16b_or(*high, v16b_and(v16b_shr(fifth, j), 16));
+  } else if (upper_vectors(format) == 2) {
+    const v16b first = v16b_load(group), second = v16b_load(group + 64);
+    *low = v16b_or(*low, v16b_and(j < 2 ? v16b_shl(first, 4 - 2 * j) : v16b_shr(first, 2 * j - 4), 48));
+    *high = v16b_or(*high, v16b_and(j < 2 ? v16b_shl(second, 4 - 2 * j) : v16b_shr(second, 2 * j - 4), 48));
+  }
+}
+
+/* Adds a group of 32 inputs, number `at` of a row, to the sums of one tile. */
+static inline __attribute__((always_inline)) void add_group(enum block_format format, int rows, v16 *sums,
+                                                            struct quantized_rows x, struct group_scales scales,
+                                                            const uint8_t *group, int in, int at) {
+  const int blocks = in / BLOCK, halves = format == WEIGHT_Q6_K;
+  v16i low[4], high[4];
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r) {
+    const int32_t sum = x.sums[r * blocks + at], first = x.half_sums[r * blocks + at];
+    low[r] = v16i_set(-zero_point(format) * (halves ? first : sum));
+    high[r] = v16i_set(-zero_point(format) * (sum - first));
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    v16b w_low, w_high;
+    load_weights(format, group, j, &w_low, &w_high);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      const int8_t *values = x.values + (size_t)r * (size_t)in + (size_t)at * BLOCK + 4 * j;
+      low[r] = v16i_dot(low[r], w_low, four_at(values));
+      if (halves) high[r] = v16i_dot(high[r], w_high, four_at(values + BLOCK / 2));
+      else low[r] = v16i_dot(low[r], w_high, four_at(values + BLOCK / 2));
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r) {
+    const float scale = x.scales[r * blocks + at];
+    sums[r] = v16_fma(v16_mul(scales.low, v16_set(scale)), v16_from_int(low[r]), sums[r]);
+    if (halves) sums[r] = v16_fma(v16_mul(scales.high, v16_set(scale)), v16_from_int(high[r]), sums[r]);
+    if (has_minima(format)) sums[r] = v16_fma(scales.minimum, v16_set(scale * (float)x.sums[r * blocks + at]), sums[r]);
+  }
+}
+
+/* `rows` x `tiles` outputs at once, both compile-time constants. */
+static inline __attribute__((always_inline)) void blocks_block(enum block_format format, int rows, int tiles, float *y,
+                                                               struct quantized_rows x, const uint8_t *weight,
+                                                               const float *bias, int in, int out, int first_tile) {
+  v16 sums[4][4];
+#pragma GCC unroll 4
+  for (int t = 0; t < tiles; ++t)
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) sums[t][r] = v16_zero();
+  const size_t stride = blocks_tile_bytes(format, in);
+  const int groups = groups_per_block(format), blocks = in / BLOCK / groups;
+  for (int b = 0; b < blocks; ++b) {
+#pragma GCC unroll 4
+    for (int t = 0; t < tiles; ++t) {
+      const uint8_t *block = weight + (size_t)(first_tile + t) * stride + (size_t)b * tile_block_bytes(format);
+      const uint8_t *data = block + scale_bytes(format);
+      for (int g = 0; g < groups; ++g)
+        add_group(format, rows, sums[t], x, scales_of(format, block, g), data + (size_t)g * group_bytes(format), in,
+                  b * groups + g);
+    }
+  }
+#pragma GCC unroll 4
+  for (int t = 0; t < tiles; ++t) {
+    const int feature = (first_tile + t) * TILE;
+    const int count = out - feature < TILE ? out - feature : TILE;
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      v16 sum = sums[t][r];
+      if (bias) sum = v16_add(sum, v16_load_part(bias + feature, count));
+      v16_store_part(y + (size_t)r * (size_t)out + feature, sum, count);
+    }
+  }
+}
+
+static inline __attribute__((always_inline)) void blocks_rows(enum block_format format, int tiles, float *y,
+                                                              struct quantized_rows x, const uint8_t *weight,
+                                                              const float *bias, int rows, int in, int out, int first_tile) {
+  int r = 0;
+  for (; r + SIMD_ROWS <= rows; r += SIMD_ROWS)
+    blocks_block(format, SIMD_ROWS, tiles, y + (size_t)r * (size_t)out, rows_from(x, r, in), weight, bias, in, out, first_tile);
+  for (; r < rows; ++r)
+    blocks_block(format, 1, tiles, y + (size_t)r * (size_t)out, rows_from(x, r, in), weight, bias, in, out, first_tile);
+}
+
+static inline __attribute__((always_inline)) void blocks_tiles(enum block_format format, struct worker *me, float *y,
+                                                               struct quantized_rows x, const void *weight,
+                                                               const float *bias, int rows, int in, int out,
+                                                               struct range tiles) {
+  int t = tiles.begin;
+  if (rows == 1) {
+    for (; t + 2 <= tiles.end; t += 2) blocks_block(format, 1, 2, y, x, weight, bias, in, out, t);
+    for (; t < tiles.end; ++t) blocks_block(format, 1, 1, y, x, weight, bias, in, out, t);
+  } else {
+    for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
+      blocks_rows(format, SIMD_TILES, y, x, weight, bias, rows, in, out, t);
+    for (; t < tiles.end; ++t) blocks_rows(format, 1, y, x, weight, bias, rows, in, out, t);
+  }
+  me->bytes_read += (uint64_t)(tiles.end - tiles.begin) * blocks_tile_bytes(format, in);
+}
+
+static inline float lane_of(v16 values, int lane) {
+  float lanes[TILE];
+  v16_store(lanes, values);
+  return lanes[lane];
+}
+
+static inline float blocks_element(enum block_format format, const uint8_t *table, int token, int feature, int width) {
+  const int group = feature / BLOCK, i = feature % BLOCK, lane = token % TILE, groups = groups_per_block(format);
+  const uint8_t *block = table + (size_t)(token / TILE) * blocks_tile_bytes(format, width) +
+                         (size_t)(group / groups) * tile_block_bytes(format);
+  const struct group_scales scales = scales_of(format, block, group % groups);
+  const uint8_t *data = block + scale_bytes(format) + (size_t)(group % groups) * group_bytes(format);
+  const int j = i % 16 / 4, k = i % 4, second = i / 16;
+  const int byte = data[64 * (upper_vectors(format) + j) + 4 * lane + k];
+  int q = second ? byte >> 4 : byte & 15;
+  if (upper_vectors(format) == 1) q |= (data[4 * lane + k] >> (4 * second + j) & 1) << 4;
+  if (upper_vectors(format) == 2) q |= (data[64 * second + 4 * lane + k] >> (2 * j) & 3) << 4;
+  const float value = lane_of(second ? scales.high : scales.low, lane) * (float)(q - zero_point(format));
+  return has_minima(format) ? value + lane_of(scales.minimum, lane) : value;
+}
+
+#define DEFINE_BLOCKS(dtype, format)                                                                                     \
+  static __attribute__((noinline, unused)) void dtype##_linear(struct worker *me, float *y, struct quantized_rows x,     \
+                                                               const void *weight, const float *bias, int rows, int in,  \
+                                                               int out, struct range tiles) {                            \
+    blocks_tiles(format, me, y, x, weight, bias, rows, in, out, tiles);                                                  \
+  }                                                                                                                      \
+  static __attribute__((noinline, unused)) void dtype##_embed(struct worker *me, float *y, const int32_t *tokens,        \
+                                                              const void *table, int rows, int width, float scale,       \
+                                                              struct range features) {                                   \
+    for (int row = 0; row < rows; ++row)                                                                                 \
+      for (int i = features.begin; i < features.end; ++i)                                                                \
+        y[(size_t)row * (size_t)width + (size_t)i] = blocks_element(format, table, tokens[row], i, width) * scale;       \
+    me->bytes_read += (uint64_t)rows * (uint64_t)(features.end - features.begin) * tile_block_bytes(format) /            \
+                      (uint64_t)(TILE * BLOCK * groups_per_block(format));                                               \
+  }
+
+DEFINE_BLOCKS(q4_1, WEIGHT_Q4_1)
+DEFINE_BLOCKS(q5_0, WEIGHT_Q5_0)
+DEFINE_BLOCKS(q5_1, WEIGHT_Q5_1)
+DEFINE_BLOCKS(q4_k, WEIGHT_Q4_K)
+DEFINE_BLOCKS(q5_k, WEIGHT_Q5_K)
+DEFINE_BLOCKS(q6_k, WEIGHT_Q6_K)
