@@ -3,6 +3,7 @@
 #include "engine.h"
 #include "linear.h"
 #include "linear_quantized.h"
+#include "linear_blocks.h"
 #include "elementwise.h"
 #include "attention.h"
 #include "sample.h"

@@ -5,13 +5,15 @@
  */
 import { isQuantized } from '../../../ir/formats.js';
 import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
-import type { Kernel, Loop, LoopBuffer, Name, Operator, Program, Region, Stage, Tensor } from '../../../ir/program.js';
+import type { Kernel, Loop, Name, Operator, Region, Stage, Tensor } from '../../../ir/program.js';
 import { elementsOf, formatTensor } from '../../../ir/tensor.js';
 import { isKind, usesOf } from '../../../ir/visit.js';
 import { divisionOf, kvHeadsOf, type Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
-import { bytesAtLimits, type Allocator } from '../../memory-map.js';
+import { bytesAtLimits } from '../../memory-map.js';
+import { emitBinding, emitCopies, emitFinals, untilHandOff } from './loop.js';
+import { cName, elementType, type KernelEmission, type Names } from './names.js';
 import { emitters } from './operators.js';
 import { emitPrefetch, type Prefetch } from './prefetch.js';
 import { dimension, OperatorContext } from './scope.js';
@@ -208,4 +210,3 @@ function emitLoop(loop: Loop, outer: Names, emission: KernelEmission): void {
   );
   emitFinals(loop, prefix, outer, types, emission);
 }
-
