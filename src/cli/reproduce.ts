@@ -6,13 +6,14 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { figures } from '../simulator/reproduce/figures.js';
 import { Lab } from '../simulator/reproduce/lab.js';
-import { formatReproduction, reproduce as runReproduction } from '../simulator/reproduce/report.js';
+import { formatMarkdown, formatReproduction, reproduce as runReproduction } from '../simulator/reproduce/report.js';
 import { asStorageError } from '../util/files.js';
 import { note, print, printJson } from './output.js';
 import type { Verb } from './verb.js';
 
 interface Flags {
   readonly json?: boolean;
+  readonly markdown?: boolean;
   readonly svg?: string;
 }
 
@@ -21,15 +22,16 @@ export const reproduce: Verb = (program) => {
     .command('reproduce')
     .description('compare the simulator with every published figure of kernel looping')
     .option('--json', 'print one JSON object')
+    .option('--markdown', 'print the tables of docs/simulator.md')
     .option('--svg <dir>', 'draw the figures into this directory')
     .action(reproduceAction);
 };
 
-async function reproduceAction({ json, svg }: Flags): Promise<void> {
+async function reproduceAction({ json, markdown, svg }: Flags): Promise<void> {
   const lab = new Lab();
   const result = runReproduction(lab);
   if (json === true) printJson(result);
-  else for (const line of formatReproduction(result)) print(line);
+  else for (const line of markdown === true ? formatMarkdown(result) : formatReproduction(result)) print(line);
   if (svg !== undefined) await writeFigures(svg, lab);
   if (result.thresholds.some(({ met }) => !met)) process.exitCode = 1;
 }

@@ -105,6 +105,40 @@ export function formatReproduction({ rows: outcomes, thresholds, conflicts: know
   ];
 }
 
+/** The same as Markdown, for docs/simulator.md. */
+export function formatMarkdown({ rows: outcomes, thresholds, conflicts: known }: Reproduction): string[] {
+  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+  return [
+    line(['figure', 'published', 'ours', 'error', 'kind', 'source']),
+    line(['---', '---:', '---:', '---:', '---', '---']),
+    ...outcomes.map(({ figure, published, unit, ours, error, kind, source, note }) =>
+      line([
+        figure,
+        `${formatValue(published)} ${unit}`,
+        formatValue(ours),
+        formatError(error),
+        kind,
+        note === undefined ? source : `${source}; ${note}`,
+      ]),
+    ),
+    '',
+    line(['threshold', 'value', 'limit', '']),
+    line(['---', '---:', '---:', '---']),
+    ...thresholds.map(({ name, value, limit, met, row }) =>
+      line([
+        name,
+        `${value.toFixed(2)}%`,
+        `${limit}%`,
+        `${met ? 'met' : 'missed'}${row === undefined ? '' : `: ${row}`}`,
+      ]),
+    ),
+    '',
+    'Where the sources contradict each other or leave something open:',
+    '',
+    ...known.map((each) => `- ${each}`),
+  ];
+}
+
 /** Four significant digits, at most three decimals. */
 export function formatValue(value: number): string {
   return String(Number(Number(value.toPrecision(4)).toFixed(3)));

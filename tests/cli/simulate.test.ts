@@ -1,0 +1,120 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { linesOf, runCli } from '../support/cli.js';
+
+let dir: string;
+beforeAll(() => {
+  dir = mkdtempSync(join(tmpdir(), 'kloop-simulate-'));
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+describe('kloop simulate', () => {
+  it.each([
+    ['dgx-h100', 'operator', 323],
+    ['sn40l', 'layer', 35],
+    ['sn40l', 'looped', 4],
+  ])('on %s, schedule %s: %i calls per token', async (machine, schedule, calls) => {
+    const args = ['simulate', 'llama-3.1-8b', '--machine', machine, '--sockets', '8', '--schedule', schedule, '--json'];
+    const { code, stdout } = await runCli(args);
+    expect(code).toBe(0);
+    const json = JSON.parse(stdout) as Record<string, unknown>;
+    expect(json).toMatchObject({ model: 'llama-3.1-8b', machine, schedule, sockets: 8, calls_per_token: calls });
+    const breakdown: number[] = Object.values(json['breakdown_us'] as Record<string, number>);
+    expect(breakdown.reduce((a, b) => a + b, 0)).toBeCloseTo(json['tpot_us'] as number, 6);
+    expect(json['tokens_per_second']).toBeCloseTo(1e6 / (json['tpot_us'] as number), 6);
+    expect(json['bandwidth_fraction']).toBeGreaterThan(0.1);
+    expect(json['bandwidth_fraction']).toBeLessThan(1);
+  });
+
+  it('takes a machine of the user, printed and changed', async () => {
+    const printed = await runCli(['simulate', '--machine', 'sn40l', '--print-machine']);
+    const machine = JSON.parse(printed.stdout) as { name: string; memory: { bandwidth: { value: number } } };
+    machine.name = 'twice';
+    machine.memory.bandwidth.value *= 2;
+    const file = join(dir, 'twice.json');
+    writeFileSync(file, JSON.stringify(machine));
+    const time = async (name: string): Promise<number> => {
+      const { stdout } = await runCli(['simulate', 'llama-3.1-8b', '--machine', name, '--sockets', '1', '--json']);
+      return (JSON.parse(stdout) as { tpot_us: number }).tpot_us;
+    };
+    const [one, two] = [await time('sn40l'), await time(file)];
+    expect(two / one).toBeGreaterThan(0.5);
+    expect(two / one).toBeLessThan(0.55);
+  });
+
+  it('sweeps in parallel, in order, as CSV', async () => {
+    const list = Array.from({ length: 20 }, (_, i) => i + 1);
+    const args = ['simulate', 'tinystories-15m', '--machine', 'sn40l', '--csv', '--sweep', `batch=${list.join()}`];
+    const { code, stdout } = await runCli([...args, '--sweep', 'sockets=1,2,3,6', '--sweep', 'context=64']);
+    expect(code).toBe(0);
+    const [header, ...lines] = linesOf(stdout);
+    expect(header).toBe(
+      'sockets,batch,context,schedule,orchestration,tpot_us,tokens_per_second,bandwidth_fraction,calls_per_token,problem',
+    );
+    expect(lines.map((line) => line.split(',').slice(0, 2).map(Number))).toEqual(
+      list.flatMap((batch) => [1, 2, 3, 6].map((sockets) => [sockets, batch])),
+    );
+  });
+
+  it('writes a trace, and draws a timeline', async () => {
+    const file = join(dir, 'trace.json');
+    const args = ['simulate', 'tinystories-15m', '--machine', 'sn40l', '--sockets', '1', '--context', '64'];
+    const { code, stdout, stderr } = await runCli([...args, '--trace', file, '--timeline']);
+    expect(code).toBe(0);
+    expect(stderr).toContain(file);
+    expect(stdout).toMatch(/not looped: a call for each layer[^]*memory +\|[^]*looped: the same/);
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toHaveProperty('traceEvents');
+    const bad = await runCli([...args, '--trace', join(dir, 'absent', 'trace.json')]);
+    expect(bad.code).toBe(1);
+    expect(linesOf(bad.stderr)).toHaveLength(1);
+  });
+
+  it.each([
+    [['llama-3.1-8b'], 2, /--machine/],
+    [['llama-3.1-8b', '--machine', 'cray'], 2, /no machine "cray"; use one of/],
+    [['no-such-model', '--machine', 'sn40l'], 1, /no-such-model/],
+    [['llama-3.1-8b', '--machine', 'sn40l', '--sockets', '5'], 1, /5/],
+    [['llama-3.1-8b', '--machine', 'sn40l', '--sweep', 'x'], 2, /--sweep x/],
+    [['llama-3.1-405b', '--machine', 'dgx-h100'], 2, /needs .* has 80 GB/],
+    [['llama-2-7b', '--machine', 'sn40l', '--context', '5000'], 2, /4096 positions/],
+    [['--machine', 'sn40l'], 2, /which model/],
+  ])('says in one line what is wrong: %j', async (args, code, message) => {
+    const result = await runCli(['simulate', ...args]);
+    expect(result.code).toBe(code);
+    expect(linesOf(result.stderr)).toHaveLength(1);
+    expect(result.stderr).toMatch(message);
+  });
+
+  it('models that are only priced are not run', async () => {
+    const priced = await runCli(['simulate', 'mixtral-8x7b', '--machine', 'sn40l', '--json']);
+    expect(priced.code).toBe(0);
+    const run = await runCli(['run', 'mixtral-8x7b', '--prompt', 'x']);
+    expect(run.code).toBe(1);
+    expect(linesOf(run.stderr)).toHaveLength(1);
+  });
+});
+
+describe('kloop reproduce', () => {
+  it('exits with 1 exactly when a threshold is missed', async () => {
+    const figures = join(dir, 'figures');
+    const { code, stdout } = await runCli(['reproduce', '--json', '--svg', figures]);
+    const { rows, thresholds } = JSON.parse(stdout) as {
+      rows: { figure: string; published: number; ours: number; error: number; kind: string }[];
+      thresholds: { name: string; met: boolean }[];
+    };
+    expect(code).toBe(thresholds.every(({ met }) => met) ? 0 : 1);
+    for (const { figure, published, ours, error } of rows) {
+      expect((ours / published - 1) * 100, figure).toBeCloseTo(error, 9);
+    }
+    expect(readFileSync(join(figures, 'speedup.svg'), 'utf8')).toContain('<svg');
+  });
+
+  it('docs/simulator.md has the tables as the command prints them', async () => {
+    const { stdout } = await runCli(['reproduce', '--markdown']);
+    const docs = readFileSync(new URL('../../docs/simulator.md', import.meta.url), 'utf8');
+    const squeeze = (text: string): string => text.replaceAll(/[ -]+/g, ' ');
+    expect(squeeze(docs)).toContain(squeeze(stdout.trim()));
+  });
+});
