@@ -11,12 +11,17 @@ import { assertChecked } from '../../passes/check-schedule.js';
 import { ToolchainError } from '../../util/errors.js';
 import type { Backend, Capabilities, ExecutionPlan, PrepareOptions } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
+import { WorkerExecutable } from '../worker-executable.js';
 import { emitPrograms } from './emit/program.js';
-import { CpuExecutable } from './executable.js';
 import { chooseInstructionSet } from './instruction-set.js';
 import { bytesAtLimits, type MemoryMap } from '../memory-map.js';
+import { loadLibrary } from './library.js';
 import { physicalCores } from './processors.js';
+import type { CpuSetup } from './setup.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
+
+/** At the same depth below src/ and dist/. */
+const workerFile = new URL('../../../dist/backends/cpu/worker.js', import.meta.url);
 
 export function cpuCapabilities(): Capabilities {
   return {
@@ -49,7 +54,7 @@ async function prepare(
   weights: Weights,
   options: PrepareOptions,
   compilerNames?: readonly string[],
-): Promise<CpuExecutable> {
+): Promise<WorkerExecutable> {
   const programs = plan.response === undefined ? [plan.step] : [plan.step, plan.response];
   programs.forEach(assertChecked);
   const { onProgress, signal } = options;
@@ -78,7 +83,7 @@ async function prepare(
   if (library.status === 'rejected') throw library.reason;
   if (packed.status === 'rejected') throw packed.reason;
   onProgress?.({ phase: 'load', done: 0, total: 1, unit: 'steps' });
-  const executable = await CpuExecutable.start({
+  const setup: CpuSetup = {
     libraryPath: library.value,
     weightsPath: packed.value,
     threads: Math.max(1, Math.min(256, options.threads ?? physicalCores())),
@@ -88,7 +93,11 @@ async function prepare(
       .filter(({ origin }) => origin.kind === 'state')
       .map(({ name, tensor }) => [name, bytesAtLimits(tensor, plan.step)] as const),
     aborted: new Int32Array(new SharedArrayBuffer(4)),
-  });
+  };
+  const kernels = loadLibrary(library.value);
+  const executable = await WorkerExecutable.start(workerFile, setup, (engine, aborted) =>
+    kernels.abort(engine, aborted),
+  );
   onProgress?.({ phase: 'load', done: 1, total: 1, unit: 'steps' });
   return executable;
 }

@@ -1,9 +1,7 @@
 /** The compiled library as typed functions: koffi's calls, and nothing else of it. */
 import koffi from 'koffi';
 import { ToolchainError, messageOf } from '../../util/errors.js';
-
-/** An engine of the library, as an address that may travel between threads of this process. */
-export type EngineAddress = bigint;
+import type { EngineAddress } from '../messages.js';
 
 export interface KernelLibrary {
   /** @throws ToolchainError with the library's own reason */

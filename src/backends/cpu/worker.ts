@@ -2,23 +2,25 @@
  * The thread in which an engine lives: it makes synchronous kernel calls, one request after another, so that the event
  * loop of the program stays free. Everything it is told and says is in messages.ts.
  */
-import { parentPort, workerData } from 'node:worker_threads';
+import { workerData } from 'node:worker_threads';
 import type { Name, Program } from '../../ir/program.js';
 import { concreteShape, type Extents } from '../../ir/tensor.js';
-import { assert, defined } from '../../util/assert.js';
-import type { StepResult } from '../backend.js';
+import { defined } from '../../util/assert.js';
+import type { Counters, Step, StepResult } from '../backend.js';
 import { runStep, type Arrays } from '../host-loop.js';
-import { loadLibrary, type EngineAddress, type KernelLibrary } from './library.js';
-import { serializeError, type Reply, type Request, type WorkerSetup } from './messages.js';
+import type { EngineAddress } from '../messages.js';
+import { serveEngine, type Engine as ServedEngine } from '../serve-engine.js';
+import { loadLibrary, type KernelLibrary } from './library.js';
+import type { CpuSetup } from './setup.js';
 
 /** One engine: its library, its programs, and where their values are. */
-class Engine {
+class Engine implements ServedEngine {
   private readonly library: KernelLibrary;
   private readonly address: EngineAddress;
   private readonly programs: readonly Program[];
   private tokens = 0;
 
-  constructor(private readonly setup: WorkerSetup) {
+  constructor(private readonly setup: CpuSetup) {
     this.library = loadLibrary(setup.libraryPath);
     this.address = this.library.open(setup.weightsPath, setup.threads);
     const { step, response } = setup.plan;
@@ -32,7 +34,7 @@ class Engine {
     return this.address;
   }
 
-  async run(step: Extract<Request, { kind: 'run' }>['step']): Promise<StepResult> {
+  async run(step: Step): Promise<StepResult> {
     const aborted = (): boolean => Atomics.load(this.setup.aborted, 0) !== 0;
     const extents: Extents = { rows: step.tokens.length, samples: step.index.length };
     const launch = (program: Program, inputs: Arrays): Promise<Arrays> =>
@@ -87,7 +89,7 @@ class Engine {
     for (const [name, bytes] of this.setup.states) this.library.clear(this.address, this.offsetOf(name), bytes);
   }
 
-  counters(): Reply['counters'] {
+  counters(): Counters {
     const [kernelCalls, barriers, bytesRead, waitNs] = this.library.counters(this.address);
     return { kernelCalls, barriers, bytesRead, waitNs, tokens: this.tokens };
   }
@@ -97,39 +99,4 @@ class Engine {
   }
 }
 
-const port = defined(parentPort ?? undefined, 'the port of a worker thread');
-const setup = workerData as WorkerSetup;
-assert(setup.plan.step.calls.length > 0, 'a program with calls');
-
-let engine: Engine | undefined;
-
-async function answer(request: Request): Promise<Omit<Reply, 'id' | 'counters'>> {
-  engine ??= new Engine(setup);
-  switch (request.kind) {
-    case 'open':
-      return { address: engine.engineAddress };
-    case 'run':
-      return { result: await engine.run(request.step) };
-    case 'reset':
-      engine.reset();
-      return {};
-    case 'close':
-      engine.close();
-      return {};
-    default:
-      return request satisfies never;
-  }
-}
-
-// Requests come one at a time: the executable waits for each answer before it sends the next.
-port.on('message', (request: Request) => {
-  void answer(request).then(
-    (reply) => {
-      const counters = request.kind === 'close' ? undefined : engine?.counters();
-      port.postMessage({ id: request.id, ...reply, ...(counters === undefined ? {} : { counters }) });
-    },
-    (error: unknown) => {
-      port.postMessage({ id: request.id, error: serializeError(error) });
-    },
-  );
-});
+serveEngine(() => new Engine(workerData as CpuSetup));

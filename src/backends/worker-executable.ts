@@ -1,17 +1,13 @@
-/** The executable of the cpu backend: a handle to the worker thread that makes the kernel calls. */
+/** An executable that is a handle to a worker thread, which makes the kernel calls one request after another. */
 import { Worker } from 'node:worker_threads';
-import { assert } from '../../util/assert.js';
-import { AbortedError } from '../../util/errors.js';
-import type { Counters, Executable, Step, StepResult } from '../backend.js';
-import { loadLibrary, type EngineAddress, type KernelLibrary } from './library.js';
-import { deserializeError, type Reply, type Request, type WorkerSetup } from './messages.js';
-
-/** Compiled, because worker threads run JavaScript; at the same depth below src/ and dist/. */
-const workerFile = new URL('../../../dist/backends/cpu/worker.js', import.meta.url);
+import { assert } from '../util/assert.js';
+import { AbortedError } from '../util/errors.js';
+import type { Counters, Executable, Step, StepResult } from './backend.js';
+import { deserializeError, type EngineAddress, type Reply, type Request, type WorkerSetup } from './messages.js';
 
 type RequestBody = Request extends infer R ? (R extends Request ? Omit<R, 'id'> : never) : never;
 
-export class CpuExecutable implements Executable {
+export class WorkerExecutable implements Executable {
   readonly threads: number;
   counters: Counters = { kernelCalls: 0, barriers: 0, tokens: 0, bytesRead: 0, waitNs: 0 };
   private readonly waiting = new Map<number, { resolve: (reply: Reply) => void; reject: (error: Error) => void }>();
@@ -23,7 +19,7 @@ export class CpuExecutable implements Executable {
 
   private constructor(
     private readonly worker: Worker,
-    private readonly library: KernelLibrary,
+    private readonly signal: (engine: EngineAddress, aborted: boolean) => void,
     private readonly setup: WorkerSetup,
   ) {
     this.threads = setup.threads;
@@ -34,12 +30,16 @@ export class CpuExecutable implements Executable {
 
   private address: EngineAddress = 0n;
 
-  static async start(setup: WorkerSetup): Promise<CpuExecutable> {
-    const executable = new CpuExecutable(
-      new Worker(workerFile, { workerData: setup }),
-      loadLibrary(setup.libraryPath),
-      setup,
-    );
+  /**
+   * @param workerFile compiled, because worker threads run JavaScript
+   * @param signal tells a running kernel to stop, or that it need not, from this thread
+   */
+  static async start(
+    workerFile: URL,
+    setup: WorkerSetup,
+    signal: (engine: EngineAddress, aborted: boolean) => void,
+  ): Promise<WorkerExecutable> {
+    const executable = new WorkerExecutable(new Worker(workerFile, { workerData: setup }), signal, setup);
     try {
       const { address } = await executable.request({ kind: 'open' });
       assert(address !== undefined, 'the worker gave no engine');
@@ -89,7 +89,7 @@ export class CpuExecutable implements Executable {
   private setAborted(aborted: boolean): void {
     Atomics.store(this.setup.aborted, 0, aborted ? 1 : 0);
     if (this.address !== 0n && this.failure === undefined && this.closing === undefined) {
-      this.library.abort(this.address, aborted);
+      this.signal(this.address, aborted);
     }
   }
 

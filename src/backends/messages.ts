@@ -1,18 +1,14 @@
-/** What the executable and its worker thread say to each other. */
-import type { Name } from '../../ir/program.js';
-import { KloopError, ToolchainError } from '../../util/errors.js';
-import type { Counters, ExecutionPlan, Step, StepResult } from '../backend.js';
-import type { EngineAddress } from './library.js';
+/** What an executable and its worker thread say to each other. */
+import { KloopError, ToolchainError } from '../util/errors.js';
+import type { Counters, ExecutionPlan, Step, StepResult } from './backend.js';
 
+/** Something of the engine that may travel between threads of this process: where it can be told to stop. */
+export type EngineAddress = bigint;
+
+/** What every worker is told; backends add what their engines need. */
 export interface WorkerSetup {
-  readonly libraryPath: string;
-  readonly weightsPath: string;
-  readonly threads: number;
   readonly plan: ExecutionPlan;
-  /** Offsets into the arena of all values that are not weights. */
-  readonly offsets: ReadonlyMap<Name, number>;
-  /** Bytes of every state. */
-  readonly states: readonly (readonly [Name, number])[];
+  readonly threads: number;
   /** One element, on shared memory: not 0 while the running step is to stop. */
   readonly aborted: Int32Array;
 }

@@ -1,0 +1,12 @@
+/** What the worker thread of the cpu backend is told. */
+import type { Name } from '../../ir/program.js';
+import type { WorkerSetup } from '../messages.js';
+
+export interface CpuSetup extends WorkerSetup {
+  readonly libraryPath: string;
+  readonly weightsPath: string;
+  /** Offsets into the arena of all values that are not weights. */
+  readonly offsets: ReadonlyMap<Name, number>;
+  /** Bytes of every state. */
+  readonly states: readonly (readonly [Name, number])[];
+}
