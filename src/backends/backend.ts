@@ -100,6 +100,12 @@ export interface SampleSettings {
   readonly minP: number;
   /** 1 is off. */
   readonly repetitionPenalty: number;
+  /** Taken from the logit of a token that was made already; 0, the default, is off. */
+  readonly presencePenalty?: number;
+  /** The same, once for every time it was made. */
+  readonly frequencyPenalty?: number;
+  /** Position of the first token that was made, for these two. */
+  readonly madeFrom?: number;
   /** 64-bit seed as two halves; the position is the counter, so that a token depends on nothing else. */
   readonly seed: readonly [low: number, high: number];
   /** Tokens this sample may still make. */

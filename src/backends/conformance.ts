@@ -262,6 +262,7 @@ class Suite {
       ['min-p', { minP: 0.2 }],
       ['repetition penalty', { repetitionPenalty: 1.6 }],
       ['a greedy repetition penalty', { repetitionPenalty: 3, temperature: 0 }],
+      ['presence and frequency penalties', { presencePenalty: 1.5, frequencyPenalty: 0.75, madeFrom: prompt.length }],
       ['all together', { topK: 40, topP: 0.9, minP: 0.02, repetitionPenalty: 1.2, temperature: 1.5 }],
     ];
     for (const [name, changed] of settings) {

@@ -99,9 +99,12 @@ export function stepInputs(step: Step): Arrays {
   stops.set(step.stopTokens);
   const settings = new Float32Array(sampling.length * settingsPerSample);
   const seeds = new Int32Array(sampling.length * 2);
-  sampling.forEach(({ temperature, topK, topP, minP, repetitionPenalty, seed }, s) => {
-    settings.set([temperature, topK, topP, minP, repetitionPenalty], s * settingsPerSample);
-    seeds.set(seed, s * 2);
+  sampling.forEach((sample, s) => {
+    const { temperature, topK, topP, minP, repetitionPenalty } = sample;
+    const { presencePenalty = 0, frequencyPenalty = 0, madeFrom = 0 } = sample;
+    const penalties = [repetitionPenalty, presencePenalty, frequencyPenalty, madeFrom];
+    settings.set([temperature, topK, topP, minP, ...penalties], s * settingsPerSample);
+    seeds.set(sample.seed, s * 2);
   });
   // The step ends after `steps` tokens, whatever a sample may still make after it.
   const remaining = Int32Array.from(sampling, (settings) => Math.min(settings.remaining, step.steps));

@@ -10,6 +10,9 @@ interface Settings {
   readonly topP?: number;
   readonly minP?: number;
   readonly penalty?: number;
+  readonly presence?: number;
+  readonly frequency?: number;
+  readonly madeFrom?: number;
 }
 
 const operator = op(
@@ -28,7 +31,8 @@ const operator = op(
 
 /** The token for one sample of slot 0 whose sequence is `history`. */
 function choose(logits: number[], settings: Settings, seed = 0, history: number[] = [0]): number {
-  const { temperature = 1, topK = 0, topP = 1, minP = 0, penalty = 1 } = settings;
+  const { temperature = 1, topK = 0, topP = 1, minP = 0 } = settings;
+  const { penalty = 1, presence = 0, frequency = 0, madeFrom = 0 } = settings;
   return evaluate(operator, {
     logits: f32([logits]),
     index: i32([0]),
@@ -36,7 +40,7 @@ function choose(logits: number[], settings: Settings, seed = 0, history: number[
     positions: i32([history.length - 1]),
     // What comes after the position belongs to an older sequence.
     history: i32([[...history, 0, 1, 2, 3]]),
-    settings: f32([[temperature, topK, topP, minP, penalty, 0, 0, 0]]),
+    settings: f32([[temperature, topK, topP, minP, penalty, presence, frequency, madeFrom]]),
     seeds: i32([[seed, 5]]),
   })['token']![0]!;
 }
@@ -61,6 +65,21 @@ describe('greedy sampling', () => {
     expect(choose([4, 3.5, 0], { temperature: 0, penalty: 1.1 }, 0, [0, 0])).toBe(0);
     // Negative logits are multiplied: -1 becomes -2.
     expect(choose([-1, -1.5], { temperature: 0, penalty: 2 }, 0, [0])).toBe(1);
+  });
+
+  it('takes the penalties of what was made off, once for presence and every time for frequency', () => {
+    const greedy = { temperature: 0, madeFrom: 2 };
+    // Token 0 twice in the prompt, and twice made; token 1 made once.
+    const history = [0, 0, 0, 1, 0];
+    expect(choose([4, 3, 1.9], { ...greedy, presence: 2 }, 0, history)).toBe(0);
+    expect(choose([4, 3, 2.1], { ...greedy, presence: 2 }, 0, history)).toBe(2);
+    // 4 - 2 * 0.7 = 2.6, 3 - 0.7 = 2.3
+    expect(choose([4, 3, 2.5], { ...greedy, frequency: 0.7 }, 0, history)).toBe(0);
+    expect(choose([4, 3, 2.7], { ...greedy, frequency: 0.7 }, 0, history)).toBe(2);
+    expect(choose([4, 3.5, 2], { ...greedy, frequency: 0.7 }, 0, history)).toBe(1);
+    // Of the prompt nothing counts, and a negative penalty is a reward.
+    expect(choose([4, 3], { temperature: 0, madeFrom: 5, presence: 9, frequency: 9 }, 0, history)).toBe(0);
+    expect(choose([3, 1, 3.5], { ...greedy, presence: -1 }, 0, history)).toBe(0);
   });
 });
 

@@ -1,9 +1,10 @@
 /**
- * sample: the next token of every sample. In the order of Hugging Face: repetition penalty, temperature, top-k, top-p,
- * min-p, then one draw of a counter-based generator: a token depends on its logits, seed and position, on nothing else.
+ * sample: the next token of every sample. In the order of Hugging Face: penalties, temperature, top-k, top-p, min-p, then
+ * one draw of a counter-based generator: a token depends on its logits, history, seed and position, on nothing else.
  *
  * settings f32[samples, 8] = temperature (0 or less: greedy), topK (0: off), topP (1: off), minP (0: off),
- * repetitionPenalty (1: off), then zeros. seeds i32[samples, 2] = low and high half of the seed.
+ * repetitionPenalty (1: off), presencePenalty (0: off), frequencyPenalty (0: off), the position of the first token made:
+ * the last two count the tokens from there on, as OpenAI defines them. seeds i32[samples, 2] = low and high half of the seed.
  */
 import { tensorBytes } from '../ir/tensor.js';
 import { uniform } from '../util/prng.js';
@@ -86,13 +87,8 @@ export const sample: OperatorDefinition<'sample'> = {
 
 /** One choice. `logits` is overwritten; `settings` as the header says; `draw` gives a number in [0, 1). */
 function chooseToken(logits: Float32Array, history: Int32Array, settings: Float32Array, draw: () => number): number {
-  const [temperature, topK, topP, minP, penalty] = settings as unknown as [number, number, number, number, number];
-  if (penalty !== 1) {
-    for (const id of new Set(history)) {
-      const logit = logits[id];
-      if (logit !== undefined) logits[id] = logit > 0 ? logit / penalty : logit * penalty;
-    }
-  }
+  const [temperature, topK, topP, minP] = settings as unknown as [number, number, number, number];
+  penalize(logits, history, settings);
   const best = greatest(logits);
   if (temperature <= 0 || best === undefined) return best ?? 0;
   for (let id = 0; id < logits.length; id++) logits[id] = logits[id]! / temperature;
@@ -113,6 +109,26 @@ function chooseToken(logits: Float32Array, history: Int32Array, settings: Float3
     weight,
     draw(),
   );
+}
+
+/** Makes tokens less likely that are in `history` already. */
+function penalize(logits: Float32Array, history: Int32Array, settings: Float32Array): void {
+  const [repetition, presence, frequency, madeFrom] = settings.subarray(4) as unknown as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  if (repetition !== 1) {
+    for (const id of new Set(history)) {
+      const logit = logits[id];
+      if (logit !== undefined) logits[id] = logit > 0 ? logit / repetition : logit * repetition;
+    }
+  }
+  if (presence === 0 && frequency === 0) return;
+  const made = history.subarray(madeFrom);
+  for (const id of new Set(made)) logits[id]! -= presence;
+  for (const id of made) logits[id]! -= frequency;
 }
 
 /** The id of the largest logit, the smallest such id; undefined where all are NaN. */

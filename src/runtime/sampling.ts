@@ -18,6 +18,10 @@ export interface SamplingOptions {
   readonly minP?: number;
   /** Divides the scores of tokens that are in the context already; 1 is off. */
   readonly repetitionPenalty?: number;
+  /** Taken from the score of a token that was made already; 0 is off. Prompts do not count. */
+  readonly presencePenalty?: number;
+  /** The same, once for every time it was made; 0 is off. */
+  readonly frequencyPenalty?: number;
   /** A whole number from 0 to 2^53 - 1; random where absent. The same seed gives the same text. */
   readonly seed?: number;
 }
@@ -36,6 +40,8 @@ const ranges: Readonly<Record<keyof SamplingOptions, Range>> = {
   topP: { min: 0, max: 1 },
   minP: { min: 0, max: 1 },
   repetitionPenalty: { min: 0.001, max: 1000 },
+  presencePenalty: { min: -100, max: 100 },
+  frequencyPenalty: { min: -100, max: 100 },
   seed: { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true },
 };
 
@@ -50,11 +56,12 @@ export function resolveSampling(options: SamplingOptions = {}): Sampling {
     }
   }
   const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1 } = options;
-  return { temperature, topK, topP, minP, repetitionPenalty, seed: options.seed ?? randomInt(2 ** 47) };
+  const { presencePenalty = 0, frequencyPenalty = 0, seed = randomInt(2 ** 47) } = options;
+  return { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, seed };
 }
 
-/** The settings of a sample that may still make `remaining` tokens. */
-export function sampleSettings(sampling: Sampling, remaining: number): SampleSettings {
+/** The settings of a sample that may still make `remaining` tokens; the first one got the position `madeFrom`. */
+export function sampleSettings(sampling: Sampling, remaining: number, madeFrom: number): SampleSettings {
   const { seed, ...settings } = sampling;
-  return { ...settings, seed: [seed % 2 ** 32, Math.floor(seed / 2 ** 32)], remaining };
+  return { ...settings, madeFrom, seed: [seed % 2 ** 32, Math.floor(seed / 2 ** 32)], remaining };
 }

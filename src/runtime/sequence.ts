@@ -87,7 +87,8 @@ export class Sequence {
   }
 
   settings(): SampleSettings {
-    return sampleSettings(this.request.sampling, this.remaining);
+    const { sampling, position, prompt } = this.request;
+    return sampleSettings(sampling, this.remaining, position + prompt.length);
   }
 
   /** `rows` prompt rows were fed, and no token came of it. */

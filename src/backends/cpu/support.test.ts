@@ -31,7 +31,9 @@ MAP(gelu)
 EXPORT void test_bf16(const float *x, uint16_t *y, int n) { bf16_store_state(y, x, n); }
 EXPORT int test_choose(const float *logits, int vocab, const int32_t *history, int count, const float *settings,
                        const int32_t *seed, int position) {
-  struct worker me = {.own = calloc((size_t)vocab, sampler_bytes_per_token())};
+  struct worker me = {.own = malloc((size_t)vocab * sampler_bytes_per_token())};
+  /* What another kernel has left there. */
+  memset(me.own, 0x5b, (size_t)vocab * sampler_bytes_per_token());
   struct sampler s = sampler_at(&me, 0, vocab);
   const int token = choose(&s, logits, history, count, settings, seed, position);
   free(me.own);
@@ -46,11 +48,13 @@ interface TestLibrary {
   readonly choose: (choice: Choice) => number;
 }
 
+type Five = [number, number, number, number, number];
+
 interface Choice {
   readonly logits: Float32Array;
   readonly history: readonly number[];
-  /** temperature, top-k, top-p, min-p, repetition penalty */
-  readonly settings: readonly [number, number, number, number, number];
+  /** temperature, top-k, top-p, min-p, then the penalties: repetition, presence, frequency, where what was made begins */
+  readonly settings: readonly [...Five, presence?: number, frequency?: number, madeFrom?: number];
   readonly seed: readonly [number, number];
 }
 
@@ -82,7 +86,7 @@ function loadTestLibrary(path: string): TestLibrary {
         logits.length,
         Int32Array.from(history),
         history.length,
-        Float32Array.from([...settings, 0, 0, 0]),
+        Float32Array.from({ length: settingsPerSample }, (_, i) => settings[i] ?? 0),
         Int32Array.from(seed),
         history.length - 1,
       ),
@@ -98,7 +102,7 @@ function expectedToken({ logits, history, settings, seed }: Choice): number {
     data,
   });
   const full = new Float32Array(settingsPerSample);
-  full.set(settings);
+  full.set(settings as readonly number[]);
   const operands: Record<string, Operand> = {
     logits: rows([1, vocab], logits),
     index: rows([1], Int32Array.of(0)),
@@ -197,7 +201,10 @@ describe.each(runnable.map((set) => [set.name, set] as const))('support kernels 
     ['top-k and top-p', [1.2, 12, 0.8, 0, 1]],
     ['min-p', [1, 0, 1, 0.05, 1]],
     ['min-p of one', [1, 0, 1, 1, 1]],
-    ['everything', [1.3, 30, 0.9, 0.02, 1.3]],
+    ['greedy with what was made less likely', [0, 0, 1, 0, 1, 1.5, 0.75, 12]],
+    ['a frequency penalty', [0.9, 0, 1, 0, 1, 0, 2.5, 3]],
+    ['a reward for presence', [0.9, 0, 1, 0, 1, -1.25, 0, 0]],
+    ['everything', [1.3, 30, 0.9, 0.02, 1.3, 0.5, 0.25, 5]],
   ];
 
   it.each(settings)('chooses as ops/sample.ts does: %s', (_, values) => {

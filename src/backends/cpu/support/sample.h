@@ -1,7 +1,7 @@
 /*
- * sample and advance: the choice of the next token, and the stop test. The meaning is that of ops/sample.ts: repetition
- * penalty, temperature, top-k, top-p, min-p, then one draw of Philox4x32-10 with the seed as key and the position as
- * counter. Weights are float32 here (float64 there), so that a draw differs at most where two tokens' borders meet.
+ * sample and advance: the choice of the next token, and the stop test. The meaning is that of ops/sample.ts: penalties,
+ * temperature, top-k, top-p, min-p, then one draw of Philox4x32-10 with the seed as key and the position as counter.
+ * Weights are float32 here (float64 there), so that a draw differs at most where two tokens' borders meet.
  */
 #pragma once
 #include <math.h>
@@ -69,15 +69,29 @@ static int32_t largest_id(const float *logits, int vocab) {
   return id < 0 ? 0 : id;
 }
 
-/* `seen` may hold anything: other kernels use the same memory. */
-static void penalize(struct sampler *s, const int32_t *history, int count, float penalty) {
+static inline bool penalizes(const float *settings) {
+  return settings[4] != 1.0f || settings[5] != 0.0f || settings[6] != 0.0f;
+}
+
+enum { SEEN = 1, SEEN_MADE = 2 };
+
+/* `seen` may hold anything before: other kernels use the same memory. */
+static void penalize(struct sampler *s, const int32_t *history, int count, const float *settings) {
+  const float repetition = settings[4], presence = settings[5], frequency = settings[6];
   for (int i = 0; i < count; ++i)
     if (history[i] >= 0 && history[i] < s->vocab) s->seen[history[i]] = 0;
-  for (int i = 0; i < count; ++i) {
+  for (int i = 0; i < count && repetition != 1.0f; ++i) {
     const int32_t id = history[i];
-    if (id < 0 || id >= s->vocab || s->seen[id]) continue;
-    s->seen[id] = 1;
-    s->logits[id] = s->logits[id] > 0.0f ? s->logits[id] / penalty : s->logits[id] * penalty;
+    if (id < 0 || id >= s->vocab || s->seen[id] & SEEN) continue;
+    s->seen[id] |= SEEN;
+    s->logits[id] = s->logits[id] > 0.0f ? s->logits[id] / repetition : s->logits[id] * repetition;
+  }
+  for (int i = (int)settings[7]; i < count && (presence != 0.0f || frequency != 0.0f); ++i) {
+    const int32_t id = history[i];
+    if (id < 0 || id >= s->vocab) continue;
+    if (!(s->seen[id] & SEEN_MADE)) s->logits[id] -= presence;
+    s->seen[id] |= SEEN_MADE;
+    s->logits[id] -= frequency;
   }
 }
 
@@ -209,11 +223,12 @@ static int32_t pick_candidate(struct sampler *s, int count, double uniform) {
 
 static int32_t choose(struct sampler *s, const float *logits, const int32_t *history, int count, const float *settings,
                       const int32_t *seed, int position) {
-  const float temperature = settings[0], top_p = settings[2], min_p = settings[3], penalty = settings[4];
+  const float temperature = settings[0], top_p = settings[2], min_p = settings[3];
+  const bool penalized = penalizes(settings);
   const int top_k = (int)settings[1];
-  if (penalty == 1.0f && temperature <= 0.0f) return largest_id(logits, s->vocab);
+  if (!penalized && temperature <= 0.0f) return largest_id(logits, s->vocab);
   memcpy(s->logits, logits, (size_t)s->vocab * sizeof *logits);
-  if (penalty != 1.0f) penalize(s, history, count, penalty);
+  if (penalized) penalize(s, history, count, settings);
   const int32_t best = largest_id(s->logits, s->vocab);
   if (temperature <= 0.0f) return best;
   for (int i = 0; i < s->vocab; ++i) s->logits[i] /= temperature;
