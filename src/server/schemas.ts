@@ -28,6 +28,8 @@ function generationShape(limits: ServerLimits) {
       .nullish(),
     min_p: probability.nullish(),
     repetition_penalty: z.number().min(0.001).max(1000).nullish(),
+    presence_penalty: z.number().min(-2).max(2).nullish(),
+    frequency_penalty: z.number().min(-2).max(2).nullish(),
     ignore_eos: z.boolean().nullish(),
     stream: z.boolean().nullish(),
     stream_options: z
@@ -96,8 +98,6 @@ const ignored = new Set(
  * name, since to leave them out would give another text than the one asked for.
  */
 const unsupported: Readonly<Record<string, (value: unknown) => boolean>> = {
-  presence_penalty: isZero,
-  frequency_penalty: isZero,
   logit_bias: isEmpty,
   logprobs: (value) => value === false,
   top_logprobs: isZero,

@@ -99,6 +99,8 @@ function optionsOf(body: GenerationBody, model: Model, maxTokens: number, choice
     topK: Math.max(0, body.top_k ?? defaults.topK ?? 0),
     minP: body.min_p ?? defaults.minP ?? 0,
     repetitionPenalty: body.repetition_penalty ?? defaults.repetitionPenalty ?? 1,
+    presencePenalty: body.presence_penalty ?? 0,
+    frequencyPenalty: body.frequency_penalty ?? 0,
     ...(typeof body.seed === 'number' ? { seed: wrapSeed(body.seed) } : {}),
   });
   const stop = typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []);

@@ -1,0 +1,81 @@
+/** Continuous batching with a real model on the CPU: neighbours change no token. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Model } from '../../src/runtime/model.js';
+import { demoModel, serveModels, type TestServer } from '../support/server.js';
+
+interface Answer {
+  readonly choices: readonly { readonly text: string }[];
+  readonly usage: { readonly prompt_tokens_details: { readonly cached_tokens: number } };
+}
+
+const beginnings = [
+  'Once upon a time',
+  'The little dog ran to the park. He saw',
+  'Lily and Tom wanted to play with the big red ball, but',
+  'One day, a bird',
+];
+
+/** Prompts of several lengths, some with a beginning in common, with all kinds of sampling. */
+const bodies = Array.from({ length: 32 }, (_, i) => ({
+  model: 'demo-chat',
+  prompt: beginnings[i % 4]! + ' and then'.repeat((i % 5) * (i % 3)),
+  max_tokens: 8 + ((i * 7) % 40),
+  seed: 1000 + i,
+  temperature: i % 8 === 0 ? 0 : 0.7 + (i % 3) * 0.3,
+  ...(i % 4 === 1 ? { top_k: 20 } : {}),
+  ...(i % 4 === 2 ? { top_p: 0.9, min_p: 0.02 } : {}),
+  ...(i % 4 === 3 ? { repetition_penalty: 1.2 } : {}),
+  ...(i % 8 === 5 ? { presence_penalty: 0.5, frequency_penalty: 0.3 } : {}),
+}));
+
+describe('continuous batching', () => {
+  let demo: { readonly model: Model; remove(): void };
+  let server: TestServer;
+  beforeAll(async () => {
+    demo = await demoModel(6);
+    server = await serveModels([demo.model]);
+  });
+  afterAll(async () => {
+    await server.server.close();
+    demo.remove();
+  });
+
+  const ask = async (body: object): Promise<Answer> => {
+    const response = await server.post('/v1/completions', body);
+    expect(response.status).toBe(200);
+    return (await response.json()) as Answer;
+  };
+
+  it('makes the same 32 texts at once as one by one', async () => {
+    const alone: string[] = [];
+    for (const body of bodies) alone.push((await ask(body)).choices[0]!.text);
+    // Different enough that a mix-up would show.
+    expect(new Set(alone).size).toBeGreaterThan(28);
+    for (let round = 0; round < 2; round++) {
+      const together = await Promise.all(bodies.map(ask));
+      expect(together.map(({ choices }) => choices[0]!.text)).toEqual(alone);
+    }
+  });
+
+  it('gives the first of several texts the seed that was asked for, and the others others', async () => {
+    const body = { ...bodies[1]!, max_tokens: 20 };
+    const one = await ask(body);
+    const four = await ask({ ...body, n: 4 });
+    expect(four.choices[0]!.text).toBe(one.choices[0]!.text);
+    expect(new Set(four.choices.map(({ text }) => text)).size).toBe(4);
+  });
+
+  it('makes the same text with what is in the cache as without', async () => {
+    const body = { model: 'demo-chat', prompt: beginnings[2]!, max_tokens: 40, seed: 5 };
+    const first = (await ask(body)).choices[0]!.text;
+    const next = { ...body, prompt: body.prompt + first };
+    const warm = await ask(next);
+    expect(warm.usage.prompt_tokens_details.cached_tokens).toBeGreaterThan(20);
+    // Other prompts overwrite every slot.
+    await Promise.all(bodies.slice(0, 12).map((other) => ask({ ...other, prompt: `Now ${other.prompt}` })));
+    const cold = await ask(next);
+    // The token that begins every text.
+    expect(cold.usage.prompt_tokens_details.cached_tokens).toBe(1);
+    expect(cold.choices[0]!.text).toBe(warm.choices[0]!.text);
+  });
+});
