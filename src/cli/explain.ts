@@ -9,6 +9,9 @@ import type { ModelConfig } from '../models/model-config.js';
 import { findPreset } from '../models/presets.js';
 import { callsPerToken, explainProgram } from '../passes/explain.js';
 import { compileModel, type CompiledModel } from '../passes/pipeline.js';
+import { loopingAdvice } from '../simulator/advice.js';
+import { findMachine } from '../simulator/machines/index.js';
+import { PricedProgram } from '../simulator/price.js';
 import { formatTable } from '../util/table.js';
 import { integer, scheduleOption } from './options.js';
 import { note, paint, print, printJson } from './output.js';
@@ -17,6 +20,7 @@ import type { Verb } from './verb.js';
 interface Flags {
   readonly schedule?: Schedule;
   readonly sockets: number;
+  readonly machine?: string;
   readonly ir?: boolean;
   readonly json?: boolean;
 }
@@ -28,6 +32,7 @@ export const explain: Verb = (program) => {
     .argument('<model>', 'a name that `kloop presets` lists, `demo`, a directory, or OWNER/NAME that has been pulled')
     .addOption(scheduleOption())
     .option('--sockets <n>', 'accelerators that share the model', integer(1, 1024), 1)
+    .option('--machine <machine>', 'say what looping gives there (simulated): sn40l, dgx-h100, h200, or a .json file')
     .option('--ir', 'print the program itself')
     .option('--json', 'print one JSON object');
   command.action(explainAction);
@@ -39,9 +44,18 @@ async function explainAction(spec: string, flags: Flags): Promise<void> {
   const compile = await compilerFor({ config, formatOf }, flags.sockets);
   const compiled = compile(schedule);
   const program = programOf(compiled);
-  if (flags.json === true) printJson(toJson(config, program, compiled));
-  else if (flags.ir === true) process.stdout.write(printIr(program));
+  const advice = flags.machine === undefined ? [] : adviceFor(config, flags.machine, flags.sockets);
+  if (flags.json === true) {
+    printJson({ ...toJson(config, program, compiled), ...(flags.machine === undefined ? {} : { advice }) });
+  } else if (flags.ir === true) process.stdout.write(printIr(program));
   else describe(config, compiled, compile);
+  if (flags.json !== true && flags.ir !== true) for (const line of advice) print(line);
+}
+
+/** What looping gives on a simulated machine, one sequence at a usual context. */
+function adviceFor(config: ModelConfig, name: string, sockets: number): string[] {
+  const point = { sockets, batch: 1, context: Math.min(config.context, 4096) };
+  return loopingAdvice(new PricedProgram(config), findMachine(name), point, 'offloaded');
 }
 
 /** A preset has no weights; of a checkpoint only the shapes are looked at. */

@@ -11,6 +11,7 @@ import { openCheckpoint } from '../checkpoint/directory.js';
 import { resolveModel } from '../checkpoint/resolve.js';
 import { schedules, type Schedule } from '../ir/program.js';
 import { findPreset } from '../models/presets.js';
+import { loopingAdvice } from '../simulator/advice.js';
 import type { Machine } from '../simulator/machine.js';
 import { findMachine, machines } from '../simulator/machines/index.js';
 import { isPricedName, priceModel, type ModelSpec, type PricedModel } from '../simulator/price.js';
@@ -170,6 +171,8 @@ function describe(simulation: Simulation, priced: PricedModel, point: SweepPoint
   print(`batch ${batch}, context ${context}, ${formatBytes(simulation.bytesPerToken)} per token on each socket`);
   print('');
   for (const line of compareSchedules(simulation, priced, point)) print(line);
+  print('');
+  for (const line of loopingAdvice(priced, machine, point, simulation.orchestration)) print(line);
   print(`\nwhere a token's time goes (${schedule}):`);
   const parts = Object.entries(breakdownUs).filter(([, us]) => us > 0);
   const lines = parts.map(([name, us]) => [

@@ -25,7 +25,7 @@ export type ModelSpec =
 
 /** @throws UsageError for a name that is neither a preset nor a model that is only priced */
 export function priceModel(spec: ModelSpec): PricedModel {
-  return spec.kind === 'config' ? new CompiledModel(spec.config) : findPricedModel(spec.name);
+  return spec.kind === 'config' ? new PricedProgram(spec.config) : findPricedModel(spec.name);
 }
 
 /** True where `name` is a preset or a model that is only priced. */
@@ -36,7 +36,7 @@ export function isPricedName(name: string): boolean {
 /** A preset, or a model that is only priced. @throws UsageError for another name */
 export function findPricedModel(name: string): PricedModel {
   const preset = findPreset(name);
-  if (preset !== undefined) return new CompiledModel(preset.config);
+  if (preset !== undefined) return new PricedProgram(preset.config);
   const shape = findCostModel(name);
   if (shape !== undefined) {
     return { name: shape.name, workload: (machine, point) => costModelWorkload(shape, machine, point) };
@@ -48,7 +48,7 @@ export function findPricedModel(name: string): PricedModel {
 }
 
 /** Compiles each program once; batch and context are extents of the same program. */
-export class CompiledModel implements PricedModel {
+export class PricedProgram implements PricedModel {
   readonly name: string;
   private readonly programs = new Map<string, ReturnType<typeof compileFor>>();
 

@@ -5,11 +5,11 @@ import { presets } from '../models/presets.js';
 import { defined } from '../util/assert.js';
 import { withValues } from './machine.js';
 import { findMachine, machines } from './machines/index.js';
-import { CompiledModel, findPricedModel } from './price.js';
+import { PricedProgram, findPricedModel } from './price.js';
 import { simulate } from './simulate.js';
 import { bytesPerToken, type Point } from './workload.js';
 
-const small = new CompiledModel(defined(presets.find(({ name }) => name === 'tinystories-15m')?.config, 'preset'));
+const small = new PricedProgram(defined(presets.find(({ name }) => name === 'tinystories-15m')?.config, 'preset'));
 const point: Point = { schedule: 'looped', sockets: 1, batch: 1, context: 256 };
 const order: readonly Schedule[] = ['operator', 'layer', 'looped', 'response'];
 
@@ -44,7 +44,7 @@ describe.each(machines.map((machine) => [machine.name, machine] as const))('%s',
   });
 
   it('the same input gives the same output, bit for bit', () => {
-    const again = new CompiledModel(defined(presets.find(({ name }) => name === 'tinystories-15m')?.config, 'preset'));
+    const again = new PricedProgram(defined(presets.find(({ name }) => name === 'tinystories-15m')?.config, 'preset'));
     expect(simulate(again.workload(machine, point), machine)).toEqual(
       simulate(small.workload(machine, point), machine),
     );

@@ -96,6 +96,20 @@ describe('kloop simulate', () => {
   });
 });
 
+describe('kloop explain --machine', () => {
+  it('says what looping gives there, and why', async () => {
+    const args = ['explain', 'llama-3.2-1b', '--schedule', 'looped', '--sockets', '8', '--machine', 'sn40l'];
+    const { code, stdout } = await runCli(args);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/looping the layers on 8 x SambaNova SN40L: \d\.\d+x .*simulated/);
+    const json = await runCli([...args, '--json']);
+    expect(JSON.parse(json.stdout)).toMatchObject({
+      calls_per_token: 4,
+      advice: [expect.any(String), expect.any(String)],
+    });
+  });
+});
+
 describe('kloop reproduce', () => {
   it('exits with 1 exactly when a threshold is missed', async () => {
     const figures = join(dir, 'figures');
