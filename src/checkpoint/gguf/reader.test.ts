@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
-import { relativeError, trace, type Trace } from '../../../tests/support/steps.js';
+import { logitsOfAll, relativeError, trace, type Trace } from '../../../tests/support/steps.js';
 import { modelConfig, smallLimits, Workspace } from '../../../tests/support/models.js';
 import { createCpuBackend } from '../../backends/cpu/index.js';
 import { findCompiler } from '../../backends/cpu/toolchain.js';
@@ -115,6 +115,52 @@ test('what does not fit the blocks stays f16, in a program of both', async () =>
   const reference = await run(referenceBackend, gguf.config, gguf.weights, formats);
   const actual = await run(backend, gguf.config, gguf.weights, formats);
   actual.logits.forEach((logits, i) => expect(relativeError(logits, reference.logits[i]!)).toBeLessThan(0.02));
+});
+
+describe('a file of every format, by another writer', () => {
+  const path = join(fixtures, 'gguf', 'mixed.gguf');
+  const expected = JSON.parse(readFileSync(join(fixtures, 'gguf', 'mixed.json'), 'utf8')) as {
+    prompt: number[];
+    tokens: number[];
+    logits: number[][];
+  };
+  // The cpu rounds inputs of quantized matrices to int8.
+  const runs = [
+    { name: 'reference', on: referenceBackend, tolerance: 1e-5 },
+    { name: 'cpu', on: createCpuBackend(), tolerance: 0.02 },
+  ].filter(({ on }) => on === referenceBackend || backend !== referenceBackend);
+
+  test.each(runs)('$name makes the logits of float64', async ({ on, tolerance }) => {
+    const { config, weights, formatOf } = openCheckpoint(path);
+    keep(weights);
+    const { plan } = compileModel(config, {
+      schedule: 'looped',
+      limits: smallLimits,
+      stateFormat: 'f32',
+      formatOf: formatOf!,
+      capabilities: on.capabilities,
+      workers: 1,
+    });
+    const executable = await on.prepare(plan, weights, { threads: 1, cacheDir });
+    const { prompt, tokens, logits } = expected;
+    const made = await logitsOfAll(executable, [...prompt, ...tokens.slice(0, -1)], 4);
+    await executable.close();
+    made.slice(prompt.length - 1).forEach((row, i) => {
+      expect(relativeError(row, Float32Array.from(logits[i]!)), `token ${i}`).toBeLessThan(tolerance);
+    });
+  });
+
+  test('layers of different formats are not looped, and the report says so', () => {
+    const { config, weights, formatOf } = openCheckpoint(path);
+    keep(weights);
+    const { capabilities } = referenceBackend;
+    const options = { schedule: 'looped', limits: smallLimits, capabilities } as const;
+    const { reports } = compileModel(config, { ...options, formatOf: formatOf! });
+    const refusals = reports.flatMap((report) => report.refusals);
+    expect(refusals.map(({ reason }) => reason)).toContain('differs-in-dtype');
+    const alike = compileModel(config, { ...options, weightFormat: 'f32' });
+    expect(alike.reports.flatMap((report) => report.refusals)).toEqual([]);
+  });
 });
 
 test('rows come in the order of checkpoints, whatever part is read', async () => {

@@ -96,7 +96,6 @@ static inline __attribute__((always_inline)) void add_group(enum block_format fo
     low[r] = v16i_set(-zero_point(format) * (halves ? first : sum));
     high[r] = v16i_set(-zero_point(format) * (sum - first));
   }
-#pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
     v16b w_low, w_high;
     load_weights(format, group, j, &w_low, &w_high);

@@ -118,31 +118,39 @@ static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t
   return sum;
 }
 
-/* Bytes and small scales of the formats with blocks (linear_blocks.h): 16 rows of four bytes. */
+/* Bytes and small scales of the formats with blocks (linear_blocks.h): 16 rows of four bytes, eight bytes at a time. Shifts
+ * carry bits over the border of a byte: callers mask. */
 typedef struct {
-  uint8_t byte[64];
+  uint64_t word[8];
 } v16b;
 
+#define EIGHT_BYTES(x) ((uint64_t)(x) * 0x0101010101010101ull)
 #define V16B_EACH(i, expression)                                           \
   v16b result;                                                             \
-  for (int i = 0; i < 64; ++i) result.byte[i] = (uint8_t)(expression);     \
+  for (int i = 0; i < 8; ++i) result.word[i] = (expression);               \
   return result
 #define V16I_EACH(i, expression)                                           \
   v16i result;                                                             \
   for (int i = 0; i < 16; ++i) result.lane[i] = (int32_t)(expression);     \
   return result
 
-static inline v16b v16b_load(const uint8_t *p) { V16B_EACH(i, p[i]); }
-static inline v16b v16b_and(v16b a, int mask) { V16B_EACH(i, a.byte[i] & mask); }
-static inline v16b v16b_or(v16b a, v16b b) { V16B_EACH(i, a.byte[i] | b.byte[i]); }
-static inline v16b v16b_shl(v16b a, int n) { V16B_EACH(i, a.byte[i] << n); }
-static inline v16b v16b_shr(v16b a, int n) { V16B_EACH(i, a.byte[i] >> n); }
+static inline v16b v16b_load(const uint8_t *p) {
+  v16b result;
+  memcpy(&result, p, sizeof result);
+  return result;
+}
+static inline v16b v16b_and(v16b a, int mask) { V16B_EACH(i, a.word[i] & EIGHT_BYTES(mask)); }
+static inline v16b v16b_or(v16b a, v16b b) { V16B_EACH(i, a.word[i] | b.word[i]); }
+static inline v16b v16b_shl(v16b a, int n) { V16B_EACH(i, a.word[i] << n); }
+static inline v16b v16b_shr(v16b a, int n) { V16B_EACH(i, a.word[i] >> n); }
 /* Adds w . x in every lane: four weights of 0 .. 63, and the four int8 in x4. */
 static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
   int8_t x[4];
+  uint8_t bytes[64];
   memcpy(x, &x4, sizeof x);
+  memcpy(bytes, &w, sizeof bytes);
   for (int i = 0; i < 16; ++i)
-    for (int j = 0; j < 4; ++j) sum.lane[i] += w.byte[4 * i + j] * x[j];
+    for (int j = 0; j < 4; ++j) sum.lane[i] += bytes[4 * i + j] * x[j];
   return sum;
 }
 static inline v16i v16i_load_unsigned(const uint8_t *p) { V16I_EACH(i, p[i]); }
