@@ -3,7 +3,7 @@ import { defined } from '../../util/assert.js';
 import { callSlices, type Slice } from '../call-events.js';
 import { categories } from '../workload.js';
 import type { Lab, Setup } from './lab.js';
-import { rows } from './rows.js';
+import { partTitles, rows } from './rows.js';
 import { barChart, lineChart } from './svg.js';
 
 export interface Figure {
@@ -13,7 +13,6 @@ export interface Figure {
 
 const llama8b = 'llama-3.1-8b';
 const sn40l: Setup = { model: llama8b, machine: 'sn40l', sockets: 16, schedule: 'looped' };
-const h100: Setup = { model: llama8b, machine: 'dgx-h100', sockets: 8, schedule: 'operator' };
 
 export function figures(lab: Lab): Figure[] {
   return [
@@ -53,16 +52,24 @@ function tokensPerSecond(lab: Lab): string {
 }
 
 function tpotBreakdown(lab: Lab): string {
-  const gpus = [2, 8];
-  const runs = gpus.map((sockets) => lab.run({ ...h100, sockets }));
+  const counts = [2, 8];
+  const gaps = 'wall minus kernels';
+  const values = (title: string): number[] =>
+    counts.flatMap((count) => {
+      const row = defined(
+        rows.find(({ figure }) => figure === `TPOT of ${count} x H100: ${title}`),
+        title,
+      );
+      return [row.published, row.ours(lab)];
+    });
   return barChart({
-    title: 'Llama 3.1 8B on H100: where the time of a token goes (simulated)',
+    title: 'Llama 3.1 8B on H100: where the time of a token goes',
     unit: 'us',
-    groups: gpus.map((count) => `${count} x H100`),
+    groups: counts.flatMap((count) => [`${count} x H100\npublished`, `${count} x H100\nsimulated`]),
     stacked: true,
     series: [
-      ...categories.map((name) => ({ name, values: runs.map(({ categoriesUs }) => categoriesUs[name]) })),
-      { name: 'gaps', values: runs.map(({ breakdownUs }) => breakdownUs.launch + breakdownUs.sync) },
+      ...categories.map((name) => ({ name, values: values(partTitles[name]) })),
+      { name: 'gaps', values: values(gaps) },
     ],
   });
 }
@@ -100,7 +107,8 @@ function rateOverTime(slices: readonly Slice[]): [number, number][] {
       bytes[bin] = bytes[bin]! + size * part;
     }
   }
-  return Array.from(bytes, (size, bin): [number, number] => [bin * binUs, size / binUs / 1e3]);
+  const rates = Array.from(bytes, (size, bin): [number, number] => [bin * binUs, size / binUs / 1e3]);
+  return [...rates, [windowUs, defined(rates.at(-1), 'bin')[1]]];
 }
 
 function speedup(lab: Lab): string {
@@ -108,13 +116,10 @@ function speedup(lab: Lab): string {
   return barChart({
     title: 'Speedup by kernel looping on SN40L-16',
     unit: 'x',
-    groups: found.map(({ figure }) =>
-      figure
-        .replace('looping on SN40L-16: ', '')
-        .replace('Mixtral 8x7B', '8x7B')
-        .replace(', batch ', '/')
-        .replace(', ', ' '),
-    ),
+    groups: found.map(({ figure }) => {
+      const [model = '', context = '', batch = ''] = figure.replace('looping on SN40L-16: ', '').split(', ');
+      return `${model.replace('Mixtral ', '')}\n${context}, ${batch.replace('batch ', 'b')}`;
+    }),
     series: [
       { name: 'published', values: found.map(({ published }) => published) },
       { name: 'simulated', values: found.map(({ ours }) => ours(lab)) },

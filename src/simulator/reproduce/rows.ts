@@ -5,6 +5,7 @@
  * without a stated base, shown and not judged.
  */
 import { geometricMean } from './statistics.js';
+import type { Category } from '../workload.js';
 import type { Lab, Setup } from './lab.js';
 
 export type RowKind = 'calibrated' | 'predicted' | 'counted' | 'claim';
@@ -137,9 +138,8 @@ const sn40lThroughput: readonly Row[] = [
   },
 ];
 
-type Part = 'gemm' | 'attention' | 'elementwise' | 'all-reduce' | 'other';
-
-const partTitles: Readonly<Record<Part, string>> = {
+/** Names of the parts in the figures. */
+export const partTitles: Readonly<Record<Category, string>> = {
   gemm: 'GEMM',
   attention: 'SDPA',
   elementwise: 'norms, SiLU, mul',
@@ -153,7 +153,7 @@ const gpuBreakdown: readonly Row[] = (
     [8, { gemm: 882, attention: 327, elementwise: 309, 'all-reduce': 555, other: 791 }, 2863.5],
   ] as const
 ).flatMap(([gpus, parts, total]): Row[] => [
-  ...(Object.keys(parts) as Part[]).map((part): Row => ({
+  ...(Object.keys(parts) as Category[]).map((part): Row => ({
     figure: `TPOT of ${gpus} x H100: ${partTitles[part]}`,
     source: 'DF26 Fig 2, read off +/-8',
     unit: 'us',

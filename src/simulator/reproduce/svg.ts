@@ -10,6 +10,7 @@ export interface Series {
 export interface BarChart {
   readonly title: string;
   readonly unit: string;
+  /** May have two lines. */
   readonly groups: readonly string[];
   readonly series: readonly Series[];
   readonly stacked?: boolean;
@@ -39,6 +40,7 @@ export function barChart({ title, unit, groups, series, stacked = false }: BarCh
   const top = niceTop(Math.max(...(stacked ? totals : series.flatMap(({ values }) => values))));
   const y = (value: number): number => frame.top + inner.height * (1 - value / top);
   const slot = inner.width / groups.length;
+  const size = groups.length > 8 ? 'small' : '';
   const parts = [axes(top, unit, y)];
   for (const [g, group] of groups.entries()) {
     const left = frame.left + g * slot + slot * 0.12;
@@ -50,13 +52,14 @@ export function barChart({ title, unit, groups, series, stacked = false }: BarCh
       const x = stacked ? left : left + s * width;
       const base = stacked ? below : 0;
       parts.push(rect(x, y(base + value), Math.max(1, width - 2), y(base) - y(base + value), s));
-      if (!stacked) parts.push(text(x + width / 2 - 1, y(value) - 5, short(value), 'middle', 'quiet'));
+      if (!stacked) parts.push(text(x + width / 2 - 1, y(value) - 5, short(value), 'middle', `quiet ${size}`));
       below += value;
     }
     if (stacked) parts.push(text(left + room / 2, y(below) - 5, short(below), 'middle', 'quiet'));
-    parts.push(
-      text(left + room / 2, frame.height - frame.bottom + 20, group, 'middle', groups.length > 8 ? 'small' : ''),
-    );
+    const lineHeight = 16;
+    group.split('\n').forEach((line, l) => {
+      parts.push(text(left + room / 2, frame.height - frame.bottom + 20 + l * lineHeight, line, 'middle', size));
+    });
   }
   return document(
     title,
