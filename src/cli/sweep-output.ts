@@ -80,9 +80,10 @@ function table(points: readonly SweepPoint[], results: readonly SweepResult[]): 
   ];
   const rows = results.map((result, index) => {
     const cells = varied.map((key) => String(valueOf(defined(inputs[index], 'point'), key)));
-    if ('problem' in result) return [...cells, '-', '-', result.problem];
+    if ('problem' in result) return [...cells, '-', '-', '-'];
     const { tpotUs, tokensPerSecond, bandwidthFraction } = result;
     return [...cells, significant(tpotUs), significant(tokensPerSecond), `${significant(bandwidthFraction * 100)}%`];
   });
-  return formatTable(columns, rows);
+  const problems = new Set(results.flatMap((result) => ('problem' in result ? [result.problem] : [])));
+  return [...formatTable(columns, rows), ...[...problems].map((problem) => `-: ${problem}`)];
 }

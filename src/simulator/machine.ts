@@ -21,21 +21,21 @@ export interface Quantity<U extends string = string> {
   readonly basis: Basis;
 }
 
-function quantity<U extends string>(unit: U, range: { readonly positive: boolean; readonly max?: number }) {
-  const number = range.positive ? z.number().positive() : z.number().nonnegative();
+/** Within bounds that keep every time a number. */
+function quantity<U extends string>(unit: U, min: number, max: number) {
   return z.strictObject({
-    value: number.max(range.max ?? 1e18),
+    value: z.number().min(min).max(max),
     unit: z.literal(unit),
     source: z.string().min(1).max(2000),
     basis: z.enum(bases),
   });
 }
 
-const rate = quantity('B/s', { positive: true });
-const microseconds = quantity('us', { positive: false, max: 1e9 });
-const bytes = quantity('B', { positive: true, max: 2 ** 53 });
-const share = quantity('1', { positive: true, max: 1 });
-const count = quantity('1', { positive: true, max: 1e9 });
+const rate = quantity('B/s', 1, 1e18);
+const microseconds = quantity('us', 0, 1e9);
+const bytes = quantity('B', 1, 2 ** 53);
+const share = quantity('1', 1e-6, 1);
+const count = quantity('1', 1, 1e9);
 
 const machineSchema = z.strictObject({
   name: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower case letters, digits, dots and dashes'),
@@ -60,7 +60,7 @@ const machineSchema = z.strictObject({
     tile: bytes,
   }),
   compute: z.strictObject({
-    peak: quantity('FLOP/s', { positive: true, max: 1e21 }),
+    peak: quantity('FLOP/s', 1, 1e21),
     /** Part of it that a fused kernel can use. */
     usable: share,
     /** Rows are computed in multiples of this many. */

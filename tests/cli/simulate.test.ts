@@ -58,6 +58,17 @@ describe('kloop simulate', () => {
     );
   });
 
+  it('a sweep says below the table what could not be simulated', async () => {
+    const args = ['simulate', 'tinystories-15m', '--machine', 'dgx-h100', '--sweep', 'sockets=1,5'];
+    const { code, stdout } = await runCli(args);
+    expect(code).toBe(0);
+    const [header, one, five, problem] = linesOf(stdout);
+    expect(header).toMatch(/^sockets +us per token +tokens\/s +of peak bandwidth$/);
+    expect(one).toMatch(/^ +1 +\d+ +\d+ +[\d.]+%$/);
+    expect(five).toMatch(/^ +5 +- +- +-$/);
+    expect(problem).toMatch(/^-: .*5 sockets/);
+  });
+
   it('writes a trace, and draws a timeline', async () => {
     const file = join(dir, 'trace.json');
     const args = ['simulate', 'tinystories-15m', '--machine', 'sn40l', '--sockets', '1', '--context', '64'];
