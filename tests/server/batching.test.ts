@@ -34,7 +34,7 @@ describe('continuous batching', () => {
   beforeAll(async () => {
     demo = await demoModel(6);
     server = await serveModels([demo.model]);
-  });
+  }, 120_000);
   afterAll(async () => {
     await server.server.close();
     demo.remove();

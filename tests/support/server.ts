@@ -9,6 +9,7 @@ import { ChatFormat } from '../../src/runtime/chat-format.js';
 import { loadModel } from '../../src/runtime/load-model.js';
 import { Model } from '../../src/runtime/model.js';
 import { startServer, type RunningServer, type ServerOptions } from '../../src/server/server.js';
+import type { Tokenizer } from '../../src/text/tokenizer.js';
 import { defined } from '../../src/util/assert.js';
 import { byteTokenizer, tokensOf } from './byte-tokenizer.js';
 import { FakeExecutable, type FakeOptions } from './fake-executable.js';
@@ -21,20 +22,31 @@ export interface FakeModel {
   readonly executable: FakeExecutable;
 }
 
+/** Every token takes a millisecond. */
+export const slow: FakeOptions = {
+  afterToken: () => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1),
+};
+
 /** A model of bytes with a chat template; without `next` its answers are printable noise. */
 export function fakeModel({
   slots = 2,
   context = 200,
   chat = true,
+  tokenizer = byteTokenizer,
   ...options
-}: FakeOptions & { slots?: number; context?: number; chat?: boolean } = {}): FakeModel {
+}: FakeOptions & {
+  slots?: number;
+  context?: number;
+  chat?: boolean;
+  tokenizer?: Tokenizer;
+} = {}): FakeModel {
   const executable = new FakeExecutable({ next: (tokens) => 10 + 97 + (hash(tokens) % 26), ...options });
   const template =
     '{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}';
   const model = new Model({
     name: 'fake',
     config: { ...defined(findPreset('tinystories-15m'), 'preset').config, vocab: 300 },
-    tokenizer: byteTokenizer,
+    tokenizer,
     chat: new ChatFormat(chat ? { template } : {}),
     schedule: 'looped',
     backend: 'fake',
