@@ -189,6 +189,11 @@ function declareLocals(region: Region, names: Names, prefix: string, emission: K
 }
 
 function emitLoop(loop: Loop, outer: Names, emission: KernelEmission): void {
+  // A scope of its own: a region may hold several loops over the same thing.
+  emission.writer.block('', () => emitScopedLoop(loop, outer, emission));
+}
+
+function emitScopedLoop(loop: Loop, outer: Names, emission: KernelEmission): void {
   const { writer } = emission;
   const types = inferRegion(loop.body, loopScope(loop, outer.types));
   const inner: Names = { c: new Map(), strides: new Map(), steps: new Map(), types };

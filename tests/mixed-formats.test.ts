@@ -1,0 +1,116 @@
+/**
+ * Weights of several formats in one model, as GGUF files have them: several loops in one kernel, one int8 form of an input
+ * for matrices of different formats. Schedules and thread counts change nothing.
+ */
+import { fileURLToPath } from 'node:url';
+import { afterAll, describe, expect, test } from 'vitest';
+import type { Executable } from '../src/backends/backend.js';
+import { createCpuBackend } from '../src/backends/cpu/index.js';
+import { chooseInstructionSet, instructionSets } from '../src/backends/cpu/instruction-set.js';
+import { findCompiler } from '../src/backends/cpu/toolchain.js';
+import { openCheckpoint } from '../src/checkpoint/directory.js';
+import type { Weights } from '../src/checkpoint/weights.js';
+import type { DType, Schedule } from '../src/ir/program.js';
+import type { ModelConfig } from '../src/models/model-config.js';
+import { compileModel } from '../src/passes/pipeline.js';
+import { modelConfig, smallLimits, Workspace } from './support/models.js';
+import { generate, logitsOfAll, promptOf, relativeError } from './support/steps.js';
+
+const hasCompiler = (await findCompiler()) !== undefined;
+const backend = createCpuBackend();
+const workspace = new Workspace();
+afterAll(() => workspace.remove());
+
+interface Model {
+  readonly config: ModelConfig;
+  readonly weights: Weights;
+  readonly formatOf: (tensor: string) => DType;
+}
+
+interface Setting {
+  readonly schedule: Schedule;
+  readonly threads: number;
+  readonly instructionSet?: string;
+}
+
+const limits = { ...smallLimits, samples: smallLimits.rows };
+
+function compile({ config, formatOf }: Model, { schedule, threads }: Setting) {
+  const { capabilities } = backend;
+  return compileModel(config, { schedule, limits, formatOf, capabilities, workers: threads, responseTokens: 3 });
+}
+
+/** Logits of a text fed in chunks of three rows and one by one, and tokens made in one request. */
+async function results(model: Model, setting: Setting): Promise<{ logits: Float32Array[]; tokens: readonly number[] }> {
+  const { cacheDir } = workspace;
+  const { threads, instructionSet } = setting;
+  const options = { cacheDir, threads, ...(instructionSet === undefined ? {} : { instructionSet }) };
+  const executable: Executable = await backend.prepare(compile(model, setting).plan, model.weights, options);
+  try {
+    const prompt = promptOf(7, model.config.vocab);
+    const logits = [...(await logitsOfAll(executable, prompt, 3)), ...(await logitsOfAll(executable, prompt, 1, 1))];
+    const { tokens } = await generate(executable, { prompt, slot: 2 }, 7);
+    return { logits, tokens: tokens[0]! };
+  } finally {
+    await executable.close();
+  }
+}
+
+/** Formats change from layer to layer: 4 layers make two loops of two, or one of two layers. */
+async function layered(formats: readonly DType[]): Promise<Model> {
+  const config = modelConfig('llama', 'f32', {
+    num_hidden_layers: formats.length,
+    hidden_size: 96,
+    intermediate_size: 64,
+  });
+  const formatOf = (tensor: string): DType => {
+    const layer = /layers\.(\d+)/.exec(tensor)?.[1];
+    return layer === undefined ? 'bf16' : formats[Number(layer)]!;
+  };
+  return { config, weights: await workspace.weights(config), formatOf };
+}
+
+function mixed(): Model {
+  const { config, weights, formatOf } = openCheckpoint(
+    fileURLToPath(new URL('fixtures/gguf/mixed.gguf', import.meta.url)),
+  );
+  return { config, weights, formatOf: formatOf! };
+}
+
+describe.runIf(hasCompiler)('every schedule and number of threads computes the same', () => {
+  const cases: readonly [string, () => Promise<Model> | Model, loops: number][] = [
+    ['two runs of layers of one format', () => layered(['q8_0', 'q8_0', 'q4_0', 'q4_0']), 2],
+    ['layers that take turns', () => layered(['q8_0', 'q4_0', 'q8_0', 'q4_0']), 1],
+    ['a run between two others', () => layered(['q8_0', 'f16', 'f16', 'q8_0']), 1],
+    ['a GGUF file of every format', mixed, 0],
+  ];
+  test.each(cases)('%s', async (_, open, loops) => {
+    const model = await open();
+    const looped = compile(model, { schedule: 'looped', threads: 1 }).plan.step;
+    expect(looped.kernels.filter(({ body }) => body.statements.some(({ kind }) => kind === 'loop'))).toHaveLength(
+      loops,
+    );
+    const expected = await results(model, { schedule: 'operator', threads: 1 });
+    for (const [schedule, threads] of [
+      ['layer', 3],
+      ['looped', 1],
+      ['response', 3],
+    ] as const) {
+      expect(await results(model, { schedule, threads }), `${schedule}, ${threads} threads`).toEqual(expected);
+    }
+  });
+
+  const others = instructionSets.filter(({ name }) => {
+    try {
+      return chooseInstructionSet(name) !== chooseInstructionSet();
+    } catch {
+      return false;
+    }
+  });
+  test.each(others.map(({ name }) => name))('a GGUF file of every format, on %s', async (instructionSet) => {
+    const model = mixed();
+    const expected = await results(model, { schedule: 'looped', threads: 1 });
+    const { logits } = await results(model, { schedule: 'response', threads: 2, instructionSet });
+    logits.forEach((row, i) => expect(relativeError(row, expected.logits[i]!)).toBeLessThan(1e-4));
+  });
+});
