@@ -1,0 +1,133 @@
+/**
+ * The memory of one model on the device: weights, everything that is written, each block's own part, counters. What the host
+ * and the device exchange goes through one piece of pinned memory, neighbours in one copy.
+ */
+import { closeSync, openSync, readSync } from 'node:fs';
+import { ToolchainError } from '../../util/errors.js';
+import { formatBytes } from '../../util/units.js';
+import { viewOf, type Address, type CudaDriver } from './driver.js';
+import { countersLayout, launchBytes, mailboxWords, type CudaSetup } from './setup.js';
+
+/** Weights go to the device in pieces of this size. */
+const uploadBytes = 32 << 20;
+/** Of the pinned memory: the mailbox, the parameters of a launch, counters, and then what is exchanged. */
+const paramsAt = 256;
+const countersAt = 512;
+export const exchangeAt = 1024;
+
+export class DeviceMemory {
+  readonly arena: Address;
+  readonly stream: Address;
+  readonly mailbox: Int32Array;
+  /** Bytes on the host that are exchanged, from `exchangeAt` on. */
+  readonly exchange: ArrayBuffer;
+  private readonly host: Address;
+  private readonly allocated: Address[] = [];
+  private readonly own: Address;
+  private readonly weights: Address;
+  private readonly counters: Address;
+
+  /** @throws ToolchainError where the device has too little memory */
+  constructor(
+    private readonly driver: CudaDriver,
+    private readonly setup: CudaSetup,
+    exchangeBytes: number,
+  ) {
+    const { arenaBytes, ownBytes, weightBytes, threads } = setup;
+    const needed = arenaBytes + ownBytes * threads + weightBytes + countersLayout.bytes;
+    const free = driver.freeBytes();
+    if (needed > free) {
+      throw new ToolchainError(
+        `the model needs ${formatBytes(needed)} on the GPU (${formatBytes(weightBytes)} of weights), and ${formatBytes(free)} are free`,
+        { hint: 'use a smaller model, a shorter --context, or --backend cpu' },
+      );
+    }
+    this.stream = driver.createStream();
+    this.arena = this.allocate(arenaBytes);
+    this.own = this.allocate(ownBytes * threads);
+    this.weights = this.allocate(weightBytes);
+    this.counters = this.allocate(countersLayout.bytes);
+    this.host = driver.allocateHost(exchangeAt + exchangeBytes);
+    this.exchange = viewOf(this.host, exchangeAt + exchangeBytes);
+    this.mailbox = new Int32Array(this.exchange, 0, mailboxWords.count).fill(0);
+    this.clear(this.arena, arenaBytes);
+    this.clear(this.counters, countersLayout.bytes);
+    this.upload();
+  }
+
+  private allocate(bytes: number): Address {
+    const address = this.driver.allocate(bytes);
+    this.allocated.push(address);
+    return address;
+  }
+
+  /** Where another thread can write the mailbox. */
+  get hostAddress(): Address {
+    return this.host;
+  }
+
+  clear(address: Address, bytes: number): void {
+    if (bytes > 0) this.driver.call('cuMemsetD8Async', address, 0, bytes, this.stream);
+  }
+
+  synchronize(): void {
+    this.driver.call('cuStreamSynchronize', this.stream);
+  }
+
+  /** The packed weights, through pinned memory. */
+  private upload(): void {
+    const { weightBytes, weightsPath, loadedBytes } = this.setup;
+    const file = openSync(weightsPath, 'r');
+    const staging = this.driver.allocateHost(uploadBytes);
+    try {
+      const bytes = new Uint8Array(viewOf(staging, uploadBytes));
+      for (let done = 0; done < weightBytes;) {
+        const wanted = Math.min(uploadBytes, weightBytes - done);
+        const read = readSync(file, bytes, 0, wanted, done);
+        if (read === 0) throw new ToolchainError(`${weightsPath} ends after ${formatBytes(done)}`);
+        this.driver.call('cuMemcpyHtoDAsync_v2', this.weights + BigInt(done), staging, read, this.stream);
+        this.synchronize();
+        done += read;
+        loadedBytes[0] = done;
+      }
+    } finally {
+      this.driver.freeHost(staging);
+      closeSync(file);
+    }
+  }
+
+  /** Copies bytes of the arena in or out, at `at` of what is exchanged. */
+  toDevice(offset: number, at: number, bytes: number): void {
+    this.driver.call('cuMemcpyHtoDAsync_v2', this.arena + BigInt(offset), this.host + BigInt(at), bytes, this.stream);
+  }
+  toHost(offset: number, at: number, bytes: number): void {
+    this.driver.call('cuMemcpyDtoHAsync_v2', this.host + BigInt(at), this.arena + BigInt(offset), bytes, this.stream);
+  }
+
+  /** Writes struct launch; returns the address of the list of parameters that launches want. */
+  writeLaunch(rows: number, samples: number, number: number, firstArgument: number): Address {
+    const view = new DataView(this.exchange, paramsAt, 8 + launchBytes);
+    const mailbox = this.driver.deviceAddressOf(this.host);
+    [this.host + BigInt(paramsAt + 8), this.arena, this.weights, this.own, this.counters, mailbox].forEach(
+      (address, index) => view.setBigUint64(8 * index, address, true),
+    );
+    [rows, samples, number, firstArgument].forEach((value, index) => view.setUint32(48 + 4 * index, value, true));
+    return this.host + BigInt(paramsAt);
+  }
+
+  /** Hand-offs, bytes read, nanoseconds waited; once the stream is done. */
+  readCounters(): [number, number, number] {
+    const from = this.counters + BigInt(countersLayout.readAt);
+    const { readBytes } = countersLayout;
+    this.driver.call('cuMemcpyDtoHAsync_v2', this.host + BigInt(countersAt), from, readBytes, this.stream);
+    this.synchronize();
+    const [handOffs, bytesRead, waitNs] = new BigUint64Array(this.exchange, countersAt, 3);
+    return [Number(handOffs), Number(bytesRead), Number(waitNs)];
+  }
+
+  free(): void {
+    for (const address of this.allocated) this.driver.free(address);
+    this.driver.freeHost(this.host);
+    this.driver.call('cuStreamDestroy_v2', this.stream);
+  }
+}

@@ -1,0 +1,82 @@
+/** What an emitter of one operator needs to know about where it stands. */
+import type { Name, Tensor } from '../../../ir/program.js';
+import type { Division } from '../../../passes/plan-stages.js';
+import { assert, defined } from '../../../util/assert.js';
+import type { CodeWriter } from '../../../util/code-writer.js';
+import type { Allocator } from '../../memory-map.js';
+import type { Layout } from '../target.js';
+import { dimension } from './names.js';
+
+export interface Scope {
+  readonly types: ReadonlyMap<Name, Tensor>;
+  /** C++ name of each IR name of this scope. */
+  readonly names: ReadonlyMap<Name, string>;
+  /** Key/value heads that a stage divided by heads shares out. */
+  readonly kvHeads: number | undefined;
+  /** Whether the heads of this stage are divided further, by spans of positions. */
+  readonly hasSpans: boolean;
+  readonly layout: Layout;
+  readonly context: number;
+  /** Rows that the program is compiled for. */
+  readonly maxRows: number;
+  readonly scratch: Allocator;
+}
+
+/** One operator in its scope; everything returned is text for the source, made of our own names and numbers. */
+export class OperatorContext {
+  constructor(
+    readonly scope: Scope,
+    readonly division: Division,
+    /** The block's part of the features of this operator, where it is divided so. */
+    private readonly tilesName: string | undefined,
+    private readonly writer: CodeWriter,
+  ) {}
+
+  statement(text: string): void {
+    this.writer.line(this.division === 'single' ? `if (me->block == 0) ${text}` : text);
+  }
+
+  name(name: Name): string {
+    return defined(this.scope.names.get(name), `C++ name of ${name}`);
+  }
+
+  type(name: Name): Tensor {
+    return defined(this.scope.types.get(name), `type of ${name}`);
+  }
+
+  /** The run-time count of the leading dimension. */
+  rows(name: Name): string {
+    return dimension(defined(this.type(name).shape[0], 'a leading dimension'));
+  }
+
+  /** A dimension that is fixed at compile time; negative axes count from the end. */
+  fixed(name: Name, axis: number): number {
+    const dim = this.type(name).shape.at(axis);
+    assert(typeof dim === 'number', `dimension ${axis} of ${name} is not fixed`);
+    return dim;
+  }
+
+  /** Of `total` units, those of the key/value head of this item. */
+  units(total: number): string {
+    if (this.division !== 'heads') return `range{0, ${total}}`;
+    const each = total / defined(this.scope.kvHeads, 'key/value heads');
+    assert(Number.isInteger(each), `${total} units do not divide by the heads`);
+    return each === 1 ? 'range{item.head, item.head + 1}' : `range{item.head * ${each}, (item.head + 1) * ${each}}`;
+  }
+
+  /** The block's part of `width` features. */
+  features(width: number): string {
+    if (this.division !== 'features') return `range{0, ${width}}`;
+    return `features_of(${this.tiles()}, ${width})`;
+  }
+
+  /** The block's weight tiles. */
+  tiles(): string {
+    return defined(this.tilesName, 'tiles of an operator that is divided by features');
+  }
+
+  /** Memory that all blocks share. */
+  scratch(bytes: number): string {
+    return `scratch(me, ${this.scope.scratch.take(bytes)})`;
+  }
+}

@@ -1,0 +1,231 @@
+/**
+ * One stage -> the block's part of it. Divided by features: the units of all chains of operators of the stage lie side by
+ * side (q 8 | k 2 | v 2), and every block has an equal part of them, whatever matrices it cuts. Divided by heads: items of a
+ * key/value head and a span of positions go round the blocks. Threads of a block wait for each other only between an operator
+ * that writes and one that reads, or where two use the same work space.
+ */
+import type { Name, Operator, Region, Stage } from '../../../ir/program.js';
+import { isKind, usesOf } from '../../../ir/visit.js';
+import { divisionOf, featureUnit, kvHeadsOf, type Division } from '../../../passes/plan-stages.js';
+import { assert, defined } from '../../../util/assert.js';
+import type { CodeWriter } from '../../../util/code-writer.js';
+import { bytesAtLimits } from '../../memory-map.js';
+import { packedBytes } from '../../../ir/packed-layout.js';
+import type { KernelEmission } from './kernel.js';
+import { cName, dimension, elementType, type Names } from './names.js';
+import { emitters } from './operators.js';
+import { OperatorContext, type Scope } from './scope.js';
+
+/** What emitting a stage needs. */
+export interface StageScope {
+  readonly stage: Stage;
+  readonly operators: readonly Operator[];
+  readonly region: Region;
+  readonly names: Names;
+  readonly emission: KernelEmission;
+  /** Names that only this stage uses, which a block may keep to itself. */
+  readonly ownNames: ReadonlySet<Name>;
+}
+
+/** The compute warps' side. */
+export function emitStage(at: StageScope): void {
+  const { writer } = at.emission;
+  writer.block('', () => {
+    if (at.stage.split === 'heads') emitItems(at);
+    else emitParts(at);
+  });
+}
+
+/** The side of the warp that fetches weights: the same matrices and tiles in the same order. */
+export function emitStream(at: StageScope): void {
+  const { operators, names, emission } = at;
+  const linears = operators.filter((operator) => isKind(operator, 'linear'));
+  if (linears.length === 0) return;
+  emission.writer.block('', () => {
+    const tiles = declareUnits(at);
+    for (const operator of linears) {
+      const { reads, writes } = operator;
+      const weight = defined(names.types.get(reads.weight), reads.weight);
+      const tileBytes = defined(packedBytes({ ...weight, shape: [featureUnit, weight.shape[1]!] }), 'bytes of a tile');
+      const rows = dimension(defined(names.types.get(writes.y)?.shape[0], 'rows'));
+      const part = defined(tiles.get(operator), 'tiles of a matrix');
+      const source = defined(names.c.get(reads.weight), reads.weight);
+      emission.writer.line(`if (!stream_tiles(me, ${source}, ${rows}, ${tileBytes}, ${part})) return;`);
+    }
+  });
+}
+
+function emitParts(at: StageScope): void {
+  const tiles = declareUnits(at);
+  declareOwn(at, at.ownNames);
+  const near = declareNear(at);
+  emitOperators(at, tiles, near, false);
+}
+
+/** For each key/value head, and each span of positions where there is attention. */
+function emitItems(at: StageScope): void {
+  const { stage, operators, region, names, emission } = at;
+  const { writer, layout } = emission;
+  assert(!operators.some((operator) => isKind(operator, 'linear')), `${stage.name}: no matrices divided by heads`);
+  const attention = operators.find((operator) => isKind(operator, 'attention'));
+  const heads = defined(kvHeadsOf(region.statements, names.types), 'key/value heads').count;
+  if (attention === undefined) {
+    writer.line('const int spans = 1;');
+  } else {
+    const { positions } = attention.reads;
+    const rows = dimension(defined(names.types.get(positions)?.shape[0], 'rows'));
+    writer.line(
+      `const int spans = spans_of(${defined(names.c.get(positions), positions)}, ${rows}, ${layout.spanLength});`,
+    );
+  }
+  declareOwn(at, at.ownNames);
+  writer.block(`for (int i = me->block; i < ${heads} * spans; i += me->blocks)`, () => {
+    writer.line(`const span item = {i % ${heads}, i / ${heads}, spans};`);
+    emitOperators(at, new Map(), new Map(), attention !== undefined);
+    writer.line('compute_sync();');
+  });
+}
+
+function emitOperators(
+  at: StageScope,
+  tiles: ReadonlyMap<Operator, string>,
+  near: ReadonlyMap<Name, string>,
+  hasSpans: boolean,
+): void {
+  const { stage, operators, region, names, emission } = at;
+  const plan = defined(region.plan, 'a plan of the region');
+  const dirty = new Set(near.keys());
+  let last: Operator | undefined;
+  for (const operator of operators) {
+    const reads = usesOf(operator).filter(({ access }) => access !== 'write');
+    const afterWork = last !== undefined && usesWorkSpace(last) && usesWorkSpace(operator);
+    const alternates = last !== undefined && isKind(last, 'linear') && isKind(operator, 'linear');
+    if (reads.some(({ name }) => dirty.has(name)) || (afterWork && !alternates)) {
+      emission.writer.line('compute_sync();');
+      dirty.clear();
+    }
+    const division = divisionOf(operator, stage, plan, names.types);
+    const own = isKind(operator, 'linear') ? new Map([...names.c, ...near]) : names.c;
+    const context = new OperatorContext(
+      operatorScope(at, own, hasSpans),
+      division,
+      tiles.get(operator),
+      emission.writer,
+    );
+    // Kind and operator agree; the table of emitters has one for each.
+    const emitter = emitters[operator.kind] as (operator: Operator, at: OperatorContext) => void;
+    emitter(operator, context);
+    for (const { name, access } of usesOf(operator)) if (access !== 'read') dirty.add(name);
+    last = operator;
+  }
+}
+
+function usesWorkSpace({ kind }: Operator): boolean {
+  return kind === 'linear' || kind === 'rmsNorm' || kind === 'attention' || kind === 'sample';
+}
+
+function operatorScope(at: StageScope, names: ReadonlyMap<Name, string>, hasSpans: boolean): Scope {
+  const { region, emission } = at;
+  const { program, layout, scratch } = emission;
+  const { rows, samples, context } = program.limits;
+  return {
+    types: at.names.types,
+    names,
+    kvHeads: kvHeadsOf(region.statements, at.names.types)?.count,
+    hasSpans,
+    layout,
+    context,
+    maxRows: Math.max(rows, samples),
+    scratch,
+  };
+}
+
+/** The block's tiles of every operator that is divided by features. */
+function declareUnits(at: StageScope): Map<Operator, string> {
+  const chains = chainsOf(at);
+  const { writer } = at.emission;
+  const total = chains.reduce((sum, { units }) => sum + units, 0);
+  const tiles = new Map<Operator, string>();
+  if (chains.length === 0) return tiles;
+  const parts = chains.map(({ operators, units }) => `${operators[0]!.kind} ${units}`);
+  writer.line(`const range units = part_of(me, ${total}); /* ${parts.join(', ')} */`);
+  let first = 0;
+  chains.forEach(({ operators, units }, index) => {
+    const name = chains.length === 1 ? 'units' : `part_${index}`;
+    if (chains.length > 1) writer.line(`const range ${name} = within(units, ${first}, ${units});`);
+    for (const operator of operators) tiles.set(operator, name);
+    first += units;
+  });
+  return tiles;
+}
+
+/** Operators of a stage that must be divided alike, since one reads what another writes. */
+interface Chain {
+  readonly operators: readonly Operator[];
+  readonly units: number;
+}
+
+function chainsOf({ stage, operators, region, names }: StageScope): Chain[] {
+  const plan = defined(region.plan, 'a plan of the region');
+  const chains: { operators: Operator[]; written: Set<Name>; units: number }[] = [];
+  for (const operator of operators) {
+    const division: Division = divisionOf(operator, stage, plan, names.types);
+    if (division !== 'features') continue;
+    const uses = usesOf(operator);
+    const written = uses.filter(({ access }) => access === 'write').map(({ name }) => name);
+    const width = names.types.get(defined(written[0], 'a result'))?.shape.at(-1);
+    assert(typeof width === 'number', `${operator.kind}: a fixed width`);
+    const units = Math.ceil(width / featureUnit);
+    const joined = chains.filter((chain) => uses.some(({ name }) => chain.written.has(name)));
+    assert(
+      joined.every((chain) => chain.units === units),
+      `${operator.kind}: divided like what it reads`,
+    );
+    const merged = {
+      operators: [...joined.flatMap((chain) => chain.operators), operator],
+      written: new Set([...joined.flatMap((chain) => [...chain.written]), ...written]),
+      units,
+    };
+    const place = joined.length === 0 ? chains.length : chains.indexOf(joined[0]!);
+    chains.splice(place, 0, merged);
+    for (const chain of joined) chains.splice(chains.indexOf(chain), 1);
+  }
+  return chains;
+}
+
+/** Room for what a block keeps to itself. */
+function declareOwn({ names, emission, operators }: StageScope, ownNames: ReadonlySet<Name>): void {
+  const written = operators.flatMap(usesOf).filter(({ access, name }) => access === 'write' && ownNames.has(name));
+  for (const { name } of written) {
+    const tensor = defined(names.types.get(name), `type of ${name}`);
+    assert(elementType(tensor) === 'float', `${name} is made of floats`);
+    const local = `own_${cName(name)}`;
+    names.c.set(name, local);
+    const offset = emission.own.take(bytesAtLimits(tensor, emission.program));
+    emission.writer.line(`float *${local} = own_rows(me, ${countOf(tensor.shape)}, ${offset});`);
+  }
+}
+
+/** Inputs of matrices that others have made, brought near; by IR name. */
+function declareNear({ operators, names, emission, ownNames }: StageScope): Map<Name, string> {
+  const near = new Map<Name, string>();
+  for (const operator of operators) {
+    if (!isKind(operator, 'linear') || near.has(operator.reads.x) || ownNames.has(operator.reads.x)) continue;
+    const { x } = operator.reads;
+    const tensor = defined(names.types.get(x), x);
+    const local = `near_${cName(x)}`;
+    near.set(x, local);
+    const source = defined(names.c.get(x), `C++ name of ${x}`);
+    emission.writer.line(`const float *${local} = near_rows(me, ${source}, ${countOf(tensor.shape)});`);
+  }
+  return near;
+}
+
+function countOf(shape: readonly (number | 'rows' | 'samples')[]): string {
+  return shape.map((dim) => (typeof dim === 'number' ? String(dim) : `(int64_t)${dimension(dim)}`)).join(' * ');
+}
+
+/** A line that names what follows. */
+export function comment(writer: CodeWriter, text: string): void {
+  writer.line(`/* ${text} */`);
+}

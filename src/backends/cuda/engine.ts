@@ -1,0 +1,215 @@
+/**
+ * The engine of the cuda backend: one module on one device, the memory of one model, and the launches of its kernel calls.
+ * A launch of the host copies the inputs in (one copy where they are neighbours), makes the calls, and copies out.
+ */
+import { readFileSync } from 'node:fs';
+import type { Name, Program } from '../../ir/program.js';
+import { concreteShape, type Extents } from '../../ir/tensor.js';
+import { defined } from '../../util/assert.js';
+import { ToolchainError } from '../../util/errors.js';
+import type { Counters, Step, StepResult } from '../backend.js';
+import { runStep, type Arrays } from '../host-loop.js';
+import type { EngineAddress } from '../messages.js';
+import type { Engine } from '../serve-engine.js';
+import { CudaDriver, CudaError, type Address } from './driver.js';
+import { DeviceMemory, exchangeAt } from './device-memory.js';
+import type { EmittedCall } from './emit/program.js';
+import { mailboxWords, type CudaSetup } from './setup.js';
+
+/** Values of the arena that are this close are copied together. */
+const neighbourBytes = 4096;
+
+/** A piece of the arena, and where it is in pinned memory. */
+interface Piece {
+  readonly offset: number;
+  readonly bytes: number;
+  readonly at: number;
+}
+
+type Values = Float32Array | Int32Array;
+
+export class CudaEngine implements Engine {
+  private readonly driver: CudaDriver;
+  private readonly device: number;
+  private readonly module: Address;
+  private readonly memory: DeviceMemory;
+  private readonly functions = new Map<string, Address>();
+  private readonly programs: readonly Program[];
+  private launches = 0;
+  private tokens = 0;
+  private last: Counters = { kernelCalls: 0, barriers: 0, tokens: 0, bytesRead: 0, waitNs: 0 };
+  private broken: Error | undefined;
+
+  constructor(private readonly setup: CudaSetup) {
+    this.driver = new CudaDriver(setup.driverPath);
+    this.device = this.driver.device(setup.ordinal);
+    this.driver.enter(this.device);
+    const { step, response } = setup.plan;
+    this.programs = response === undefined ? [step] : [step, response];
+    this.module = this.driver.loadModule(readFileSync(setup.imagePath));
+    for (const { symbol } of setup.calls.flat()) {
+      if (this.functions.has(symbol)) continue;
+      this.functions.set(symbol, this.driver.functionOf(this.module, symbol, setup.sharedBytes));
+    }
+    this.memory = new DeviceMemory(this.driver, setup, this.exchangeBytes());
+    const constants = step.values.flatMap(({ name, origin }): [Name, Values][] =>
+      origin.kind === 'constant' ? [[name, Float32Array.from(origin.data)]] : [],
+    );
+    this.write(new Map(constants));
+    this.memory.synchronize();
+  }
+
+  get engineAddress(): EngineAddress {
+    return this.memory.hostAddress;
+  }
+
+  async run(step: Step): Promise<StepResult> {
+    if (this.broken !== undefined) throw this.broken;
+    const aborted = (): boolean => Atomics.load(this.setup.aborted, 0) !== 0;
+    const extents: Extents = { rows: step.tokens.length, samples: step.index.length };
+    const launch = (program: Program, inputs: Arrays): Promise<Arrays> =>
+      Promise.resolve(this.launch(program, inputs, extents));
+    try {
+      const result = await runStep(this.setup.plan, step, launch, { aborted });
+      this.tokens += result.tokens.reduce((sum, { length }) => sum + length, 0);
+      this.count();
+      if (step.wantLogits !== true) return result;
+      const logits = this.read(this.setup.plan.step, ['logits'], extents).get('logits') as Float32Array;
+      return { ...result, logits };
+    } catch (error) {
+      if (!(error instanceof CudaError)) throw error;
+      // After a fault the device answers nothing more in this context.
+      this.broken = this.fault(error);
+      throw this.broken;
+    }
+  }
+
+  /** All calls of a program once. Logits are read by `run`, and only where they are wanted. */
+  private launch(program: Program, inputs: Arrays, extents: Extents): Arrays {
+    const outputs = program.outputs.filter((name) => name !== 'logits');
+    const filled = program.schedule !== 'response' ? [] : outputs;
+    const unset = filled.map((name): [Name, Values] => [name, this.arrayFor(program, name, program.limits).fill(-1)]);
+    this.write(new Map([...inputs, ...unset]));
+    const calls = defined(this.setup.calls[this.programs.indexOf(program)], 'calls of the program');
+    for (const call of calls) this.launchCall(call, extents);
+    const names = new Set([...outputs, ...program.recurrence.map(({ output }) => output)]);
+    return this.read(program, [...names], extents);
+  }
+
+  private launchCall({ symbol, firstArgument, cooperative }: EmittedCall, { rows, samples }: Extents): void {
+    const { threads: blocks, blockThreads, sharedBytes } = this.setup;
+    const params = this.memory.writeLaunch(rows, samples, this.launches++, firstArgument);
+    const shape = [blocks, 1, 1, blockThreads, 1, 1, sharedBytes, this.memory.stream, params];
+    const kernel = defined(this.functions.get(symbol), symbol);
+    if (cooperative) this.driver.call('cuLaunchCooperativeKernel', kernel, ...shape);
+    else this.driver.call('cuLaunchKernel', kernel, ...shape, 0n);
+  }
+
+  /** What the watchdog of the kernel wrote down, in words. */
+  private fault(error: CudaError): Error {
+    const word = (index: number): number => this.memory.mailbox[index]!;
+    if (word(mailboxWords.trouble) === 0) return error;
+    const place = this.setup.places[word(mailboxWords.stage)] ?? 'an unknown place';
+    const count = `${word(mailboxWords.arrived)} of ${word(mailboxWords.expected)} arrivals`;
+    return new ToolchainError(
+      `a kernel waited too long: block ${word(mailboxWords.block)} at the hand-off of ${place}, ${count}`,
+      { hint: 'please report this as a bug', cause: error },
+    );
+  }
+
+  private write(values: Arrays): void {
+    const sizes = new Map([...values].map(([name, data]) => [name, data.byteLength]));
+    const pieces = this.piecesOf(sizes);
+    for (const [name, data] of values) {
+      const target = new Uint8Array(this.memory.exchange, this.placeIn(pieces, name), data.byteLength);
+      target.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    }
+    for (const { offset, at, bytes } of pieces) this.memory.toDevice(offset, at, bytes);
+  }
+
+  private read(program: Program, names: readonly Name[], extents: Extents): Arrays {
+    const arrays = new Map(names.map((name) => [name, this.arrayFor(program, name, extents)]));
+    const sizes = new Map([...arrays].map(([name, { byteLength }]) => [name, byteLength]));
+    const pieces = this.piecesOf(sizes);
+    for (const { offset, at, bytes } of pieces) this.memory.toHost(offset, at, bytes);
+    this.memory.synchronize();
+    for (const [name, { buffer, byteLength }] of arrays) {
+      new Uint8Array(buffer).set(new Uint8Array(this.memory.exchange, this.placeIn(pieces, name), byteLength));
+    }
+    return arrays;
+  }
+
+  /** Few pieces of the arena that hold these values; what lies between neighbours comes along. */
+  private piecesOf(sizes: ReadonlyMap<Name, number>): Piece[] {
+    const places = [...sizes]
+      .filter(([, bytes]) => bytes > 0)
+      .map(([name, bytes]) => ({ offset: this.offsetOf(name), bytes }))
+      .sort((a, b) => a.offset - b.offset);
+    const pieces: Piece[] = [];
+    let at = exchangeAt;
+    for (const { offset, bytes } of places) {
+      const last = pieces.at(-1);
+      if (last !== undefined && offset - (last.offset + last.bytes) <= neighbourBytes) {
+        const merged = Math.max(last.bytes, offset + bytes - last.offset);
+        at += merged - last.bytes;
+        pieces[pieces.length - 1] = { ...last, bytes: merged };
+      } else {
+        at = Math.ceil(at / 64) * 64;
+        pieces.push({ offset, bytes, at });
+        at += bytes;
+      }
+    }
+    return pieces;
+  }
+
+  private placeIn(pieces: readonly Piece[], name: Name): number {
+    const offset = this.offsetOf(name);
+    const piece = pieces.find((candidate) => offset >= candidate.offset && offset < candidate.offset + candidate.bytes);
+    return piece === undefined ? exchangeAt : piece.at + offset - piece.offset;
+  }
+
+  private offsetOf(name: Name): number {
+    return defined(this.setup.offsets.get(name), `offset of ${name}`);
+  }
+
+  private arrayFor(program: Program, name: Name, extents: Extents): Values {
+    const value = defined(
+      program.values.find((candidate) => candidate.name === name),
+      `value ${name}`,
+    );
+    const elements = concreteShape(value.tensor.shape, extents).reduce((product, dim) => product * dim, 1);
+    return value.tensor.dtype === 'i32' ? new Int32Array(elements) : new Float32Array(elements);
+  }
+
+  /** The most that is exchanged at once: everything that is no weight, state or activation between calls, or the logits. */
+  private exchangeBytes(): number {
+    const exchanged = this.programs.flatMap((program) => {
+      const hosts = new Set([...program.outputs, ...program.recurrence.map(({ output }) => output)]);
+      return program.values
+        .filter(({ name, origin }) => hosts.has(name) || origin.kind === 'input' || origin.kind === 'constant')
+        .map(({ name }) => this.arrayFor(program, name, program.limits).byteLength + neighbourBytes + 64);
+    });
+    return exchanged.reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  private count(): void {
+    const [barriers, bytesRead, waitNs] = this.memory.readCounters();
+    this.last = { kernelCalls: this.launches, barriers, bytesRead, waitNs, tokens: this.tokens };
+  }
+
+  counters(): Counters {
+    return this.last;
+  }
+
+  reset(): void {
+    for (const [name, bytes] of this.setup.states)
+      this.memory.clear(this.memory.arena + BigInt(this.offsetOf(name)), bytes);
+    this.memory.synchronize();
+  }
+
+  close(): void {
+    this.memory.free();
+    this.driver.call('cuModuleUnload', this.module);
+    this.driver.leave(this.device);
+  }
+}

@@ -1,0 +1,167 @@
+/**
+ * The cuda backend: programs -> CUDA C++ -> a cubin -> a worker thread that launches its kernels through the driver. Under
+ * `looped` and `response` a call is one cooperative kernel, with one block on every multiprocessor.
+ */
+import { packedWeightsFile } from '../../checkpoint/packed.js';
+import type { Weights } from '../../checkpoint/weights.js';
+import { packedLength } from '../../passes/pack-weights.js';
+import { assertChecked } from '../../passes/check-schedule.js';
+import { ToolchainError } from '../../util/errors.js';
+import type { Backend, Capabilities, ExecutionPlan, PrepareOptions } from '../backend.js';
+import { defaultCacheDir } from '../cache-dir.js';
+import { bytesAtLimits } from '../memory-map.js';
+import type { EngineAddress } from '../messages.js';
+import { WorkerExecutable } from '../worker-executable.js';
+import { CudaDriver, viewOf, type DeviceInfo } from './driver.js';
+import { emitPrograms } from './emit/program.js';
+import { mailboxWords, type CudaSetup } from './setup.js';
+import { targetFor, targets, type Target } from './target.js';
+import { compileImage, findNvcc, type CudaCompiler } from './toolchain.js';
+
+/** At the same depth below src/ and dist/. */
+const workerFile = new URL('../../../dist/backends/cuda/worker.js', import.meta.url);
+
+export interface CudaOptions {
+  /** The driver's library. */
+  readonly driverPath?: string;
+  /** Which device. */
+  readonly ordinal?: number;
+  /** What compiles; nvcc where absent. */
+  readonly compiler?: CudaCompiler;
+  /** The machine that code is made for; that of the device where absent. */
+  readonly target?: Target;
+}
+
+export function cudaCapabilities(device: DeviceInfo, target: Target): Capabilities {
+  return {
+    weightFormats: ['f32', 'bf16'],
+    stateFormats: ['f32', 'bf16'],
+    schedules: ['operator', 'layer', 'looped', 'response'],
+    maxSockets: 1,
+    memories: [
+      { name: 'shared memory', bytes: target.sharedBytes },
+      { name: 'HBM', bytes: Number.MAX_SAFE_INTEGER },
+    ],
+    tileBytes: target.sliceBytes,
+    maxWorkers: device.multiprocessors,
+    defaultWorkers: device.multiprocessors,
+  };
+}
+
+/**
+ * The backend of one device of this machine.
+ * @throws ToolchainError where there is no driver or no device, or one that is too old
+ */
+export function createCudaBackend(options: CudaOptions = {}): Backend {
+  const driverPath = options.driverPath ?? (process.platform === 'win32' ? 'nvcuda.dll' : 'libcuda.so.1');
+  const ordinal = options.ordinal ?? 0;
+  const driver = new CudaDriver(driverPath);
+  const devices = driver.deviceCount;
+  if (ordinal >= devices) {
+    throw new ToolchainError(`the CUDA driver has ${devices} devices, and device ${ordinal} is not one of them`, {
+      hint: 'check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --backend cpu',
+    });
+  }
+  const device = driver.info(driver.device(ordinal));
+  const target = options.target ?? targetFor(device.major, device.minor);
+  if (target === undefined) {
+    throw new ToolchainError(
+      `${device.name} has compute capability ${device.major}.${device.minor}, and kernels need ${targets[0]!.name} or newer`,
+      { hint: 'use --backend cpu' },
+    );
+  }
+  return {
+    name: 'cuda',
+    capabilities: cudaCapabilities(device, target),
+    prepare: (plan, weights, prepareOptions) =>
+      prepare(plan, weights, prepareOptions, { device, target, driverPath, ordinal, compiler: options.compiler }),
+  };
+}
+
+interface Machine {
+  readonly device: DeviceInfo;
+  readonly target: Target;
+  readonly driverPath: string;
+  readonly ordinal: number;
+  readonly compiler: CudaCompiler | undefined;
+}
+
+async function prepare(
+  plan: ExecutionPlan,
+  weights: Weights,
+  options: PrepareOptions,
+  machine: Machine,
+): Promise<WorkerExecutable> {
+  const programs = plan.response === undefined ? [plan.step] : [plan.step, plan.response];
+  programs.forEach(assertChecked);
+  const { onProgress, signal } = options;
+  const stop = signal === undefined ? {} : { signal };
+  const cacheDir = options.cacheDir ?? defaultCacheDir();
+  const compiler = machine.compiler ?? (await findNvcc());
+  if (compiler === undefined) {
+    throw new ToolchainError('there is no CUDA compiler (nvcc)', {
+      hint: 'install the CUDA toolkit and put nvcc on the path, or use --backend cpu',
+    });
+  }
+  const emitted = emitPrograms(programs, machine.target);
+  const compiling = compileImage({ source: emitted.source, target: machine.target.name, cacheDir, compiler, ...stop });
+  const packing = packedWeightsFile(plan.step, weights, {
+    cacheDir,
+    onProgress: (done, total) => onProgress?.({ phase: 'pack', done, total, unit: 'bytes' }),
+    ...stop,
+  });
+  // Both run to their end, so that no half of the work goes on behind an error.
+  const [image, packed] = await Promise.allSettled([compiling, packing]);
+  if (image.status === 'rejected') throw image.reason;
+  if (packed.status === 'rejected') throw packed.reason;
+  const weightBytes = Math.max(...programs.map(packedLength));
+  const setup: CudaSetup = {
+    plan,
+    threads: Math.max(1, Math.min(machine.device.multiprocessors, options.threads ?? machine.device.multiprocessors)),
+    aborted: new Int32Array(new SharedArrayBuffer(4)),
+    driverPath: machine.driverPath,
+    ordinal: machine.ordinal,
+    imagePath: image.value,
+    weightsPath: packed.value,
+    weightBytes,
+    arenaBytes: emitted.arenaBytes,
+    ownBytes: emitted.ownBytes,
+    sharedBytes: emitted.sharedBytes,
+    blockThreads: emitted.threads,
+    calls: emitted.calls,
+    places: emitted.places,
+    offsets: new Map(
+      programs.flatMap(({ values }) =>
+        values
+          .filter(({ origin }) => origin.kind !== 'checkpoint')
+          .map(({ name }) => [name, emitted.memory.placeOf(name).offset] as const),
+      ),
+    ),
+    states: plan.step.values
+      .filter(({ origin }) => origin.kind === 'state')
+      .map(({ name, tensor }) => [name, bytesAtLimits(tensor, plan.step)] as const),
+    loadedBytes: new Float64Array(new SharedArrayBuffer(8)),
+  };
+  return startWithProgress(setup, onProgress);
+}
+
+/** The worker uploads the weights; how far it is stands in memory that both threads see. */
+async function startWithProgress(
+  setup: CudaSetup,
+  onProgress: PrepareOptions['onProgress'],
+): Promise<WorkerExecutable> {
+  const tell = (done: number): void => onProgress?.({ phase: 'load', done, total: setup.weightBytes, unit: 'bytes' });
+  const telling = setInterval(() => tell(setup.loadedBytes[0]!), 100);
+  try {
+    const executable = await WorkerExecutable.start(workerFile, setup, signalAbort);
+    tell(setup.weightBytes);
+    return executable;
+  } finally {
+    clearInterval(telling);
+  }
+}
+
+/** Running kernels look at their mailbox after every token. */
+function signalAbort(mailbox: EngineAddress, aborted: boolean): void {
+  new Int32Array(viewOf(mailbox, 4))[mailboxWords.aborted] = aborted ? 1 : 0;
+}

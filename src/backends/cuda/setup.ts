@@ -1,0 +1,36 @@
+/** What the worker thread of the cuda backend is told, and where it can be told to stop. */
+import type { Name } from '../../ir/program.js';
+import type { WorkerSetup } from '../messages.js';
+import type { EmittedCall } from './emit/program.js';
+
+export interface CudaSetup extends WorkerSetup {
+  readonly driverPath: string;
+  readonly ordinal: number;
+  readonly imagePath: string;
+  readonly weightsPath: string;
+  readonly weightBytes: number;
+  readonly arenaBytes: number;
+  /** Of one block. */
+  readonly ownBytes: number;
+  readonly sharedBytes: number;
+  readonly blockThreads: number;
+  /** For every program, its kernel calls. */
+  readonly calls: readonly (readonly EmittedCall[])[];
+  /** What the numbers of hand-offs stand for. */
+  readonly places: readonly string[];
+  /** Offsets into the arena of all values that are not weights. */
+  readonly offsets: ReadonlyMap<Name, number>;
+  /** Bytes of every state. */
+  readonly states: readonly (readonly [Name, number])[];
+  /** One element, on shared memory: bytes of weights that are on the device. */
+  readonly loadedBytes: Float64Array;
+}
+
+/** struct mailbox of engine.cuh, as 32-bit words. */
+export const mailboxWords = { aborted: 0, trouble: 1, block: 2, stage: 3, arrived: 4, expected: 5, count: 16 } as const;
+
+/** struct counters of engine.cuh: bytes of it, and of what the host reads, behind the others. */
+export const countersLayout = { bytes: 1072, readAt: 1048, readBytes: 24 } as const;
+
+/** struct launch of engine.cuh, in bytes. */
+export const launchBytes = 56;

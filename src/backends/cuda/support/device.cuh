@@ -1,0 +1,148 @@
+/*
+ * All that kernels ask of the machine: who am I, wait for each other, hand something to another block, copy in the
+ * background. Everything else in this folder is plain C++ over these few names, so that the same kernels run on a processor
+ * where another file defines them (tests/support/host_shim.h).
+ *
+ * Blocks talk through global memory with release and acquire; threads of a block through shared memory and barriers. The
+ * compute warps have a barrier of their own (1), since the warp that fetches weights never waits for them there.
+ */
+#pragma once
+#if defined(__CUDACC_RTC__)
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+typedef unsigned long long size_t;
+#else
+#include <stdint.h>
+#endif
+
+#define DEVICE static __device__ __forceinline__
+#define DEVICE_CALL static __device__ __noinline__
+#define DEVICE_TABLE static __device__ const
+#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1)
+#define INFINITY_F __int_as_float(0x7f800000)
+
+/* A barrier of the block on which bytes that are copied in the background can be waited for. */
+typedef uint64_t copy_barrier;
+
+struct alignas(16) vec16 {
+  uint32_t word[4];
+};
+
+DEVICE int thread_index() { return (int)threadIdx.x; }
+DEVICE int block_index() { return (int)blockIdx.x; }
+DEVICE int block_count() { return (int)gridDim.x; }
+
+DEVICE uint8_t *shared_memory() {
+  extern __shared__ __align__(128) uint8_t dynamic_shared_memory[];
+  return dynamic_shared_memory;
+}
+
+DEVICE void block_sync() { __syncthreads(); }
+DEVICE void compute_sync() { asm volatile("bar.sync 1, %0;" ::"n"(COMPUTE_THREADS) : "memory"); }
+DEVICE void warp_sync() { __syncwarp(); }
+DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+
+DEVICE uint32_t load_acquire(const uint32_t *p) {
+  uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(p) : "memory");
+  return value;
+}
+DEVICE void add_release(uint32_t *p, uint32_t value) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(p), "r"(value) : "memory");
+}
+DEVICE uint32_t add_acquire_release(uint32_t *p, uint32_t value) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(p), "r"(value) : "memory");
+  return before;
+}
+DEVICE void add_counter(uint64_t *p, uint64_t value) { atomicAdd((unsigned long long *)p, (unsigned long long)value); }
+/* In shared memory. */
+DEVICE void add_shared(uint64_t *p, uint64_t value) { atomicAdd((unsigned long long *)p, (unsigned long long)value); }
+DEVICE uint32_t load_shared(const uint32_t *p) { return *(const volatile uint32_t *)p; }
+DEVICE void store_shared(uint32_t *p, uint32_t value) { *(volatile uint32_t *)p = value; }
+/* In global memory, among the threads of one block. */
+DEVICE void store_count(uint32_t *p, uint32_t value) { *(volatile uint32_t *)p = value; }
+DEVICE void add_count(uint32_t *p) { atomicAdd(p, 1u); }
+/* Its count for the thread that comes first, 0 for the others. */
+DEVICE uint32_t take_count(uint32_t *p) { return atomicExch(p, 0u); }
+/* Several threads may store the same value. */
+DEVICE void store_same(float *p, float value) { *(volatile float *)p = value; }
+
+/* Memory of the host, which looks at it while the kernel runs. */
+DEVICE int32_t load_host(const int32_t *p) { return *(const volatile int32_t *)p; }
+DEVICE void store_host(int32_t *p, int32_t value) {
+  *(volatile int32_t *)p = value;
+  __threadfence_system();
+}
+DEVICE uint32_t exchange_host(int32_t *p, int32_t value) { return (uint32_t)atomicExch_system(p, value); }
+
+DEVICE uint64_t nanoseconds() {
+  uint64_t now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  return now;
+}
+/* While a thread waits in a loop. `what` is for those who watch. */
+DEVICE void relax(const char *what) { (void)what; }
+DEVICE void trap() { asm volatile("trap;"); }
+
+DEVICE float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
+DEVICE uint32_t float_to_bits(float value) { return __float_as_uint(value); }
+
+DEVICE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+DEVICE void barrier_init(copy_barrier *barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
+}
+DEVICE void barrier_arrive(copy_barrier *barrier) {
+  asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(shared_address(barrier)) : "memory");
+}
+DEVICE bool barrier_passed(copy_barrier *barrier, uint32_t parity) {
+  uint32_t passed;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+               : "=r"(passed)
+               : "r"(shared_address(barrier)), "r"(parity)
+               : "memory");
+#else
+  asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+               : "=r"(passed)
+               : "r"(shared_address(barrier)), "r"(parity)
+               : "memory");
+#endif
+  return passed != 0;
+}
+/* After barriers were initialized, before anybody uses them. */
+DEVICE void barriers_ready() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+  __syncthreads();
+}
+
+/*
+ * Copies from global to shared memory in the background; `barrier` passes when all bytes have come. A whole warp calls this,
+ * with COPY_ARRIVALS as the number of arrivals of the barrier. Addresses and bytes are multiples of 16.
+ */
+#if __CUDA_ARCH__ >= 900
+#define COPY_ARRIVALS 1
+DEVICE void copy_async(uint8_t *to, const uint8_t *from, int bytes, copy_barrier *barrier) {
+  if (thread_index() % 32 != 0) return;
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(to)),
+               "l"(from), "r"(bytes), "r"(shared_address(barrier))
+               : "memory");
+}
+#else
+#define COPY_ARRIVALS 32
+DEVICE void copy_async(uint8_t *to, const uint8_t *from, int bytes, copy_barrier *barrier) {
+  for (int at = thread_index() % 32 * 16; at < bytes; at += 512)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to + at)), "l"(from + at) : "memory");
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+#endif

@@ -1,0 +1,82 @@
+/*
+ * The stream of weights. One warp of every block walks through the block's part of all weights in the order in which the
+ * other warps will use it, over the borders of stages, layers and tokens, and keeps a ring of shared memory full: it waits
+ * only for room, never for data. Slice n is in slot n % RING_SLOTS; the barrier `full` of a slot passes when the slice has
+ * come, `empty` when all compute warps are done with it.
+ *
+ * Both sides count slices in the same order; nothing else keeps them together.
+ */
+#pragma once
+#include "engine.cuh"
+
+DEVICE copy_barrier *ring_full(int slot) { return (copy_barrier *)shared_memory() + slot; }
+DEVICE copy_barrier *ring_empty(int slot) { return (copy_barrier *)shared_memory() + RING_SLOTS + slot; }
+DEVICE uint8_t *ring_slot(int slot) { return shared_memory() + RING_AT + slot * SLICE_BYTES; }
+
+DEVICE void ring_init(const struct worker *me) {
+  if (me->thread == 0) {
+    for (int slot = 0; slot < RING_SLOTS; ++slot) {
+      barrier_init(ring_full(slot), COPY_ARRIVALS);
+      barrier_init(ring_empty(slot), COMPUTE_WARPS);
+    }
+    store_shared(shared_flag(FLAG_STOP), 0);
+  }
+  barriers_ready();
+}
+
+DEVICE void ring_advance(struct worker *me) {
+  if (++me->slot < RING_SLOTS) return;
+  me->slot = 0;
+  me->parity ^= 1;
+  me->wrapped = true;
+}
+
+/* Fetches a slice when there is room; false where the other warps have ended. */
+DEVICE bool ring_push(struct worker *me, const uint8_t *from, int bytes) {
+  while (!barrier_passed(ring_empty(me->slot), me->parity ^ 1)) {
+    if (load_shared(shared_flag(FLAG_STOP)) != 0) return false;
+    relax("room in the ring");
+  }
+  copy_async(ring_slot(me->slot), from, bytes, ring_full(me->slot));
+  ring_advance(me);
+  return true;
+}
+
+/* The next slice, for all compute warps. */
+DEVICE const uint8_t *ring_take(struct worker *me) {
+  while (!barrier_passed(ring_full(me->slot), me->parity)) relax("weights");
+  return ring_slot(me->slot);
+}
+DEVICE void ring_release(struct worker *me) {
+  warp_sync();
+  if (me->lane == 0) barrier_arrive(ring_empty(me->slot));
+  ring_advance(me);
+}
+
+/* Tiles `tiles` of a matrix, once for every group of rows that is computed together. */
+DEVICE bool stream_tiles(struct worker *me, const uint8_t *weight, int rows, int tile_bytes, struct range tiles) {
+  for (int row = 0; row < rows; row += ROWS_AT_ONCE)
+    for (int tile = tiles.begin; tile < tiles.end; ++tile) {
+      const uint8_t *from = weight + (size_t)tile * (size_t)tile_bytes;
+      for (int at = 0; at < tile_bytes; at += SLICE_BYTES)
+        if (!ring_push(me, from + at, tile_bytes - at < SLICE_BYTES ? tile_bytes - at : SLICE_BYTES)) return false;
+    }
+  return true;
+}
+
+/* The compute warps have ended: the other one fetches nothing more. */
+DEVICE void ring_stop(struct worker *me) {
+  compute_sync();
+  if (me->thread == 0) store_shared(shared_flag(FLAG_STOP), 1);
+}
+
+/* What was fetched ahead in vain must have come before the block may end: the last RING_SLOTS slices, oldest first. */
+DEVICE void ring_drain(struct worker *me) {
+  for (int back = 0; back < RING_SLOTS; ++back) {
+    /* Slots not reached yet hold the slices of one round before; in the first round there are none. */
+    const bool earlier_round = me->slot + back < RING_SLOTS;
+    const int slot = earlier_round ? me->slot + back : me->slot + back - RING_SLOTS;
+    if (earlier_round && !me->wrapped) continue;
+    while (!barrier_passed(ring_full(slot), earlier_round ? me->parity ^ 1 : me->parity)) relax("last weights");
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * The machines that code is generated for, as data: what a block may have of a multiprocessor, and how it is spent. One
+ * block per multiprocessor; what is left of the shared memory after rows and work space is the ring of weights.
+ */
+import type { Program } from '../../ir/program.js';
+import { assert } from '../../util/assert.js';
+
+/** Source of the sizes: CUDA C++ Programming Guide 13.0, "Technical Specifications per Compute Capability". */
+export interface Target {
+  /** `sm_90` */
+  readonly name: string;
+  /** Shared memory that one block may have. */
+  readonly sharedBytes: number;
+  /** Warps that compute; one more fetches weights. */
+  readonly computeWarps: number;
+  /** What is fetched at once. */
+  readonly sliceBytes: number;
+  /** Shared memory for rows: norms, and the inputs of matrices. */
+  readonly rowsBytes: number;
+  /** Positions of a span of attention, at least. */
+  readonly spanLength: number;
+}
+
+export const targets: readonly Target[] = [
+  { name: 'sm_80', sharedBytes: 163 << 10, computeWarps: 8, sliceBytes: 16 << 10, rowsBytes: 40 << 10, spanLength: 64 },
+  { name: 'sm_89', sharedBytes: 99 << 10, computeWarps: 8, sliceBytes: 8 << 10, rowsBytes: 40 << 10, spanLength: 64 },
+  { name: 'sm_90', sharedBytes: 227 << 10, computeWarps: 8, sliceBytes: 16 << 10, rowsBytes: 64 << 10, spanLength: 64 },
+];
+
+/** A machine for tests on a processor: little of everything, so that small models fill the ring many times. */
+export const hostTarget: Target = {
+  name: 'host',
+  sharedBytes: 40 << 10,
+  computeWarps: 2,
+  sliceBytes: 512,
+  rowsBytes: 2 << 10,
+  spanLength: 8,
+};
+
+/** The best of `targets` that runs on a device of this compute capability; undefined for older ones. */
+export function targetFor(major: number, minor: number): Target | undefined {
+  const capability = 10 * major + minor;
+  return targets.filter(({ name }) => Number(name.slice(3)) <= capability).at(-1);
+}
+
+/** Rows that are computed together while weights pass by. */
+export const rowsAtOnce = 8;
+/** Query heads that share a key while it is in registers (GROUP in attention.cuh). */
+const headGroup = 4;
+/** Most spans of one text, whose contributions are put together. */
+const maxSpans = 64;
+
+/** Constants of the generated code, in the order in which they are printed. */
+export interface Layout {
+  readonly computeWarps: number;
+  readonly sliceBytes: number;
+  readonly ringSlots: number;
+  readonly rowsBytes: number;
+  readonly workBytes: number;
+  /** Positions of one span of attention, and how many spans a context has. */
+  readonly spanLength: number;
+  readonly spans: number;
+}
+
+export function layoutFor(target: Target, programs: readonly Program[]): Layout {
+  const { computeWarps, sliceBytes, rowsBytes } = target;
+  const context = Math.max(...programs.map(({ limits }) => limits.context));
+  const spanLength = Math.max(target.spanLength, Math.ceil(context / maxSpans / 16) * 16);
+  const headDim = Math.max(0, ...programs.flatMap(headDims));
+  const workBytes = Math.max(
+    2 * computeWarps * rowsAtOnce * 16 * 4,
+    4 * headGroup * (spanLength + computeWarps * headDim),
+    // struct choice of sample.cuh
+    8 * 256 + 8 * computeWarps + 8 * 32 * computeWarps + 64,
+  );
+  const aligned = Math.ceil(workBytes / 128) * 128;
+  const ringSlots = Math.floor((target.sharedBytes - 1024 - rowsBytes - aligned) / sliceBytes);
+  assert(ringSlots >= 2, `${target.name} has no room for a ring of weights`);
+  const spans = Math.ceil(context / spanLength);
+  return { computeWarps, sliceBytes, ringSlots, rowsBytes, workBytes: aligned, spanLength, spans };
+}
+
+/** The last dimension of KV caches: slots, key/value heads, context, size of a head. */
+function headDims({ values }: Program): number[] {
+  return values.flatMap(({ tensor: { role, shape } }) => {
+    const size = shape[3];
+    return role === 'state' && typeof size === 'number' ? [size] : [];
+  });
+}

@@ -1,0 +1,194 @@
+/*
+ * Stands in for the CUDA driver (libcuda): the calls that the backend makes, over the memory of this process. An image is a
+ * shared library made of the generated source and host_shim.h; a launch runs its kernel on the spot.
+ *
+ * FAKE_* definitions at compile time make other machines of it: without a device, an old one, one with little memory, or one
+ * whose kernels find that somebody is missing.
+ */
+#include <dlfcn.h>
+#include <elf.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <map>
+#include <string>
+
+#ifndef FAKE_DEVICES
+#define FAKE_DEVICES 1
+#endif
+#ifndef FAKE_MAJOR
+#define FAKE_MAJOR 9
+#endif
+#ifndef FAKE_FREE_BYTES
+#define FAKE_FREE_BYTES (1ull << 32)
+#endif
+#ifndef FAKE_MULTIPROCESSORS
+#define FAKE_MULTIPROCESSORS 3
+#endif
+/* A launch with fewer blocks than the kernel was told of would wait for ever: see cuLaunchCooperativeKernel. */
+#ifndef FAKE_LOSES_A_BLOCK
+#define FAKE_LOSES_A_BLOCK 0
+#endif
+
+#define API extern "C" __attribute__((visibility("default"))) int
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, ILLEGAL_INSTRUCTION = 715, STUCK = 999 };
+
+typedef int (*run_function)(void *, const void *, int, int, int, uint64_t, int, char *, int);
+
+struct module {
+  void *library;
+  run_function run;
+};
+struct kernel {
+  module *home;
+  void *entry;
+};
+
+static std::map<void *, uint64_t> sizes;
+static uint64_t taken;
+static uint64_t launches;
+static int sticky;
+static char last_error[1024] = "an error of the stand-in";
+
+API cuInit(unsigned) { return SUCCESS; }
+API cuGetErrorName(int error, const char **name) {
+  *name = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : error == ILLEGAL_INSTRUCTION ? "CUDA_ERROR_ILLEGAL_INSTRUCTION" : "CUDA_ERROR";
+  return SUCCESS;
+}
+API cuGetErrorString(int, const char **text) {
+  *text = last_error;
+  return SUCCESS;
+}
+API cuDriverGetVersion(int *version) {
+  *version = 13000;
+  return SUCCESS;
+}
+API cuDeviceGetCount(int *count) {
+  *count = FAKE_DEVICES;
+  return SUCCESS;
+}
+API cuDeviceGet(int *device, int ordinal) {
+  *device = ordinal;
+  return ordinal < FAKE_DEVICES ? SUCCESS : INVALID_VALUE;
+}
+API cuDeviceGetName(char *name, int length, int) {
+  snprintf(name, (size_t)length, "a processor in disguise");
+  return SUCCESS;
+}
+API cuDeviceGetAttribute(int *value, int attribute, int) {
+  switch (attribute) {
+    case 16: *value = FAKE_MULTIPROCESSORS; return SUCCESS;
+    case 75: *value = FAKE_MAJOR; return SUCCESS;
+    case 76: *value = 0; return SUCCESS;
+    case 95: *value = 1; return SUCCESS;
+    case 97: *value = 227 << 10; return SUCCESS;
+    default: return INVALID_VALUE;
+  }
+}
+API cuDevicePrimaryCtxRetain(void **context, int) {
+  *context = (void *)&sizes;
+  return SUCCESS;
+}
+API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+API cuCtxSetCurrent(void *) { return SUCCESS; }
+API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
+  *free_bytes = FAKE_FREE_BYTES - taken;
+  *total = FAKE_FREE_BYTES;
+  return SUCCESS;
+}
+/* Not zero, as on a device: what is read before it is written shows. */
+API cuMemAlloc_v2(void **address, size_t bytes) {
+  if (taken + bytes > FAKE_FREE_BYTES) return OUT_OF_MEMORY;
+  *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
+  memset(*address, 0xa5, bytes);
+  sizes[*address] = bytes;
+  taken += bytes;
+  return SUCCESS;
+}
+API cuMemFree_v2(void *address) {
+  const auto found = sizes.find(address);
+  if (found == sizes.end()) return INVALID_VALUE;
+  taken -= found->second;
+  sizes.erase(found);
+  free(address);
+  return SUCCESS;
+}
+API cuMemHostAlloc(void **address, size_t bytes, unsigned) { return cuMemAlloc_v2(address, bytes); }
+API cuMemFreeHost(void *address) { return cuMemFree_v2(address); }
+API cuMemHostGetDevicePointer_v2(void **device, void *host, unsigned) {
+  *device = host;
+  return SUCCESS;
+}
+API cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, void *) {
+  memcpy(to, from, bytes);
+  return sticky;
+}
+API cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, void *) {
+  memcpy(to, from, bytes);
+  return sticky;
+}
+API cuMemsetD8Async(void *to, uint8_t value, size_t count, void *) {
+  memset(to, value, count);
+  return sticky;
+}
+API cuMemsetD32Async(uint32_t *to, uint32_t value, size_t count, void *) {
+  for (size_t i = 0; i < count; ++i) to[i] = value;
+  return sticky;
+}
+API cuStreamCreate(void **stream, unsigned) {
+  *stream = (void *)&launches;
+  return SUCCESS;
+}
+API cuStreamSynchronize(void *) { return sticky; }
+API cuStreamDestroy_v2(void *) { return SUCCESS; }
+
+/* Images are ELF files, whose length their headers tell. */
+API cuModuleLoadData(void **result, const void *image) {
+  const Elf64_Ehdr *elf = (const Elf64_Ehdr *)image;
+  if (memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0) return INVALID_VALUE;
+  const size_t bytes = elf->e_shoff + (size_t)elf->e_shentsize * elf->e_shnum;
+  char path[] = "/tmp/fake-cuda-XXXXXX";
+  const int file = mkstemp(path);
+  if (file < 0 || write(file, image, bytes) != (ssize_t)bytes) return INVALID_VALUE;
+  close(file);
+  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  unlink(path);
+  if (!library) {
+    snprintf(last_error, sizeof last_error, "%s", dlerror());
+    return INVALID_VALUE;
+  }
+  *result = new module{library, (run_function)dlsym(library, "kloop_run")};
+  return SUCCESS;
+}
+API cuModuleUnload(module *loaded) {
+  dlclose(loaded->library);
+  delete loaded;
+  return SUCCESS;
+}
+API cuModuleGetFunction(kernel **function, module *home, const char *name) {
+  void *entry = dlsym(home->library, name);
+  if (!entry) return NOT_FOUND;
+  *function = new kernel{home, entry};
+  return SUCCESS;
+}
+API cuFuncSetAttribute(kernel *, int, int) { return SUCCESS; }
+
+static int launch(kernel *function, int blocks, int threads, int shared, void **params, bool missing) {
+  if (sticky != 0) return sticky;
+  char error[1024];
+  const int outcome = function->home->run(function->entry, params[0], blocks, threads, shared, ++launches, missing, error, sizeof error);
+  if (outcome == 0) return SUCCESS;
+  snprintf(last_error, sizeof last_error, "%s", outcome == 1 ? "the kernel trapped" : error);
+  sticky = outcome == 1 ? ILLEGAL_INSTRUCTION : STUCK;
+  return SUCCESS;
+}
+API cuLaunchKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned, unsigned shared, void *,
+                   void **params, void **) {
+  return launch(function, (int)gx, (int)bx, (int)shared, params, false);
+}
+API cuLaunchCooperativeKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned,
+                              unsigned shared, void *, void **params) {
+  return launch(function, (int)gx, (int)bx, (int)shared, params, FAKE_LOSES_A_BLOCK != 0);
+}

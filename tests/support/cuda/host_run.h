@@ -1,0 +1,33 @@
+/* Comes behind a generated source: how the stand-in of the driver runs one of its kernels. */
+#pragma once
+
+struct host_call {
+  void (*kernel)(const struct launch);
+  struct launch at;
+};
+
+static void call_kernel(const void *call) {
+  const struct host_call *c = (const struct host_call *)call;
+  c->kernel(c->at);
+}
+
+/* 0: ended; 1: the kernel trapped; 2: nothing could go on, and `error` says who waited for what. */
+extern "C" __attribute__((visibility("default"))) int kloop_run(void *kernel, const void *launch, int blocks, int threads,
+                                                                int shared_bytes, uint64_t seed, int missing, char *error,
+                                                                int error_size) {
+  struct host_call call;
+  memcpy(&call.kernel, &kernel, sizeof kernel);
+  memcpy(&call.at, launch, sizeof call.at);
+  std::string why;
+  const int outcome = shim::run_grid(call_kernel, &call, blocks, threads, shared_bytes, seed, missing != 0, why);
+  snprintf(error, (size_t)error_size, "%s", why.c_str());
+  return outcome;
+}
+
+extern "C" __attribute__((visibility("default"))) int kloop_sizes(int *launch, int *counters, int *mailbox, int *shared) {
+  *launch = (int)sizeof(struct launch);
+  *counters = (int)sizeof(struct counters);
+  *mailbox = (int)sizeof(struct mailbox);
+  *shared = SHARED_BYTES;
+  return 0;
+}

@@ -1,0 +1,441 @@
+/*
+ * Stands in for device.cuh, so that the kernels run on a processor. Every thread of the GPU is a fiber; one thread of the
+ * system runs them all, warp by warp, in an order drawn from a seed. Copies in the background happen at a random later
+ * moment. Where nothing can go on any more, the run ends and says who waited for what: a deadlock is found, not timed out.
+ *
+ * Under ThreadSanitizer fibers are told apart, and only the orders that the kernels themselves make count: a race between
+ * blocks, or between the threads of a block, is reported even if this schedule has hidden it.
+ */
+#pragma once
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#define DEVICE static inline __attribute__((unused))
+#define DEVICE_CALL static __attribute__((noinline, unused))
+#define DEVICE_TABLE static const
+#define KERNEL extern "C" __attribute__((visibility("default"))) void
+#define INFINITY_F __builtin_inff()
+#define COPY_ARRIVALS 1
+
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#define SYNC_RELEASE(p) __tsan_release(p)
+#define SYNC_ACQUIRE(p) __tsan_acquire(p)
+#define UNWATCHED __attribute__((no_sanitize("thread"), noinline))
+#else
+#define SYNC_RELEASE(p) (void)(p)
+#define SYNC_ACQUIRE(p) (void)(p)
+#define UNWATCHED
+#endif
+
+struct alignas(16) vec16 {
+  uint32_t word[4];
+};
+
+namespace shim {
+
+constexpr size_t stack_bytes = 128 << 10;
+
+enum wait_kind { RUNS, WARP, COMPUTE, BLOCK, POLLS, DONE };
+
+struct warp_state {
+  /* Exchanges of all lanes so far; values of the last two. */
+  uint64_t arrivals = 0;
+  float values[2][32];
+};
+
+struct block_state {
+  uint64_t compute_arrivals = 0, arrivals = 0;
+  std::vector<uint8_t> shared;
+  uint8_t *shared_base = nullptr;
+  std::vector<warp_state> warps;
+};
+
+struct fiber {
+  void *stack_pointer = nullptr;
+  uint8_t *stack = nullptr;
+  void *sanitizer = nullptr;
+  int block = 0, thread = 0;
+  enum wait_kind wait = RUNS;
+  uint64_t exchanges = 0, compute_syncs = 0, syncs = 0;
+  const char *what = "";
+};
+
+struct copy {
+  uint8_t *to;
+  const uint8_t *from;
+  int bytes;
+  uint64_t *barrier;
+};
+
+struct run_state {
+  std::vector<fiber> fibers;
+  std::vector<block_state> blocks;
+  std::vector<copy> copies;
+  fiber *current = nullptr;
+  void *scheduler = nullptr;
+  void *scheduler_sanitizer = nullptr;
+  void (*body)(const void *) = nullptr;
+  const void *argument = nullptr;
+  int threads = 0, compute_threads = 0, block_count = 0;
+  uint64_t random = 1, progress = 0, clock = 0, clock_step = 1;
+  bool trapped = false;
+};
+
+static run_state *run;
+
+UNWATCHED static uint64_t next_random() {
+  run->random ^= run->random << 13;
+  run->random ^= run->random >> 7;
+  run->random ^= run->random << 17;
+  return run->random;
+}
+
+#if !defined(__x86_64__)
+#error "the fibers of the host shim are written for x86-64"
+#endif
+/* Saves what a call must keep, and goes on where `to` was left. */
+extern "C" void shim_switch(void **from, void *to);
+__asm__(R"(
+.text
+.local shim_switch
+.type shim_switch, @function
+shim_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+
+UNWATCHED static void to_scheduler() {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_switch_to_fiber(run->scheduler_sanitizer, __tsan_switch_to_fiber_no_sync);
+#endif
+  shim_switch(&run->current->stack_pointer, run->scheduler);
+}
+
+UNWATCHED static void to_fiber(fiber &f) {
+  run->current = &f;
+#if defined(__SANITIZE_THREAD__)
+  __tsan_switch_to_fiber(f.sanitizer, __tsan_switch_to_fiber_no_sync);
+#endif
+  shim_switch(&run->scheduler, f.stack_pointer);
+}
+
+UNWATCHED static void fiber_main() {
+  run->body(run->argument);
+  run->current->wait = DONE;
+  run->progress++;
+  to_scheduler();
+  abort();
+}
+
+UNWATCHED static void wait_as(enum wait_kind kind, const char *what) {
+  run->current->wait = kind;
+  run->current->what = what;
+  to_scheduler();
+  run->current->wait = RUNS;
+}
+
+UNWATCHED static bool can_run(const fiber &f) {
+  const block_state &block = run->blocks[(size_t)f.block];
+  switch (f.wait) {
+    case WARP: return block.warps[(size_t)f.thread / 32].arrivals >= 32 * f.exchanges;
+    case COMPUTE: return block.compute_arrivals >= (uint64_t)run->compute_threads * f.compute_syncs;
+    case BLOCK: return block.arrivals >= (uint64_t)run->threads * f.syncs;
+    case DONE: return false;
+    default: return true;
+  }
+}
+
+/* The state of a copy barrier in 64 bits: arrivals wanted and still missing, bytes still missing, phase. */
+struct barrier_bits {
+  uint16_t wanted;
+  int16_t missing;
+  int32_t bytes : 31;
+  uint32_t phase : 1;
+};
+static_assert(sizeof(barrier_bits) == 8, "as large as the GPU's");
+
+UNWATCHED static void settle(barrier_bits *bits) {
+  if (bits->missing != 0 || bits->bytes != 0) return;
+  bits->missing = (int16_t)bits->wanted;
+  bits->phase ^= 1;
+  run->progress++;
+}
+
+UNWATCHED static bool finish_a_copy() {
+  if (run->copies.empty()) return false;
+  const size_t chosen = next_random() % run->copies.size();
+  const copy done = run->copies[chosen];
+  run->copies.erase(run->copies.begin() + (long)chosen);
+  SYNC_ACQUIRE(&run->copies);
+  memcpy(done.to, done.from, (size_t)done.bytes);
+  SYNC_RELEASE(done.barrier);
+  barrier_bits *bits = (barrier_bits *)done.barrier;
+  bits->bytes -= done.bytes;
+  run->progress++;
+  settle(bits);
+  return true;
+}
+
+/* Runs a warp until all its lanes wait. */
+UNWATCHED static void visit_warp(size_t first) {
+  bool polled[32] = {};
+  for (bool any = true; any && !run->trapped;) {
+    any = false;
+    for (size_t lane = 0; lane < 32 && !run->trapped; ++lane) {
+      fiber &f = run->fibers[first + lane];
+      if (!can_run(f) || (f.wait == POLLS && polled[lane])) continue;
+      polled[lane] = polled[lane] || f.wait == POLLS;
+      to_fiber(f);
+      any = true;
+    }
+  }
+}
+
+static std::string describe_waits() {
+  static const char *const kinds[] = {"runs", "its warp", "compute warps", "its block", "polls", "done"};
+  std::string text;
+  int listed = 0;
+  for (const fiber &f : run->fibers) {
+    if (f.wait == DONE || f.thread % 32 != 0) continue;
+    if (++listed > 12) break;
+    char line[160];
+    snprintf(line, sizeof line, "%sblock %d warp %d waits for %s (%s)", text.empty() ? "" : "; ", f.block, f.thread / 32,
+             kinds[f.wait], f.what);
+    text += line;
+  }
+  return text;
+}
+
+/* Memory of fibers is kept between runs: making it takes longer than a small kernel. */
+static std::vector<uint8_t *> spare_stacks;
+
+static uint8_t *take_stack() {
+  if (spare_stacks.empty()) return (uint8_t *)aligned_alloc(64, stack_bytes);
+  uint8_t *stack = spare_stacks.back();
+  spare_stacks.pop_back();
+  return stack;
+}
+
+static void make_fibers() {
+  run->fibers.resize((size_t)(run->block_count * run->threads));
+  for (size_t i = 0; i < run->fibers.size(); ++i) {
+    fiber &f = run->fibers[i];
+    f.block = (int)i / run->threads;
+    f.thread = (int)i % run->threads;
+    f.stack = take_stack();
+    /* As shim_switch leaves a stack: six registers, then where to go on, as if called from an aligned place. */
+    void **top = (void **)(f.stack + stack_bytes) - 1;
+    *--top = (void *)fiber_main;
+    for (int r = 0; r < 6; ++r) *--top = nullptr;
+    f.stack_pointer = top;
+#if defined(__SANITIZE_THREAD__)
+    f.sanitizer = __tsan_create_fiber(0);
+#endif
+  }
+}
+
+/* Every warp once, in an order that is drawn anew. */
+UNWATCHED static void sweep(std::vector<size_t> &order) {
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[next_random() % i]);
+  for (size_t first : order) {
+    visit_warp(first);
+    if (next_random() % 4 == 0) finish_a_copy();
+    run->clock += run->clock_step;
+  }
+}
+
+enum outcome { ENDED = 0, TRAPPED = 1, STUCK = 2 };
+
+/* Runs body(argument) on all threads. `missing`: the last block never runs, and time passes fast, for the watchdog. */
+static int run_grid(void (*body)(const void *), const void *argument, int blocks, int threads, int shared_bytes, uint64_t seed,
+                    bool missing, std::string &why) {
+  run_state state;
+  run = &state;
+  state.body = body;
+  state.argument = argument;
+  state.block_count = blocks;
+  state.threads = threads;
+  state.compute_threads = threads - 32;
+  state.random = seed * 2654435761u + 88172645463325252ull;
+  state.clock_step = missing ? 50000000 : 100;
+  state.blocks.resize((size_t)blocks);
+  for (block_state &block : state.blocks) {
+    block.shared.resize((size_t)shared_bytes + 128, 0xcd);
+    block.shared_base = (uint8_t *)(((uintptr_t)block.shared.data() + 127) / 128 * 128);
+    block.warps.resize((size_t)threads / 32);
+  }
+#if defined(__SANITIZE_THREAD__)
+  state.scheduler_sanitizer = __tsan_get_current_fiber();
+  SYNC_RELEASE(&state);
+#endif
+  make_fibers();
+  for (fiber &f : state.fibers)
+    if (missing && f.block == blocks - 1) f.wait = DONE;
+  std::vector<size_t> order;
+  for (size_t first = 0; first < state.fibers.size(); first += 32) order.push_back(first);
+  int outcome = ENDED;
+  int idle = 0;
+  for (;;) {
+    const uint64_t before = state.progress;
+    sweep(order);
+    if (state.trapped) {
+      outcome = TRAPPED;
+      break;
+    }
+    if (std::all_of(state.fibers.begin(), state.fibers.end(), [](const fiber &f) { return f.wait == DONE; })) break;
+    if (state.progress != before || finish_a_copy()) idle = 0;
+    else if (++idle > (missing ? 100000 : 3)) {
+      outcome = STUCK;
+      why = describe_waits();
+      break;
+    }
+  }
+  if (outcome == ENDED && !state.copies.empty()) {
+    outcome = STUCK;
+    why = "a block ended while bytes were on their way to its memory";
+  }
+  for (fiber &f : state.fibers) {
+    spare_stacks.push_back(f.stack);
+#if defined(__SANITIZE_THREAD__)
+    __tsan_destroy_fiber(f.sanitizer);
+#endif
+  }
+  SYNC_ACQUIRE(&state);
+  return outcome;
+}
+
+}  // namespace shim
+
+DEVICE int thread_index() { return shim::run->current->thread; }
+DEVICE int block_index() { return shim::run->current->block; }
+DEVICE int block_count() { return shim::run->block_count; }
+DEVICE shim::block_state &this_block() { return shim::run->blocks[(size_t)block_index()]; }
+DEVICE uint8_t *shared_memory() { return this_block().shared_base; }
+
+UNWATCHED static void block_sync() {
+  shim::block_state &block = this_block();
+  SYNC_RELEASE(&block.arrivals);
+  block.arrivals++;
+  shim::run->progress++;
+  shim::run->current->syncs++;
+  while (!(block.arrivals >= (uint64_t)shim::run->threads * shim::run->current->syncs)) shim::wait_as(shim::BLOCK, "");
+  SYNC_ACQUIRE(&block.arrivals);
+}
+UNWATCHED static void compute_sync() {
+  shim::block_state &block = this_block();
+  SYNC_RELEASE(&block.compute_arrivals);
+  block.compute_arrivals++;
+  shim::run->progress++;
+  shim::run->current->compute_syncs++;
+  while (!(block.compute_arrivals >= (uint64_t)shim::run->compute_threads * shim::run->current->compute_syncs))
+    shim::wait_as(shim::COMPUTE, "");
+  SYNC_ACQUIRE(&block.compute_arrivals);
+}
+UNWATCHED static float shuffle_xor(float value, int mask) {
+  shim::fiber &f = *shim::run->current;
+  shim::warp_state &warp = this_block().warps[(size_t)f.thread / 32];
+  const uint64_t turn = f.exchanges++ & 1;
+  warp.values[turn][f.thread % 32] = value;
+  SYNC_RELEASE(&warp);
+  warp.arrivals++;
+  shim::run->progress++;
+  while (warp.arrivals < 32 * f.exchanges) shim::wait_as(shim::WARP, "");
+  SYNC_ACQUIRE(&warp);
+  return warp.values[turn][(f.thread % 32) ^ mask];
+}
+DEVICE void warp_sync() { (void)shuffle_xor(0.0f, 0); }
+
+UNWATCHED static void went_on() { shim::run->progress++; }
+DEVICE uint32_t load_acquire(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+DEVICE void add_release(uint32_t *p, uint32_t value) {
+  went_on();
+  __atomic_fetch_add(p, value, __ATOMIC_RELEASE);
+}
+DEVICE uint32_t add_acquire_release(uint32_t *p, uint32_t value) {
+  went_on();
+  return __atomic_fetch_add(p, value, __ATOMIC_ACQ_REL);
+}
+DEVICE void add_counter(uint64_t *p, uint64_t value) { __atomic_fetch_add(p, value, __ATOMIC_RELAXED); }
+DEVICE void add_shared(uint64_t *p, uint64_t value) { __atomic_fetch_add(p, value, __ATOMIC_RELAXED); }
+DEVICE uint32_t load_shared(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+DEVICE void store_shared(uint32_t *p, uint32_t value) {
+  went_on();
+  __atomic_store_n(p, value, __ATOMIC_RELAXED);
+}
+DEVICE void store_count(uint32_t *p, uint32_t value) { __atomic_store_n(p, value, __ATOMIC_RELAXED); }
+DEVICE void add_count(uint32_t *p) { __atomic_fetch_add(p, 1, __ATOMIC_RELAXED); }
+DEVICE uint32_t take_count(uint32_t *p) { return __atomic_exchange_n(p, 0, __ATOMIC_RELAXED); }
+DEVICE void store_same(float *p, float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  __atomic_store_n((uint32_t *)p, bits, __ATOMIC_RELAXED);
+}
+DEVICE int32_t load_host(const int32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+DEVICE void store_host(int32_t *p, int32_t value) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }
+DEVICE uint32_t exchange_host(int32_t *p, int32_t value) { return (uint32_t)__atomic_exchange_n(p, value, __ATOMIC_SEQ_CST); }
+
+UNWATCHED static uint64_t nanoseconds() { return shim::run->clock; }
+DEVICE void relax(const char *what) { shim::wait_as(shim::POLLS, what); }
+UNWATCHED static void trap() {
+  shim::run->trapped = true;
+  shim::wait_as(shim::POLLS, "trap");
+}
+
+DEVICE float bits_to_float(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+DEVICE uint32_t float_to_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+typedef uint64_t copy_barrier;
+
+UNWATCHED static void barrier_init(copy_barrier *barrier, int arrivals) {
+  *(shim::barrier_bits *)barrier = {(uint16_t)arrivals, (int16_t)arrivals, 0, 0};
+}
+UNWATCHED static void barrier_arrive(copy_barrier *barrier) {
+  shim::barrier_bits *bits = (shim::barrier_bits *)barrier;
+  SYNC_RELEASE(barrier);
+  bits->missing--;
+  shim::run->progress++;
+  shim::settle(bits);
+}
+UNWATCHED static bool barrier_passed(copy_barrier *barrier, uint32_t parity) {
+  if (((shim::barrier_bits *)barrier)->phase == parity) return false;
+  SYNC_ACQUIRE(barrier);
+  return true;
+}
+DEVICE void barriers_ready() { block_sync(); }
+UNWATCHED static void copy_async(uint8_t *to, const uint8_t *from, int bytes, copy_barrier *barrier) {
+  if (thread_index() % 32 != 0) return;
+  if (bytes % 16 != 0 || (uintptr_t)to % 16 != 0 || (uintptr_t)from % 16 != 0) abort();
+  shim::barrier_bits *bits = (shim::barrier_bits *)barrier;
+  bits->bytes += bytes;
+  shim::run->copies.push_back({to, from, bytes, barrier});
+  SYNC_RELEASE(&shim::run->copies);
+  barrier_arrive(barrier);
+}
