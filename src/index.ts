@@ -14,6 +14,7 @@ export { Model } from './runtime/model.js';
 export { Session, type GenerateOptions, type Prompt } from './runtime/session.js';
 export { Generation, type FinishReason, type GenerationResult, type Piece } from './runtime/generation.js';
 export { SessionPool, type PoolRequest } from './runtime/session-pool.js';
+export type { Likelihood, LogprobOptions, TokenLogprob } from './runtime/logprobs.js';
 export type { SamplingOptions } from './runtime/sampling.js';
 export type { Usage } from './runtime/usage.js';
 export { metricsOf, type Metrics } from './runtime/metrics.js';

@@ -2,12 +2,15 @@
  * A text in the making: iterate over its pieces as they come, or wait for the result. It runs whether or not somebody
  * iterates; leaving a `for await` early stops it.
  */
+import type { TokenLogprob } from './logprobs.js';
 import type { Usage } from './usage.js';
 
 /** What became certain in one call: often several tokens, and sometimes no text yet. */
 export interface Piece {
   readonly text: string;
   readonly tokens: readonly number[];
+  /** Of these tokens, where they were asked for. */
+  readonly logprobs?: readonly TokenLogprob[];
 }
 
 /** `stop`: a stop token or string; `length`: the token limit or the context; `abort`: the caller stopped it. */
@@ -19,6 +22,10 @@ export interface GenerationResult {
   readonly promptTokens: readonly number[];
   /** All tokens made, the stop token included. */
   readonly tokens: readonly number[];
+  /** Of these tokens, where they were asked for. */
+  readonly logprobs?: readonly TokenLogprob[];
+  /** Of the prompt's tokens but the first, which comes after nothing; where they were asked for. */
+  readonly promptLogprobs?: readonly TokenLogprob[];
   readonly finishReason: FinishReason;
   /** It ended with `length` because the context of the session is full. */
   readonly contextFull: boolean;

@@ -1,6 +1,7 @@
 /**
  * Which rows go into the next step. While a prompt waits, a step is a chunk of prompt rows together with one row of every
- * sequence that decodes; otherwise every row is a sample, and the step may make many tokens in one call.
+ * sequence that decodes; otherwise every row is a sample, and the step may make many tokens in one call, unless somebody
+ * wants to see the logits of each.
  */
 import type { Step } from '../backends/backend.js';
 import type { Limits } from '../ir/program.js';
@@ -12,6 +13,8 @@ export interface Part {
   readonly rows: number;
   /** Index of its sample, where the step makes a token for it. */
   readonly sample: number | undefined;
+  /** Indices of all its samples: rows at its end. More than one where the logits of a prompt are wanted. */
+  readonly samples: readonly number[];
 }
 
 export interface PlannedStep {
@@ -28,20 +31,29 @@ export function planStep(sequences: readonly Sequence[], limits: Limits, steps: 
   const prompts = sequences.filter((sequence) => sequence.promptRows > 0);
   const chosen = decoding.map((sequence) => ({ sequence, rows: 1 }));
   let free = limits.rows - decoding.length;
+  // Samples that no sequence of the step needs for its next token.
+  let spare = limits.samples - sequences.length;
   for (const sequence of prompts) {
-    const rows = Math.min(free, sequence.promptRows);
+    const scored = sequence.request.scores?.prompt === true;
+    const rows = Math.min(free, sequence.promptRows, scored ? 1 + spare : Infinity);
     if (rows <= 0) break;
     chosen.push({ sequence, rows });
     free -= rows;
+    if (scored) spare -= rows - 1;
   }
   const parts: Part[] = [];
   let samples = 0;
   for (const { sequence, rows } of chosen) {
     const makesToken = sequence.promptRows <= rows;
-    parts.push({ sequence, rows, sample: makesToken ? samples++ : undefined });
+    const count = sequence.promptRows > 0 && sequence.request.scores?.prompt === true ? rows : makesToken ? 1 : 0;
+    const own = Array.from({ length: count }, () => samples++);
+    parts.push({ sequence, rows, sample: makesToken ? own.at(-1) : undefined, samples: own });
   }
   const most = Math.max(...decoding.map((sequence) => sequence.remaining));
-  return { step: makeStep(parts, prompts.length > 0 ? 1 : Math.min(steps, most)), parts };
+  const wantLogits = parts.some(({ sequence, samples }) => sequence.request.scores !== undefined && samples.length > 0);
+  const single = prompts.length > 0 || wantLogits;
+  const step = makeStep(parts, single ? 1 : Math.min(steps, most));
+  return { step: wantLogits ? { ...step, wantLogits } : step, parts };
 }
 
 function makeStep(parts: readonly Part[], steps: number): Step {
@@ -49,15 +61,15 @@ function makeStep(parts: readonly Part[], steps: number): Step {
   const positions: number[] = [];
   const slots: number[] = [];
   const index: number[] = [];
-  for (const { sequence, rows, sample } of parts) {
+  for (const { sequence, rows, samples } of parts) {
     sequence.nextRows(rows).forEach((token, row) => {
       tokens.push(token);
       positions.push(sequence.position + row);
       slots.push(sequence.request.slot);
     });
-    if (sample !== undefined) index.push(tokens.length - 1);
+    for (let i = samples.length; i > 0; i--) index.push(tokens.length - i);
   }
-  const sampled = parts.filter(({ sample }) => sample !== undefined).map(({ sequence }) => sequence);
+  const sampled = parts.flatMap(({ sequence, samples }) => samples.map(() => sequence));
   return {
     tokens: Int32Array.from(tokens),
     positions: Int32Array.from(positions),

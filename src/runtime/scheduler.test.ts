@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { continuation, FakeExecutable, type FakeOptions } from '../../tests/support/fake-executable.js';
+import { continuation, FakeExecutable, hashedNext, type FakeOptions } from '../../tests/support/fake-executable.js';
 import { resolveSampling } from './sampling.js';
 import { Scheduler } from './scheduler.js';
 import type { Outcome, Request } from './sequence.js';
@@ -195,6 +195,35 @@ describe('Scheduler', () => {
     expect((await second.outcome).reason).toBe('abort');
     expect(executable.closed).toBe(true);
     expect((await ask(2, [1], 1).outcome).reason).toBe('abort');
+  });
+
+  it('shows the logits of every token that was asked for, whatever else is in the step', async () => {
+    const request = fc.record({
+      prompt: fc.array(fc.integer({ min: 10, max: 299 }), { minLength: 1, maxLength: 30 }),
+      maxTokens: fc.integer({ min: 1, max: 12 }),
+      scores: fc.constantFrom('none', 'made', 'all'),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(request, { minLength: 1, maxLength: 3 }), async (requests) => {
+        const { ask } = setUp();
+        const seen = requests.map((): [token: number, position: number, best: number][] => []);
+        const asked = requests.map(({ prompt, maxTokens, scores }, slot) => {
+          const onLogits = (token: number, position: number, logits: Float32Array): void =>
+            void seen[slot]!.push([token, position, logits.indexOf(5)]);
+          const wanted = scores === 'none' ? {} : { scores: { prompt: scores === 'all', onLogits } };
+          return ask(slot, prompt, maxTokens, wanted);
+        });
+        await Promise.all(asked.map(({ outcome }) => outcome));
+        for (const [slot, { prompt, maxTokens, scores }] of requests.entries()) {
+          const all = [...prompt, ...continuation(prompt, maxTokens)];
+          expect(asked[slot]!.tokens).toEqual(all.slice(prompt.length));
+          const from = { none: all.length, made: prompt.length, all: 1 }[scores];
+          const places = range(from, all.length - from);
+          expect(seen[slot]).toEqual(places.map((at) => [all[at], at, hashedNext(all.slice(0, at))]));
+        }
+      }),
+      { numRuns: 60 },
+    );
   });
 
   it('makes the same tokens for any prompts, lengths and neighbours', async () => {

@@ -3,7 +3,7 @@
  * rows, slots and the interface of backends, and nothing of models or text.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Executable } from '../backends/backend.js';
+import type { Executable, StepResult } from '../backends/backend.js';
 import type { Limits } from '../ir/program.js';
 import { assert } from '../util/assert.js';
 import { AbortedError } from '../util/errors.js';
@@ -81,12 +81,13 @@ export class Scheduler {
     const before = readCounters(this.#executable.counters);
     const startMs = this.#now();
     try {
-      const { tokens } = await this.#executable.run(step);
+      const result = await this.#executable.run(step);
+      const { tokens } = result;
       const made = tokens.reduce((sum, list) => sum + list.length, 0);
       if (step.index.length === step.tokens.length) {
         this.#stepSize.record(Math.max(...tokens.map((list) => list.length)), this.#now() - startMs);
       }
-      distribute(running, tokens, usageBetween(before, readCounters(this.#executable.counters), made));
+      distribute(running, result, usageBetween(before, readCounters(this.#executable.counters), made));
     } catch (error) {
       // An abort that shows as an error made no token; the other sequences of the step try again.
       if (!(error instanceof AbortedError && running.abortCalled)) {
@@ -116,10 +117,16 @@ export class Scheduler {
 }
 
 /** Gives every sequence of a step the tokens made for it. A sequence that cannot take them fails alone. */
-function distribute(running: RunningStep, made: readonly (readonly number[])[], usage: Usage): void {
-  for (const { sequence, rows, sample } of running.parts) {
+function distribute(running: RunningStep, { tokens: made, logits }: StepResult, usage: Usage): void {
+  const vocab = logits === undefined ? 0 : logits.length / made.length;
+  for (const { sequence, rows, sample, samples } of running.parts) {
     try {
       const tokens = sample === undefined ? [] : (made[sample] ?? []);
+      // A row that was aborted made nothing, and is fed again.
+      if (logits !== undefined && samples.every((s) => made[s]?.length === 1)) {
+        const own = samples.map((s) => logits.subarray(s * vocab, (s + 1) * vocab));
+        if (tokens.length > 0 || !running.abortCalled) sequence.score(rows, own, tokens[0]);
+      }
       if (tokens.length > 0) sequence.accept(tokens, usage);
       // An interrupted prompt may not have been fed; its rows are fed again if they are asked for again.
       else if (sample === undefined && !running.abortCalled) sequence.advancePrompt(rows, usage);

@@ -19,8 +19,17 @@ export interface Request {
   readonly maxTokens: number;
   readonly stopTokens: readonly number[];
   readonly signal?: AbortSignal;
+  readonly scores?: ScoreRequest;
   /** Takes the tokens of a step, a stop token included; returns false when that was enough (a stop string). */
   onTokens(tokens: readonly number[]): boolean;
+}
+
+/** Wants to see the logits that tokens came from; steps make one token each then. */
+export interface ScoreRequest {
+  /** Also those of the prompt's tokens. */
+  readonly prompt: boolean;
+  /** `logits` (vocabulary) is of the place of `token`, at `position`; valid during the call. Called in order. */
+  onLogits(token: number, position: number, logits: Float32Array): void;
 }
 
 /** `stop`: a stop token or string; `length`: maxTokens were made; `abort`: the caller's signal. */
@@ -89,6 +98,16 @@ export class Sequence {
   settings(): SampleSettings {
     const { sampling, position, prompt } = this.request;
     return sampleSettings(sampling, this.remaining, position + prompt.length);
+  }
+
+  /** Tells the logits of the last of the `rows` fed in a step; the very last one made the token `made`, if any. */
+  score(rows: number, logits: readonly Float32Array[], made: number | undefined): void {
+    const first = rows - logits.length;
+    for (const [i, row] of logits.entries()) {
+      // The token behind a row: the next one of the prompt, or the one made.
+      const token = this.request.prompt[this.#fed + first + i + 1] ?? made;
+      if (token !== undefined) this.request.scores?.onLogits(token, this.#position + first + i + 1, row);
+    }
   }
 
   /** `rows` prompt rows were fed, and no token came of it. */

@@ -6,8 +6,10 @@ import { UsageError } from '../util/errors.js';
 import type { ChatMessage } from '../text/chat-template.js';
 import { checkPrompt } from './check-prompt.js';
 import type { Engine } from './engine.js';
+import { tokenLogprob, type LogprobOptions, type TokenLogprob } from './logprobs.js';
 import { Generation, type GenerationResult, type Piece } from './generation.js';
 import { resolveSampling, type Sampling, type SamplingOptions } from './sampling.js';
+import type { Request } from './sequence.js';
 import { TextStream } from './text-stream.js';
 
 export interface GenerateOptions extends SamplingOptions {
@@ -19,6 +21,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly ignoreEos?: boolean;
   /** The text made is an answer that begins anew, instead of continuing the prompt. Default: true for messages. */
   readonly atStart?: boolean;
+  /** Tell how likely tokens were. Takes the time of a call per token. */
+  readonly logprobs?: LogprobOptions;
   readonly signal?: AbortSignal;
 }
 
@@ -31,6 +35,7 @@ interface Job {
   readonly maxTokens: number;
   readonly stopTokens: readonly number[];
   readonly text: TextStream;
+  readonly logprobs: LogprobOptions | undefined;
 }
 
 export class Session {
@@ -69,6 +74,7 @@ export class Session {
       maxTokens,
       stopTokens: ignoreEos ? [] : this.#engine.stopTokens,
       text: new TextStream(this.#engine.tokenizer, { stop, atStart }),
+      logprobs: options.logprobs,
     };
     const generation = new Generation(async (emit, stopSignal) => {
       try {
@@ -100,7 +106,8 @@ export class Session {
     const promptTokens = await this.#encode(job.prompt);
     const room = this.#engine.limits.context - promptTokens.length + 1;
     // The last prompt row is computed in any case: the first token comes from it.
-    const reused = Math.min(commonPrefix(this.#cached, promptTokens), promptTokens.length - 1);
+    const held = job.logprobs?.prompt === true ? 0 : commonPrefix(this.#cached, promptTokens);
+    const reused = Math.min(held, promptTokens.length - 1);
     const encodeMs = performance.now() - startMs;
     const answer = new Answer(job, emit);
     const fed = [...promptTokens];
@@ -113,6 +120,7 @@ export class Session {
       maxTokens: Math.min(job.maxTokens, room),
       stopTokens: job.stopTokens,
       signal,
+      ...answer.scores(promptTokens.length),
       onTokens: (made) => {
         fed.push(...made);
         return answer.push(made);
@@ -124,6 +132,7 @@ export class Session {
       text: answer.text,
       promptTokens,
       tokens: answer.tokens,
+      ...answer.logprobs(),
       finishReason: outcome.reason,
       contextFull: outcome.reason === 'length' && room < job.maxTokens,
       seed: job.sampling.seed,
@@ -147,16 +156,36 @@ export class Session {
   }
 }
 
-/** Collects tokens and text of one generation and hands the pieces on. */
+/** Collects tokens, their likelihoods and text of one generation and hands the pieces on. */
 class Answer {
   readonly tokens: number[] = [];
   text = '';
   #stopped = false;
+  readonly #logprobs: TokenLogprob[] = [];
+  readonly #promptLogprobs: TokenLogprob[] = [];
 
   constructor(
     private readonly job: Job,
     private readonly emit: (piece: Piece) => void,
   ) {}
+
+  /** What to ask the scheduler for. */
+  scores(promptLength: number): Pick<Request, 'scores'> {
+    const { logprobs } = this.job;
+    if (logprobs === undefined) return {};
+    const onLogits = (token: number, position: number, logits: Float32Array): void => {
+      const list = position < promptLength ? this.#promptLogprobs : this.#logprobs;
+      list.push(tokenLogprob(logits, token, logprobs.top));
+    };
+    return { scores: { prompt: logprobs.prompt ?? false, onLogits } };
+  }
+
+  logprobs(): Pick<GenerationResult, 'logprobs' | 'promptLogprobs'> {
+    const { logprobs } = this.job;
+    if (logprobs === undefined) return {};
+    const made = { logprobs: this.#logprobs };
+    return logprobs.prompt === true ? { ...made, promptLogprobs: this.#promptLogprobs } : made;
+  }
 
   /** False when a stop string was completed. */
   push(made: readonly number[]): boolean {
@@ -177,7 +206,9 @@ class Answer {
 
   #give(text: string, tokens: readonly number[]): void {
     this.text += text;
-    this.emit({ text, tokens });
+    const { length } = this.tokens;
+    const logprobs = this.#logprobs.slice(length - tokens.length, length);
+    this.emit(this.job.logprobs === undefined ? { text, tokens } : { text, tokens, logprobs });
   }
 }
 

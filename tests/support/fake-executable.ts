@@ -103,7 +103,17 @@ export class FakeExecutable implements Executable {
         break;
       }
     }
-    return { tokens: made, done };
+    return step.wantLogits === true ? { tokens: made, done, logits: this.#logits(made) } : { tokens: made, done };
+  }
+
+  /** The token made last has 5, what follows it in the vocabulary 4, 3, ..., and all others 0. */
+  #logits(made: readonly (readonly number[])[]): Float32Array {
+    const vocab = this.options.vocab ?? 300;
+    const logits = new Float32Array(made.length * vocab);
+    for (const [sample, tokens] of made.entries()) {
+      for (let i = 0; i < 5; i++) logits[sample * vocab + ((tokens.at(-1)! + i) % vocab)] = 5 - i;
+    }
+    return logits;
   }
 
   #feed(slot: number, position: number, token: number): void {
