@@ -1,6 +1,8 @@
 /** The two shapes of an answer: a conversation's and a plain completion's, whole and in chunks. */
 import { randomUUID } from 'node:crypto';
 import type { GenerationResult, Piece } from '../runtime/generation.js';
+import type { Model } from '../runtime/model.js';
+import { chatLogprobs, completionLogprobs } from './logprob-format.js';
 import type { FinishReason, Text } from './texts.js';
 import type { TextRequest } from './text-request.js';
 
@@ -11,9 +13,10 @@ export interface AnswerFormat {
   readonly chunkObject: string;
   /** The first chunk of a text, before any of it is there. */
   opening(index: number): object | undefined;
-  piece(index: number, piece: Piece): object;
+  /** `offset`: UTF-16 units of the text before the piece. */
+  piece(index: number, piece: Piece, request: TextRequest, offset: number): object;
   closing(index: number, reason: FinishReason): object;
-  whole(index: number, text: Text): object;
+  whole(index: number, text: Text, request: TextRequest): object;
 }
 
 export const chatFormat: AnswerFormat = {
@@ -21,12 +24,13 @@ export const chatFormat: AnswerFormat = {
   object: 'chat.completion',
   chunkObject: 'chat.completion.chunk',
   opening: (index) => chatChunk(index, { role: 'assistant', content: '' }),
-  piece: (index, { text }) => chatChunk(index, { content: text }),
-  closing: (index, reason) => chatChunk(index, {}, reason),
-  whole: (index, { result, reason }) => ({
+  piece: (index, { text, logprobs }, { served }) =>
+    chatChunk(index, { content: text }, logprobs === undefined ? null : chatLogprobs(served.model, logprobs)),
+  closing: (index, reason) => chatChunk(index, {}, null, reason),
+  whole: (index, { result, reason }, { served }) => ({
     index,
     message: { role: 'assistant', content: result.text, refusal: null },
-    logprobs: null,
+    logprobs: result.logprobs === undefined ? null : chatLogprobs(served.model, result.logprobs),
     finish_reason: reason,
   }),
 };
@@ -36,17 +40,33 @@ export const completionFormat: AnswerFormat = {
   object: 'text_completion',
   chunkObject: 'text_completion',
   opening: () => undefined,
-  piece: (index, { text }) => completionChoice(index, text),
-  closing: (index, reason) => completionChoice(index, '', reason),
-  whole: (index, { result, reason }) => completionChoice(index, result.text, reason),
+  piece: (index, { text, logprobs }, { served }, offset) =>
+    completionChoice(index, text, logprobs === undefined ? null : completionLogprobs(served.model, logprobs, offset)),
+  closing: (index, reason) => completionChoice(index, '', null, reason),
+  whole: (index, { result, reason }, { served, echo, choices }) => {
+    const prompt = echo?.[Math.floor(index / choices)] ?? '';
+    return completionChoice(index, prompt + result.text, wholeLogprobs(served.model, result), reason);
+  },
 };
 
-function chatChunk(index: number, delta: object, reason: FinishReason | null = null): object {
-  return { index, delta, logprobs: null, finish_reason: reason };
+function wholeLogprobs(model: Model, { logprobs, promptLogprobs, promptTokens }: GenerationResult): object | null {
+  if (logprobs === undefined) return null;
+  if (promptLogprobs === undefined) return completionLogprobs(model, logprobs, 0);
+  // Nothing is before the first token, so nothing can be said about it.
+  return completionLogprobs(model, [promptTokens[0]!, ...promptLogprobs, ...logprobs], 0);
 }
 
-function completionChoice(index: number, text: string, reason: FinishReason | null = null): object {
-  return { index, text, logprobs: null, finish_reason: reason };
+function chatChunk(index: number, delta: object, logprobs: object | null = null, reason: FinishReason | null = null) {
+  return { index, delta, logprobs, finish_reason: reason };
+}
+
+function completionChoice(
+  index: number,
+  text: string,
+  logprobs: object | null = null,
+  reason: FinishReason | null = null,
+): object {
+  return { index, text, logprobs, finish_reason: reason };
 }
 
 export interface TokenUsage {
@@ -92,7 +112,7 @@ export class AnswerWriter {
       texts.map(({ result }) => result),
       this.#request.choices,
     );
-    const choices = texts.map((text, index) => this.#format.whole(index, text));
+    const choices = texts.map((text, index) => this.#format.whole(index, text, this.#request));
     return { ...this.#base, object: this.#format.object, choices, usage };
   }
 

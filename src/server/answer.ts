@@ -72,14 +72,17 @@ function streamed(
   });
 
   async function* events(): AsyncGenerator<string, void, undefined> {
-    const opened = new Set<number>();
+    /** By choice: UTF-16 units of text that were sent. */
+    const sent = new Map<number, number>();
     try {
       for await (const event of texts.events()) {
-        const opening = opened.has(event.choice) ? undefined : format.opening(event.choice);
-        opened.add(event.choice);
+        const { choice } = event;
+        const opening = sent.has(choice) ? undefined : format.opening(choice);
+        const offset = sent.get(choice) ?? 0;
+        sent.set(choice, offset + (event.kind === 'piece' ? event.piece.text.length : 0));
         if (opening !== undefined) yield dataEvent(writer.chunk(opening));
-        if (event.kind === 'end') results[event.choice] = event.result;
-        const chunk = chunkOf(event, format);
+        if (event.kind === 'end') results[choice] = event.result;
+        const chunk = chunkOf(event, format, request, offset);
         if (chunk !== undefined) yield dataEvent(writer.chunk(chunk));
       }
       logTexts(context, request, results);
@@ -96,10 +99,14 @@ function streamed(
 }
 
 /** Nothing for a piece whose text is not certain yet. */
-function chunkOf(event: TextEvent, format: AnswerFormat): object | undefined {
+function chunkOf(event: TextEvent, format: AnswerFormat, request: TextRequest, offset: number): object | undefined {
   switch (event.kind) {
-    case 'piece':
-      return event.piece.text === '' ? undefined : format.piece(event.choice, event.piece);
+    case 'piece': {
+      const { text, logprobs = [] } = event.piece;
+      return text === '' && logprobs.length === 0
+        ? undefined
+        : format.piece(event.choice, event.piece, request, offset);
+    }
     case 'end':
       return format.closing(event.choice, event.reason);
     default:

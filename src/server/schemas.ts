@@ -42,6 +42,10 @@ export function completionSchema(limits: ServerLimits) {
   const tokens = z.array(tokenId);
   return z.strictObject({
     ...generationShape(limits),
+    /** How many of the most likely tokens to tell at every place. */
+    logprobs: z.int().min(0).max(limits.topLogprobs).nullish(),
+    /** The prompt is part of the answer, with its logprobs where they are asked for. */
+    echo: z.boolean().nullish(),
     prompt: z.union([z.string(), tokens, z.array(z.string()).max(limits.prompts), z.array(tokens).max(limits.prompts)]),
   });
 }
@@ -65,7 +69,13 @@ export type WireMessage = z.infer<typeof message>;
 
 export function chatSchema(limits: ServerLimits) {
   const shape = generationShape(limits);
-  return z.strictObject({ ...shape, max_completion_tokens: shape.max_tokens, messages: messagesSchema(limits) });
+  return z.strictObject({
+    ...shape,
+    max_completion_tokens: shape.max_tokens,
+    logprobs: z.boolean().nullish(),
+    top_logprobs: z.int().min(0).max(limits.topLogprobs).nullish(),
+    messages: messagesSchema(limits),
+  });
 }
 
 export function tokenizeSchema(limits: ServerLimits) {
@@ -99,9 +109,6 @@ const ignored = new Set(
  */
 const unsupported: Readonly<Record<string, (value: unknown) => boolean>> = {
   logit_bias: isEmpty,
-  logprobs: (value) => value === false,
-  top_logprobs: isZero,
-  echo: (value) => value === false,
   suffix: (value) => value === '',
   best_of: (value) => value === 1,
   tools: isEmpty,
@@ -136,10 +143,6 @@ function asksForNothing(name: string, value: unknown): boolean {
     code: 'unsupported_parameter',
     param: name,
   });
-}
-
-function isZero(value: unknown): boolean {
-  return value === 0;
 }
 
 function isEmpty(value: unknown): boolean {

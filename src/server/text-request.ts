@@ -1,5 +1,6 @@
 /** From a checked body to prompts in tokens and the options of every text. */
 import type { Model } from '../runtime/model.js';
+import type { LogprobOptions } from '../runtime/logprobs.js';
 import { resolveSampling } from '../runtime/sampling.js';
 import type { GenerateOptions } from '../runtime/session.js';
 import type { ChatMessage } from '../text/chat-template.js';
@@ -17,6 +18,8 @@ export interface TextRequest {
   readonly options: readonly GenerateOptions[];
   readonly stream: boolean;
   readonly includeUsage: boolean;
+  /** Text of every prompt, where it is to be part of the answer. */
+  readonly echo?: readonly string[];
 }
 
 /** As OpenAI has it, for texts that are no answers. */
@@ -28,7 +31,15 @@ export function completionRequest(served: ServedModel, body: CompletionBody, lim
   const prompts = promptsOf(body.prompt).map((prompt) =>
     typeof prompt === 'string' ? model.tokenizer.encode(prompt) : prompt,
   );
-  return textRequest(served, prompts, body, body.max_tokens ?? defaultCompletionTokens, limits);
+  const request = textRequest(served, prompts, body, body.max_tokens ?? defaultCompletionTokens, limits);
+  const echo = body.echo ?? false;
+  if (echo && request.stream) throw badRequest('echo is not supported in a stream', 'echo', 'unsupported_parameter');
+  const { logprobs } = body;
+  return {
+    ...request,
+    ...(typeof logprobs === 'number' ? withLogprobs(request, { top: logprobs, prompt: echo }) : {}),
+    ...(echo ? { echo: prompts.map((tokens) => model.tokenizer.decode(tokens)) } : {}),
+  };
 }
 
 /** As above; also what the chat template throws. */
@@ -36,7 +47,15 @@ export async function chatRequest(served: ServedModel, body: ChatBody, limits: S
   const prompt = await chatPrompt(served.model, body.messages);
   const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? Infinity;
   const request = textRequest(served, [prompt], body, maxTokens, limits);
-  return { ...request, options: request.options.map((options) => ({ ...options, atStart: true })) };
+  const top = body.top_logprobs ?? undefined;
+  if (top !== undefined && body.logprobs !== true)
+    throw badRequest('top_logprobs needs logprobs: true', 'top_logprobs');
+  const wanted = body.logprobs === true ? withLogprobs(request, { top: top ?? 0 }) : request;
+  return { ...request, options: wanted.options.map((options) => ({ ...options, atStart: true })) };
+}
+
+function withLogprobs({ options }: TextRequest, logprobs: LogprobOptions): Pick<TextRequest, 'options'> {
+  return { options: options.map((one) => ({ ...one, logprobs })) };
 }
 
 /** Tokens of a conversation, with the header of the answer where that is wanted. */

@@ -19,6 +19,13 @@ interface Answer {
   readonly usage: unknown;
 }
 
+interface Lists {
+  readonly tokens: readonly string[];
+  readonly token_logprobs: readonly (number | null)[];
+  readonly top_logprobs: readonly (Record<string, number> | null)[];
+  readonly text_offset: readonly number[];
+}
+
 const json = async (response: Promise<Response>): Promise<Answer> => (await (await response).json()) as Answer;
 const eventsFrom = async (response: Promise<Response>): Promise<Answer[]> =>
   eventsOf(await (await response).text()) as unknown as Answer[];
@@ -131,6 +138,68 @@ describe('the API', () => {
     expect((await ask('STOP')).choices[0]).toMatchObject({ text: 'one two ', finish_reason: 'stop' });
     expect((await ask(['zzz', ' two'])).choices[0]).toMatchObject({ text: 'one', finish_reason: 'stop' });
     expect((await ask(null)).choices[0]).toMatchObject({ text: 'one two STOP three', finish_reason: 'stop' });
+    await other.server.close();
+  });
+
+  it('tells how likely the tokens of a completion were, those of its prompt, too', async () => {
+    const text = fakeText(byteTokenizer.encode('Hé'), 3);
+    const body = { ...greedy, prompt: 'Hé', max_tokens: 3, logprobs: 2 };
+    // The fake gives the token it makes 5, those after it 4, 3, 2 and 1, and all others 0.
+    const norm = Math.log([5, 4, 3, 2, 1].reduce((sum, logit) => sum + Math.exp(logit), 295));
+    const after = (letter: string): string => String.fromCharCode(letter.charCodeAt(0) + 1);
+    const { choices } = await json(server.post('/v1/completions', body));
+    expect(choices[0]).toMatchObject({ text, logprobs: { tokens: Array.from(text), text_offset: [0, 1, 2] } });
+    const { token_logprobs, top_logprobs } = (choices[0] as unknown as { logprobs: Lists }).logprobs;
+    for (const logprob of token_logprobs) expect(logprob).toBeCloseTo(5 - norm, 6);
+    expect(top_logprobs.map((top) => Object.keys(top!))).toEqual(
+      Array.from(text).map((letter) => [letter, after(letter)]),
+    );
+    const events = await eventsFrom(server.post('/v1/completions', { ...body, stream: true }));
+    const streamed = events.map((event) => (event.choices[0] as unknown as { logprobs: Lists | null }).logprobs);
+    expect(streamed.flatMap((lists) => lists?.text_offset ?? [])).toEqual([0, 1, 2]);
+    expect(streamed.flatMap((lists) => lists?.token_logprobs ?? [])).toEqual(token_logprobs);
+
+    const echoed = (await json(server.post('/v1/completions', { ...body, echo: true, logprobs: 0 }))).choices[0]!;
+    const lists = (echoed as unknown as { logprobs: Lists }).logprobs;
+    expect(echoed.text).toBe(`Hé${text}`);
+    expect(lists.tokens).toEqual(['', 'H', 'bytes:\\xc3', 'bytes:\\xa9', ...Array.from(text)]);
+    expect(lists.text_offset).toEqual([0, 0, 1, 1, 2, 3, 4]);
+    // Nothing comes before the first token; the fake would have said other letters.
+    expect(lists.token_logprobs.slice(0, 2)).toEqual([null, expect.closeTo(-norm, 6)]);
+    expect(lists.token_logprobs.slice(4)).toEqual(token_logprobs);
+    expect(lists.top_logprobs[0]).toBeNull();
+    expect(Object.keys(lists.top_logprobs[1]!)).toEqual(['H']);
+    const plain = (await json(server.post('/v1/completions', { ...greedy, prompt: 'Hé', max_tokens: 3, echo: true })))
+      .choices[0];
+    expect(plain).toMatchObject({ text: `Hé${text}`, logprobs: null });
+    const refused = await server.post('/v1/completions', { ...body, echo: true, stream: true });
+    expect(await refused.json()).toMatchObject({ error: { code: 'unsupported_parameter', param: 'echo' } });
+  });
+
+  it('tells how likely the tokens of an answer were', async () => {
+    const { model } = fakeModel(answering('a:', 'ab'));
+    const other = await serveModels([model]);
+    const body = { ...greedy, messages: [{ role: 'user', content: 'x' }], logprobs: true, top_logprobs: 1 };
+    interface Entry {
+      readonly token: string;
+      readonly logprob: number;
+      readonly bytes: number[];
+      readonly top_logprobs: Omit<Entry, 'top_logprobs'>[];
+    }
+    const contentOf = (answer: Answer): Entry[] =>
+      (answer.choices[0] as unknown as { logprobs: { content: Entry[] } | null }).logprobs?.content ?? [];
+    const whole = await json(other.post('/v1/chat/completions', body));
+    // The token that ends the text is no part of it.
+    expect(contentOf(whole).map(({ token, bytes }) => [token, bytes])).toEqual([
+      ['a', [97]],
+      ['b', [98]],
+    ]);
+    for (const { token, logprob, top_logprobs } of contentOf(whole))
+      expect(top_logprobs).toMatchObject([{ token, logprob }]);
+    const events = await eventsFrom(other.post('/v1/chat/completions', { ...body, stream: true }));
+    expect(events.flatMap(contentOf)).toEqual(contentOf(whole));
+    const alone = await other.post('/v1/chat/completions', { ...body, logprobs: false });
+    expect(await alone.json()).toMatchObject({ error: { param: 'top_logprobs' } });
     await other.server.close();
   });
 

@@ -65,6 +65,23 @@ describe('continuous batching', () => {
     expect(new Set(four.choices.map(({ text }) => text)).size).toBe(4);
   });
 
+  it('tells the same likelihoods of a text when it is made and when it is read, among others', async () => {
+    interface WithLogprobs {
+      readonly choices: readonly { readonly text: string; readonly logprobs: { readonly token_logprobs: number[] } }[];
+    }
+    const askFor = async (body: object): Promise<WithLogprobs> => (await ask(body)) as unknown as WithLogprobs;
+    const body = { model: 'demo-chat', prompt: beginnings[0]!, max_tokens: 24, temperature: 0, logprobs: 1 };
+    const neighbours = Promise.all(bodies.slice(0, 8).map(ask));
+    const made = (await askFor(body)).choices[0]!;
+    await neighbours;
+    expect(made.text).toBe((await ask({ ...body, logprobs: null })).choices[0]!.text);
+    const more = Promise.all(bodies.slice(8, 12).map(ask));
+    const read = await askFor({ ...body, prompt: body.prompt + made.text, echo: true, max_tokens: 1 });
+    await more;
+    const made24 = read.choices[0]!.logprobs.token_logprobs.slice(-25, -1);
+    made24.forEach((logprob, i) => expect(logprob).toBeCloseTo(made.logprobs.token_logprobs[i]!, 5));
+  });
+
   it('makes the same text with what is in the cache as without', async () => {
     const body = { model: 'demo-chat', prompt: beginnings[2]!, max_tokens: 40, seed: 5 };
     const first = (await ask(body)).choices[0]!.text;
