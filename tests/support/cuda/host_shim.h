@@ -40,7 +40,7 @@ struct alignas(16) vec16 {
 
 namespace shim {
 
-constexpr size_t stack_bytes = 128 << 10;
+constexpr size_t stack_bytes = 128 << 10, max_copies = 4096;
 
 enum wait_kind { RUNS, WARP, COMPUTE, BLOCK, POLLS, DONE };
 
@@ -77,7 +77,9 @@ struct copy {
 struct run_state {
   std::vector<fiber> fibers;
   std::vector<block_state> blocks;
-  std::vector<copy> copies;
+  /* On their way; an array, since a vector's own code would be watched. */
+  copy copies[max_copies];
+  size_t copy_count = 0;
   fiber *current = nullptr;
   void *scheduler = nullptr;
   void *scheduler_sanitizer = nullptr;
@@ -140,7 +142,9 @@ UNWATCHED static void to_fiber(fiber &f) {
 }
 
 UNWATCHED static void fiber_main() {
+  SYNC_ACQUIRE(run);
   run->body(run->argument);
+  SYNC_RELEASE(run);
   run->current->wait = DONE;
   run->progress++;
   to_scheduler();
@@ -182,11 +186,11 @@ UNWATCHED static void settle(barrier_bits *bits) {
 }
 
 UNWATCHED static bool finish_a_copy() {
-  if (run->copies.empty()) return false;
-  const size_t chosen = next_random() % run->copies.size();
+  if (run->copy_count == 0) return false;
+  const size_t chosen = next_random() % run->copy_count;
   const copy done = run->copies[chosen];
-  run->copies.erase(run->copies.begin() + (long)chosen);
-  SYNC_ACQUIRE(&run->copies);
+  run->copies[chosen] = run->copies[--run->copy_count];
+  SYNC_ACQUIRE(run->copies);
   memcpy(done.to, done.from, (size_t)done.bytes);
   SYNC_RELEASE(done.barrier);
   barrier_bits *bits = (barrier_bits *)done.barrier;
@@ -310,17 +314,17 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
       break;
     }
   }
-  if (outcome == ENDED && !state.copies.empty()) {
+  if (outcome == ENDED && state.copy_count != 0) {
     outcome = STUCK;
     why = "a block ended while bytes were on their way to its memory";
   }
+  SYNC_ACQUIRE(&state);
   for (fiber &f : state.fibers) {
     spare_stacks.push_back(f.stack);
 #if defined(__SANITIZE_THREAD__)
     __tsan_destroy_fiber(f.sanitizer);
 #endif
   }
-  SYNC_ACQUIRE(&state);
   return outcome;
 }
 
@@ -435,7 +439,8 @@ UNWATCHED static void copy_async(uint8_t *to, const uint8_t *from, int bytes, co
   if (bytes % 16 != 0 || (uintptr_t)to % 16 != 0 || (uintptr_t)from % 16 != 0) abort();
   shim::barrier_bits *bits = (shim::barrier_bits *)barrier;
   bits->bytes += bytes;
-  shim::run->copies.push_back({to, from, bytes, barrier});
-  SYNC_RELEASE(&shim::run->copies);
+  if (shim::run->copy_count == shim::max_copies) abort();
+  shim::run->copies[shim::run->copy_count++] = {to, from, bytes, barrier};
+  SYNC_RELEASE(shim::run->copies);
   barrier_arrive(barrier);
 }

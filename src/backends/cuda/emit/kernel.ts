@@ -4,28 +4,14 @@
  * carried names alternate between their copies.
  */
 import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
-import type { Binding, Kernel, Loop, Name, Operator, Program, Region, Tensor } from '../../../ir/program.js';
+import type { Binding, Kernel, Loop, Name, Operator, Region, Tensor } from '../../../ir/program.js';
 import { formatTensor } from '../../../ir/tensor.js';
 import { isKind, operatorsOf, usesOf } from '../../../ir/visit.js';
 import { assert, defined } from '../../../util/assert.js';
-import type { CodeWriter } from '../../../util/code-writer.js';
-import { bytesAtLimits, type Allocator } from '../../memory-map.js';
-import type { Layout } from '../target.js';
+import { bytesAtLimits } from '../../memory-map.js';
+import type { KernelEmission } from './emission.js';
 import { cName, dimension, elementType, type Names } from './names.js';
 import { comment, emitStage, emitStream, type StageScope } from './stage.js';
-
-export interface KernelEmission {
-  readonly program: Program;
-  readonly writer: CodeWriter;
-  readonly layout: Layout;
-  /** Memory of all blocks, and each block's own. */
-  readonly scratch: Allocator;
-  readonly own: Allocator;
-  /** Bytes between the members of the stack that a parameter is given. */
-  readonly strideOf: (param: Name) => number;
-  /** The number by which a hand-off is known to the watchdog; the text says where it is. */
-  readonly numberOf: (place: string) => number;
-}
 
 /** What only the compute warps do, and what only the other warp does. */
 type Side = 'compute' | 'stream';

@@ -11,7 +11,7 @@ import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import { bytesAtLimits } from '../../memory-map.js';
 import { packedBytes } from '../../../ir/packed-layout.js';
-import type { KernelEmission } from './kernel.js';
+import type { KernelEmission } from './emission.js';
 import { cName, dimension, elementType, type Names } from './names.js';
 import { emitters } from './operators.js';
 import { OperatorContext, type Scope } from './scope.js';

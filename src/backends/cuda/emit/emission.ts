@@ -1,0 +1,18 @@
+/** What emitting the kernels of one program shares. */
+import type { Name, Program } from '../../../ir/program.js';
+import type { CodeWriter } from '../../../util/code-writer.js';
+import type { Allocator } from '../../memory-map.js';
+import type { Layout } from '../target.js';
+
+export interface KernelEmission {
+  readonly program: Program;
+  readonly writer: CodeWriter;
+  readonly layout: Layout;
+  /** Memory of all blocks, and each block's own. */
+  readonly scratch: Allocator;
+  readonly own: Allocator;
+  /** Bytes between the members of the stack that a parameter is given. */
+  readonly strideOf: (param: Name) => number;
+  /** The number by which a hand-off is known to the watchdog; the text says where it is. */
+  readonly numberOf: (place: string) => number;
+}

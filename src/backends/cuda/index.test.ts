@@ -1,0 +1,181 @@
+/** The cuda backend beyond what all backends share: machines that lack something, faults, half precision, races. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { hostCompiler, hostSource, makeFakeDriver } from '../../../tests/support/cuda/fake-driver.js';
+import { modelConfig, smallLimits, Workspace, type ModelName } from '../../../tests/support/models.js';
+import { generate, promptOf, relativeError, trace } from '../../../tests/support/steps.js';
+import type { Schedule } from '../../ir/program.js';
+import { compileModel, type CompiledModel } from '../../passes/pipeline.js';
+import type { Backend } from '../backend.js';
+import { referenceBackend } from '../reference/index.js';
+import { emitPrograms } from './emit/program.js';
+import { createCudaBackend, type CudaOptions } from './index.js';
+import { countersLayout, launchBytes, mailboxWords } from './setup.js';
+import { hostTarget, layoutFor, targetFor, targets } from './target.js';
+import { findNvcc, type CudaCompiler } from './toolchain.js';
+
+const workspace = new Workspace();
+afterAll(() => workspace.remove());
+const { cacheDir } = workspace;
+
+function fakeDriver(name: string, ...definitions: string[]): string {
+  return makeFakeDriver(workspace.directory, name, definitions);
+}
+
+const plainDriver = fakeDriver('plain');
+
+function backendWith(options: CudaOptions = {}): Backend {
+  return createCudaBackend({ driverPath: plainDriver, compiler: hostCompiler, target: hostTarget, ...options });
+}
+
+function compiled(name: ModelName, dtype: 'f32' | 'bf16', schedule: Schedule, backend: Backend): CompiledModel {
+  const { capabilities } = backend;
+  return compileModel(modelConfig(name, dtype), { schedule, limits: smallLimits, capabilities, responseTokens: 4 });
+}
+
+async function prepared(backend: Backend, name: ModelName = 'llama', dtype: 'f32' | 'bf16' = 'f32') {
+  const weights = await workspace.weights(modelConfig(name, dtype));
+  return backend.prepare(compiled(name, dtype, 'response', backend).plan, weights, { cacheDir });
+}
+
+describe('machines that lack something', () => {
+  it('says that there is no driver', () => {
+    const missing = join(workspace.directory, 'libnothing.so');
+    expect(() => createCudaBackend({ driverPath: missing })).toThrow(/there is no CUDA driver .*use --backend cpu/s);
+  });
+
+  it('says that there is no device', () => {
+    expect(() => backendWith({ driverPath: fakeDriver('none', 'FAKE_DEVICES=0') })).toThrow(/has 0 devices/);
+    expect(() => backendWith({ ordinal: 3 })).toThrow(/1 devices, and device 3 is not one/);
+  });
+
+  it('says that the device is too old', () => {
+    const old = createCudaBackend.bind(undefined, { driverPath: fakeDriver('old', 'FAKE_MAJOR=7') });
+    expect(old).toThrow(/compute capability 7\.0, and kernels need sm_80/);
+  });
+
+  it('says how much memory is needed, and how much there is', async () => {
+    const backend = backendWith({ driverPath: fakeDriver('small', 'FAKE_FREE_BYTES=100000') });
+    await expect(prepared(backend)).rejects.toThrow(/needs .* on the GPU \(.* of weights\), and .* are free/);
+  });
+
+  it('says what the compiler said', async () => {
+    const broken: CudaCompiler = { ...hostCompiler, textOf: () => '#error "no such thing"\n' };
+    await expect(prepared(backendWith({ compiler: broken }))).rejects.toThrow(/could not compile the kernels.*no such/);
+  });
+
+  it('says that there is no compiler', async () => {
+    expect(await findNvcc([join(workspace.directory, 'no-such-nvcc')])).toBeUndefined();
+  });
+});
+
+describe('a kernel that waits for ever', () => {
+  it('is ended, and says what it waited for', async () => {
+    const executable = await prepared(backendWith({ driverPath: fakeDriver('loses', 'FAKE_LOSES_A_BLOCK=1') }));
+    const running = generate(executable, { prompt: [1] }, 2);
+    await expect(running).rejects.toThrow(
+      /waited too long: block [01] at the hand-off of response\/token, stage embed, 2 of 3/,
+    );
+    // The context is lost: the same error again, and closing still works.
+    await expect(generate(executable, { prompt: [1] }, 1)).rejects.toThrow(/waited too long/);
+    await executable.close();
+  });
+});
+
+describe.each(['llama', 'qwen3'] as const)('bf16 weights and cache: %s', (name) => {
+  it('agrees with the reference', async () => {
+    const weights = await workspace.weights(modelConfig(name, 'bf16'));
+    const text = { prompt: promptOf(21, modelConfig(name).vocab), chunk: 7 };
+    const [actual, expected] = await Promise.all(
+      [backendWith(), referenceBackend].map(async (backend) => {
+        const executable = await backend.prepare(compiled(name, 'bf16', 'looped', backend).plan, weights, { cacheDir });
+        const result = await trace(executable, text, 6);
+        await executable.close();
+        return result;
+      }),
+    );
+    const errors = actual!.logits.map((logits, at) => relativeError(logits, expected!.logits[at]!));
+    expect(Math.max(...errors)).toBeLessThan(1e-2);
+    expect(actual!.tokens).toEqual(expected!.tokens);
+  });
+});
+
+describe('what TypeScript and the kernels both know', () => {
+  it('is the same', () => {
+    const backend = backendWith();
+    const { plan } = compiled('llama', 'f32', 'response', backend);
+    const emitted = emitPrograms([plan.step, plan.response!], hostTarget);
+    const source = join(workspace.directory, 'sizes.cpp');
+    const print = `int main() {
+  int sizes[4];
+  kloop_sizes(sizes, sizes + 1, sizes + 2, sizes + 3);
+  printf("%d %d %d %d %d %d", sizes[0], sizes[1], sizes[2], sizes[3], (int)offsetof(struct counters, hand_offs),
+         (int)(sizeof(struct choice) <= WORK_BYTES));
+}`;
+    writeFileSync(source, `${hostSource(emitted.source)}\n#include <stddef.h>\n${print}\n`);
+    const program = join(workspace.directory, 'sizes');
+    execFileSync('g++', ['-std=c++17', '-O0', '-w', '-o', program, source]);
+    const sizes = execFileSync(program, { encoding: 'utf8' }).split(' ').map(Number);
+    expect(sizes).toEqual([launchBytes, countersLayout.bytes, 24, emitted.sharedBytes, countersLayout.readAt, 1]);
+    expect(mailboxWords.expected).toBe(24 / 4 - 1);
+  });
+
+  it('fits every machine', () => {
+    const { plan } = compiled('llama', 'f32', 'looped', backendWith());
+    for (const target of targets) {
+      const { sharedBytes } = emitPrograms([plan.step], target);
+      expect(sharedBytes).toBeLessThanOrEqual(target.sharedBytes);
+      expect(layoutFor(target, [plan.step]).ringSlots).toBeGreaterThanOrEqual(4);
+    }
+    expect(targetFor(7, 5)).toBeUndefined();
+    expect(
+      [targetFor(8, 0), targetFor(8, 6), targetFor(8, 9), targetFor(9, 0), targetFor(12, 0)].map((t) => t?.name),
+    ).toEqual(['sm_80', 'sm_80', 'sm_89', 'sm_90', 'sm_90']);
+  });
+});
+
+describe('under ThreadSanitizer', () => {
+  /** Runs the response kernel alone: weights of one value, a prompt of two rows. Text of what the sanitizer found. */
+  function racesOf(change: (source: string) => string): string {
+    const { plan } = compiled('llama', 'f32', 'response', backendWith());
+    const emitted = emitPrograms([plan.step, plan.response!], hostTarget);
+    const [call] = emitted.calls[1]!;
+    const place = (name: string): number => emitted.memory.placeOf(name).offset;
+    const main = readFileSync(join(import.meta.dirname, '../../../tests/support/cuda/race_main.h'), 'utf8');
+    const holes: Record<string, string> = {
+      ARENA_BYTES: String(emitted.arenaBytes),
+      WEIGHT_BYTES: '4000000',
+      KERNEL_NAME: call!.symbol,
+      POSITIONS: String(place('positions')),
+      REMAINING: String(place('remaining')),
+    };
+    const filled = main.replace(
+      /\b(?:ARENA_BYTES|WEIGHT_BYTES|KERNEL_NAME|POSITIONS|REMAINING)\b/g,
+      (hole) => holes[hole]!,
+    );
+    const source = join(workspace.directory, 'race.cpp');
+    writeFileSync(source, `${hostSource(change(emitted.source))}\n${filled}`);
+    const program = join(workspace.directory, 'race');
+    execFileSync('g++', ['-std=c++17', '-O1', '-g', '-w', '-fsanitize=thread', '-o', program, source]);
+    try {
+      return execFileSync(program, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 100_000 });
+    } catch (error) {
+      return String((error as { stderr?: unknown }).stderr);
+    }
+  }
+
+  it('shares memory without races', () => {
+    expect(racesOf((source) => source)).toBe('ended\n');
+  });
+
+  it('would see a hand-off that is missing, and a barrier', () => {
+    const handOffs = (source: string): string[] => source.match(/^ *hand_off\(me, \d+\);\n/gm)!;
+    const without = (source: string): string =>
+      source.replace(handOffs(source).at(-3)!, 'me->rows_used = 0; compute_sync();\n');
+    expect(racesOf(without)).toMatch(/data race/);
+    const norm = /(own_h, layer_x[^\n]*\n *)compute_sync\(\);\n/g;
+    expect(racesOf((source) => source.replace(norm, '$1'))).toMatch(/data race/);
+  });
+});

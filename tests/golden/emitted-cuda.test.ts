@@ -1,0 +1,75 @@
+/**
+ * The CUDA C++ that is generated, read by people when it changes: UPDATE_GOLDEN=1 writes the files anew, anything else
+ * compares. Where nvcc is, each is compiled for every machine that there is a description of.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, describe, expect, it } from 'vitest';
+import { emitPrograms } from '../../src/backends/cuda/emit/program.js';
+import { targets } from '../../src/backends/cuda/target.js';
+import { compileImage, findNvcc } from '../../src/backends/cuda/toolchain.js';
+import type { Program } from '../../src/ir/program.js';
+import { compileModel } from '../../src/passes/pipeline.js';
+import { modelConfig, smallLimits, type ModelName } from '../support/models.js';
+
+const nvcc = await findNvcc();
+const cacheDir = mkdtempSync(join(tmpdir(), 'kloop-cuda-'));
+afterAll(() => rmSync(cacheDir, { recursive: true, force: true }));
+
+// A machine of 132 multiprocessors, whatever is here.
+const capabilities = { memories: [{ name: 'shared memory', bytes: 227 << 10 }], tileBytes: 16384, defaultWorkers: 132 };
+
+function programs(name: ModelName, schedule: 'looped' | 'response'): readonly Program[] {
+  const config = modelConfig(name, name === 'qwen3' ? 'bf16' : 'f32', { num_hidden_layers: 2 });
+  const { plan } = compileModel(config, { schedule, limits: smallLimits, capabilities, responseTokens: 4 });
+  return plan.response === undefined ? [plan.step] : [plan.step, plan.response];
+}
+
+const sm90 = targets.find(({ name }) => name === 'sm_90')!;
+
+describe.each([
+  ['qwen3', 'looped'],
+  ['llama', 'response'],
+] as const)('%s, %s', (name, schedule) => {
+  const path = fileURLToPath(new URL(`${name}-${schedule}.cu`, import.meta.url));
+
+  it('is emitted as the golden file has it, every time', () => {
+    const { source } = emitPrograms(programs(name, schedule), sm90);
+    expect(emitPrograms(programs(name, schedule), sm90).source).toBe(source);
+    if (process.env['UPDATE_GOLDEN'] === '1') writeFileSync(path, source);
+    expect(existsSync(path), `${path} is missing; npm run golden:update makes it`).toBe(true);
+    expect(source).toBe(readFileSync(path, 'utf8'));
+  });
+});
+
+describe('compiled by nvcc', () => {
+  const cases = [
+    ['qwen3', 'looped', 'sm_80'],
+    ['qwen3', 'looped', 'sm_89'],
+    ['llama', 'response', 'sm_90'],
+  ] as const;
+  it.each(cases)('%s, %s, for %s', async (name, schedule, target) => {
+    if (nvcc === undefined) {
+      console.log(`skipped: there is no nvcc, so that kernels for ${target} were not compiled`);
+      return;
+    }
+    const machine = targets.find((candidate) => candidate.name === target)!;
+    const { source } = emitPrograms(programs(name, schedule), machine);
+    const image = await compileImage({ source, target, cacheDir, compiler: nvcc });
+    // A cubin is an ELF file for machine 190.
+    expect(readFileSync(image).subarray(0, 4).toString('latin1')).toBe('\x7fELF');
+    expect(readFileSync(image).readUInt16LE(18)).toBe(190);
+    expect(await compileImage({ source, target, cacheDir, compiler: nvcc })).toBe(image);
+  });
+});
+
+it('has nothing of a model in it but numbers', () => {
+  const config = modelConfig('llama', 'f32');
+  const hostile = { ...config, name: '*/ int main(void) { return 0; } /*"; system("x");' };
+  const options = { schedule: 'looped', limits: smallLimits, capabilities } as const;
+  const plain = emitPrograms([compileModel(config, options).plan.step], sm90).source;
+  expect(emitPrograms([compileModel(hostile, options).plan.step], sm90).source).toBe(plain);
+  expect(plain).not.toMatch(/model\.|weight"|self_attn|embed_tokens/);
+});

@@ -1,0 +1,26 @@
+/* A program that runs one kernel three times, for sanitizers. Words in capitals are replaced before it is compiled. */
+int main() {
+  uint8_t *arena = (uint8_t *)aligned_alloc(256, (ARENA_BYTES + 255) / 256 * 256);
+  uint8_t *weights = (uint8_t *)aligned_alloc(256, WEIGHT_BYTES);
+  uint8_t *own = (uint8_t *)aligned_alloc(256, (OWN_BYTES * 3 + 255) / 256 * 256);
+  struct counters counters = {};
+  struct mailbox mailbox = {};
+  memset(arena, 0, ARENA_BYTES);
+  for (int i = 0; i < WEIGHT_BYTES / 4; ++i) ((float *)weights)[i] = (float)(i % 7 - 3) * 0.05f;
+  for (uint32_t number = 0; number < 3; ++number) {
+    /* Rows 9 and 10 of slot 0, so that attention has two spans. */
+    for (int row = 0; row < 2; ++row) {
+      ((int32_t *)(arena + POSITIONS))[row] = 9 + row;
+      ((int32_t *)(arena + REMAINING))[row] = 2 + row;
+    }
+    struct launch launch = {arena, weights, own, &counters, &mailbox, 2, 2, number, 0};
+    char error[1024];
+    const int outcome = kloop_run((void *)KERNEL_NAME, &launch, 3, BLOCK_THREADS, SHARED_BYTES, 11 * number + 1, 0, error, sizeof error);
+    if (outcome != 0) {
+      fprintf(stderr, "outcome %d: %s\n", outcome, error);
+      return 1;
+    }
+  }
+  puts("ended");
+  return 0;
+}
