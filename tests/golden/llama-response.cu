@@ -7,7 +7,7 @@
 #define ROWS_AT_ONCE 8
 #define ROWS_BYTES 65536
 #define WORK_BYTES 8192
-#define OWN_BYTES 5120ull
+#define OWN_BYTES 2048ull
 #include "device.cuh"
 #include "engine.cuh"
 #include "ring.cuh"
@@ -92,12 +92,12 @@ DEVICE void step_decoder_compute(struct worker *me) {
       f32_linear(me, layer_k, own_h, nullptr, me->rows, 48, 16, part_1);
       f32_linear(me, layer_v, own_h, nullptr, me->rows, 48, 16, part_2);
     }
-    hand_off(me, 1);
+    hand_off(me, 0);
     /* stage rope_append */
     {
       const int spans = spans_of(positions, me->rows, 64);
-      float *own_q_rot = own_rows(me, (int64_t)me->rows * 48, 1536);
-      float *own_k_rot = own_rows(me, (int64_t)me->rows * 16, 3072);
+      float *own_q_rot = own_rows(me, (int64_t)me->rows * 48, 0);
+      float *own_k_rot = own_rows(me, (int64_t)me->rows * 16, 1536);
       for (int i = me->block; i < 2 * spans; i += me->blocks) {
         const span item = {i % 2, i / 2, spans};
         f32_rope_halves(me, own_q_rot, layer_q, rope_value, me->rows, 48, 8, 4, range{item.head * 3, (item.head + 1) * 3});
@@ -109,7 +109,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
         compute_sync();
       }
     }
-    hand_off(me, 2);
+    hand_off(me, 1);
     /* stage o_proj */
     {
       const range units = part_of(me, 3); /* linear 3 */
@@ -119,11 +119,11 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_add(me, layer_r, layer_x, layer_o, me->rows, 48, 0.0f, features_of(units, 48));
     }
-    hand_off(me, 3);
+    hand_off(me, 2);
     /* stage ffn_norm */
     {
       const range units = part_of(me, 4); /* linear 4 */
-      float *own_f = own_rows(me, (int64_t)me->rows * 48, 3584);
+      float *own_f = own_rows(me, (int64_t)me->rows * 48, 0);
       f32_rms_norm(me, own_f, layer_r, layer_w_ffn_norm, me->rows, 48, 48, 0.000009999999747378752f, 0.0f, range{0, 1});
       compute_sync();
       f32_linear(me, layer_gate, own_f, nullptr, me->rows, 48, 50, units);
@@ -131,7 +131,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_silu_mul(me, layer_u, layer_gate, layer_up, me->rows, 50, 0.0f, features_of(units, 50));
     }
-    hand_off(me, 4);
+    hand_off(me, 3);
     /* stage down_proj */
     {
       const range units = part_of(me, 3); /* linear 3 */
@@ -141,7 +141,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_add(me, layer_x_out, layer_r, layer_d, me->rows, 48, 0.0f, features_of(units, 48));
     }
-    hand_off(me, 5);
+    hand_off(me, 4);
   }
 }
 DEVICE void step_decoder_stream(struct worker *me) {
@@ -261,7 +261,9 @@ DEVICE void step_sample_compute(struct worker *me) {
   int32_t *token_value = (int32_t *)scratch(me, 76672); /* i32[samples] */
   /* stage sample */
   {
-    if (me->block == 0) f32_sample(me, token_value, logits, index, slots, positions, history, settings, seeds, me->samples, 331, 64, (float *)scratch(me, 76736), (uint32_t *)scratch(me, 78080));
+    f32_best_of_parts(me, (struct found *)scratch(me, 76736), logits, me->samples, 331);
+    hand_off(me, 5);
+    if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 76736), token_value, logits, index, slots, positions, history, settings, seeds, me->samples, 331, 64, (float *)scratch(me, 109504), (uint32_t *)scratch(me, 110848));
     compute_sync();
     if (me->block == 0) i32_advance(me, next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, me->samples);
   }
@@ -327,7 +329,7 @@ DEVICE void response_response_compute(struct worker *me) {
       f32_embed(me, token_x, token_tokens, embedding, me->rows, 48, 1.0f, features_of(units, 48));
       if (me->block == 0) f32_rope_table(me, token_rope, token_positions, frequencies, me->rows, 4);
     }
-    hand_off(me, 8);
+    hand_off(me, 6);
     for (int layer = 0; layer < 2; ++layer) {
       const float *layer_x = layer == 0 ? token_x : (const float *)scratch(me, 84224 + (uint64_t)(layer % 2) * 768);
       float *layer_x_out = layer == 1 ? token_x_2 : (float *)scratch(me, 84224 + (uint64_t)((layer + 1) % 2) * 768);
@@ -358,12 +360,12 @@ DEVICE void response_response_compute(struct worker *me) {
         f32_linear(me, layer_k, own_h, nullptr, me->rows, 48, 16, part_1);
         f32_linear(me, layer_v, own_h, nullptr, me->rows, 48, 16, part_2);
       }
-      hand_off(me, 9);
+      hand_off(me, 7);
       /* stage rope_append */
       {
         const int spans = spans_of(token_positions, me->rows, 64);
-        float *own_q_rot = own_rows(me, (int64_t)me->rows * 48, 768);
-        float *own_k_rot = own_rows(me, (int64_t)me->rows * 16, 1536);
+        float *own_q_rot = own_rows(me, (int64_t)me->rows * 48, 0);
+        float *own_k_rot = own_rows(me, (int64_t)me->rows * 16, 768);
         for (int i = me->block; i < 2 * spans; i += me->blocks) {
           const span item = {i % 2, i / 2, spans};
           f32_rope_halves(me, own_q_rot, layer_q, token_rope, me->rows, 48, 8, 4, range{item.head * 3, (item.head + 1) * 3});
@@ -375,7 +377,7 @@ DEVICE void response_response_compute(struct worker *me) {
           compute_sync();
         }
       }
-      hand_off(me, 10);
+      hand_off(me, 8);
       /* stage o_proj */
       {
         const range units = part_of(me, 3); /* linear 3 */
@@ -385,11 +387,11 @@ DEVICE void response_response_compute(struct worker *me) {
         compute_sync();
         f32_add(me, layer_r, layer_x, layer_o, me->rows, 48, 0.0f, features_of(units, 48));
       }
-      hand_off(me, 11);
+      hand_off(me, 9);
       /* stage ffn_norm */
       {
         const range units = part_of(me, 4); /* linear 4 */
-        float *own_f = own_rows(me, (int64_t)me->rows * 48, 1792);
+        float *own_f = own_rows(me, (int64_t)me->rows * 48, 0);
         f32_rms_norm(me, own_f, layer_r, layer_w_ffn_norm, me->rows, 48, 48, 0.000009999999747378752f, 0.0f, range{0, 1});
         compute_sync();
         f32_linear(me, layer_gate, own_f, nullptr, me->rows, 48, 50, units);
@@ -397,7 +399,7 @@ DEVICE void response_response_compute(struct worker *me) {
         compute_sync();
         f32_silu_mul(me, layer_u, layer_gate, layer_up, me->rows, 50, 0.0f, features_of(units, 50));
       }
-      hand_off(me, 12);
+      hand_off(me, 10);
       /* stage down_proj */
       {
         const range units = part_of(me, 3); /* linear 3 */
@@ -407,27 +409,29 @@ DEVICE void response_response_compute(struct worker *me) {
         compute_sync();
         f32_add(me, layer_x_out, layer_r, layer_d, me->rows, 48, 0.0f, features_of(units, 48));
       }
-      hand_off(me, 13);
+      hand_off(me, 11);
     }
     /* stage lm_head */
     {
       const range units = part_of(me, 21); /* linear 21 */
-      float *own_last = own_rows(me, (int64_t)me->rows * 48, 2560);
-      float *own_normed = own_rows(me, (int64_t)me->rows * 48, 3328);
+      float *own_last = own_rows(me, (int64_t)me->rows * 48, 0);
+      float *own_normed = own_rows(me, (int64_t)me->rows * 48, 768);
       f32_gather_rows(me, own_last, token_x_2, index, me->rows, 48);
       compute_sync();
       f32_rms_norm(me, own_normed, own_last, w_norm, me->rows, 48, 48, 0.000009999999747378752f, 0.0f, range{0, 1});
       compute_sync();
       f32_linear(me, token_logits, own_normed, nullptr, me->rows, 48, 331, units);
     }
-    hand_off(me, 14);
+    hand_off(me, 12);
     /* stage sample */
     {
-      if (me->block == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, me->rows, 331, 64, (float *)scratch(me, 93568), (uint32_t *)scratch(me, 94912));
+      f32_best_of_parts(me, (struct found *)scratch(me, 93568), token_logits, me->rows, 331);
+      hand_off(me, 13);
+      if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 93568), token_token, token_logits, index, slots, token_positions, history, settings, seeds, me->rows, 331, 64, (float *)scratch(me, 109952), (uint32_t *)scratch(me, 111296));
       compute_sync();
       if (me->block == 0) i32_advance(me, token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, me->rows);
     }
-    hand_off_until(me, 15, token_next_done, me->rows, token);
+    hand_off_until(me, 14, token_next_done, me->rows, token);
     ++token;
     if (me->last_iteration) break;
   }
@@ -437,7 +441,7 @@ DEVICE void response_response_compute(struct worker *me) {
     copy_bytes(me, next_remaining, scratch(me, 76928 + (uint64_t)(token % 2) * 64), 16);
     copy_bytes(me, next_done, scratch(me, 77056 + (uint64_t)(token % 2) * 64), 16);
   }
-  hand_off(me, 16);
+  hand_off(me, 15);
 }
 DEVICE void response_response_stream(struct worker *me) {
   const uint8_t *w_q = (const uint8_t *)argument(me, response_response_arguments, 9);

@@ -7,7 +7,7 @@
 #define ROWS_AT_ONCE 8
 #define ROWS_BYTES 65536
 #define WORK_BYTES 8192
-#define OWN_BYTES 9088ull
+#define OWN_BYTES 6144ull
 #include "device.cuh"
 #include "engine.cuh"
 #include "ring.cuh"
@@ -96,14 +96,14 @@ DEVICE void step_decoder_compute(struct worker *me) {
       bf16_linear(me, layer_k, own_h, nullptr, me->rows, 45, 32, part_1);
       bf16_linear(me, layer_v, own_h, nullptr, me->rows, 45, 32, part_2);
     }
-    hand_off(me, 1);
+    hand_off(me, 0);
     /* stage rope_append */
     {
       const int spans = spans_of(positions, me->rows, 64);
-      float *own_q_normed = own_rows(me, (int64_t)me->rows * 64, 1472);
-      float *own_k_normed = own_rows(me, (int64_t)me->rows * 32, 3520);
-      float *own_q_rot = own_rows(me, (int64_t)me->rows * 64, 4544);
-      float *own_k_rot = own_rows(me, (int64_t)me->rows * 32, 6592);
+      float *own_q_normed = own_rows(me, (int64_t)me->rows * 64, 0);
+      float *own_k_normed = own_rows(me, (int64_t)me->rows * 32, 2048);
+      float *own_q_rot = own_rows(me, (int64_t)me->rows * 64, 3072);
+      float *own_k_rot = own_rows(me, (int64_t)me->rows * 32, 5120);
       for (int i = me->block; i < 2 * spans; i += me->blocks) {
         const span item = {i % 2, i / 2, spans};
         f32_rms_norm(me, own_q_normed, layer_q, layer_w_q_norm, me->rows, 64, 16, 0.000009999999747378752f, 0.0f, range{item.head * 2, (item.head + 1) * 2});
@@ -119,7 +119,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
         compute_sync();
       }
     }
-    hand_off(me, 2);
+    hand_off(me, 1);
     /* stage o_proj */
     {
       const range units = part_of(me, 3); /* linear 3 */
@@ -129,11 +129,11 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_add(me, layer_r, layer_x, layer_o, me->rows, 45, 0.0f, features_of(units, 45));
     }
-    hand_off(me, 3);
+    hand_off(me, 2);
     /* stage ffn_norm */
     {
       const range units = part_of(me, 4); /* linear 4 */
-      float *own_f = own_rows(me, (int64_t)me->rows * 45, 7616);
+      float *own_f = own_rows(me, (int64_t)me->rows * 45, 0);
       f32_rms_norm(me, own_f, layer_r, layer_w_ffn_norm, me->rows, 45, 45, 0.000009999999747378752f, 0.0f, range{0, 1});
       compute_sync();
       bf16_linear(me, layer_gate, own_f, nullptr, me->rows, 45, 51, units);
@@ -141,7 +141,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_silu_mul(me, layer_u, layer_gate, layer_up, me->rows, 51, 0.0f, features_of(units, 51));
     }
-    hand_off(me, 4);
+    hand_off(me, 3);
     /* stage down_proj */
     {
       const range units = part_of(me, 3); /* linear 3 */
@@ -151,7 +151,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_add(me, layer_x_out, layer_r, layer_d, me->rows, 45, 0.0f, features_of(units, 45));
     }
-    hand_off(me, 5);
+    hand_off(me, 4);
   }
 }
 DEVICE void step_decoder_stream(struct worker *me) {
@@ -271,7 +271,9 @@ DEVICE void step_sample_compute(struct worker *me) {
   int32_t *token_value = (int32_t *)scratch(me, 75392); /* i32[samples] */
   /* stage sample */
   {
-    if (me->block == 0) f32_sample(me, token_value, logits, index, slots, positions, history, settings, seeds, me->samples, 271, 64, (float *)scratch(me, 75456), (uint32_t *)scratch(me, 76544));
+    f32_best_of_parts(me, (struct found *)scratch(me, 75456), logits, me->samples, 271);
+    hand_off(me, 5);
+    if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 75456), token_value, logits, index, slots, positions, history, settings, seeds, me->samples, 271, 64, (float *)scratch(me, 108224), (uint32_t *)scratch(me, 109312));
     compute_sync();
     if (me->block == 0) i32_advance(me, next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, me->samples);
   }

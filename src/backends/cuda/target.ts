@@ -43,6 +43,9 @@ export function targetFor(major: number, minor: number): Target | undefined {
   return targets.filter(({ name }) => Number(name.slice(3)) <= capability).at(-1);
 }
 
+/** More multiprocessors than any machine has. */
+export const maxBlocks = 512;
+
 /** Rows that are computed together while weights pass by. */
 export const rowsAtOnce = 8;
 /** Query heads that share a key while it is in registers (GROUP in attention.cuh). */

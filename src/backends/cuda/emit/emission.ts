@@ -8,9 +8,10 @@ export interface KernelEmission {
   readonly program: Program;
   readonly writer: CodeWriter;
   readonly layout: Layout;
-  /** Memory of all blocks, and each block's own. */
+  /** Memory of all blocks. */
   readonly scratch: Allocator;
-  readonly own: Allocator;
+  /** Makes room for this many bytes of each block's own; what a stage keeps there ends with the stage. */
+  readonly needOwn: (bytes: number) => void;
   /** Bytes between the members of the stack that a parameter is given. */
   readonly strideOf: (param: Name) => number;
   /** The number by which a hand-off is known to the watchdog; the text says where it is. */

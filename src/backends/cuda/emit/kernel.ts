@@ -123,21 +123,21 @@ function emitRegion(region: Region, names: Names, prefix: string, walk: Walk, bo
       return;
     }
     const operators = statements as readonly Operator[];
-    const at: StageScope = { stage, operators, region, names, emission, ownNames: own };
+    const at: StageScope = { stage, operators, region, names, emission, where: walk.where, ownNames: own };
     if (side === 'stream') {
       emitStream(at);
       return;
     }
     comment(writer, `stage ${stage.name}`);
     emitStage(at);
-    const number = emission.numberOf(`${walk.where}, stage ${stage.name}`);
+    const number = (): number => emission.numberOf(`${walk.where}, stage ${stage.name}`);
     const isLast = index === plan.stages.length - 1;
     if (isLast && body?.until !== undefined) {
       const { until, loop: outer } = body;
       const name = defined(names.c.get(until.name), until.name);
-      writer.line(`hand_off_until(me, ${number}, ${name}, ${until.count}, ${outer.over});`);
+      writer.line(`hand_off_until(me, ${number()}, ${name}, ${until.count}, ${outer.over});`);
     } else if (!isLast || body !== undefined) {
-      writer.line(`hand_off(me, ${number});`);
+      writer.line(`hand_off(me, ${number()});`);
     }
   });
 }

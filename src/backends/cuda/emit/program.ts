@@ -59,15 +59,18 @@ export function emitPrograms(programs: readonly Program[], target: Target): Emit
       const symbol = `${prefix}_${kernel.name}`;
       emitTable(program, kernel, symbol, memory, body);
       // Kernels run one after another, so that all use the same scratch memory.
-      const [scratch, own] = [new Allocator(memory.valueBytes), new Allocator()];
+      const scratch = new Allocator(memory.valueBytes);
+      const needOwn = (bytes: number): void => {
+        ownBytes = Math.max(ownBytes, bytes);
+      };
       const before = places.length;
       const numberOf = (place: string): number => places.push(place) - 1;
       const strideOf = (param: Name): number => strideOfParam(program, kernel, param, memory);
-      const emission = { program, writer: body, layout, scratch, own, strideOf, numberOf };
+      const emission = { program, writer: body, layout, scratch, needOwn, strideOf, numberOf };
       emitKernel(kernel, symbol, `${symbol}_arguments`, emission);
-      cooperative.set(kernel.name, waits(kernel) && places.length > before);
+      // Where blocks wait for each other, all must be there.
+      cooperative.set(kernel.name, places.length > before);
       arenaBytes = Math.max(arenaBytes, scratch.size);
-      ownBytes = Math.max(ownBytes, own.size);
     }
     return callsOf(program, prefix, cooperative);
   });
@@ -82,12 +85,6 @@ export function emitPrograms(programs: readonly Program[], target: Target): Emit
     threads: 32 * (layout.computeWarps + 1),
     places,
   };
-}
-
-/** One stage, and no loop: no block waits for another. */
-function waits(kernel: Kernel): boolean {
-  const stages = kernel.body.plan?.stages ?? [];
-  return stages.length > 1 || stages.some(({ split }) => split === 'loop');
 }
 
 /** Constants before the headers. */

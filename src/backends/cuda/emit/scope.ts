@@ -20,6 +20,10 @@ export interface Scope {
   /** Rows that the program is compiled for. */
   readonly maxRows: number;
   readonly scratch: Allocator;
+  /** Most blocks there can be. */
+  readonly blocks: number;
+  /** A statement that hands off inside the stage; `what` is for the watchdog. */
+  readonly handOff: (what: string) => string;
 }
 
 /** One operator in its scope; everything returned is text for the source, made of our own names and numbers. */
@@ -34,6 +38,11 @@ export class OperatorContext {
 
   statement(text: string): void {
     this.writer.line(this.division === 'single' ? `if (me->block == 0) ${text}` : text);
+  }
+
+  /** A statement of all blocks, though one does the rest. */
+  everywhere(text: string): void {
+    this.writer.line(text);
   }
 
   name(name: Name): string {

@@ -9,11 +9,12 @@ import { isKind, usesOf } from '../../../ir/visit.js';
 import { divisionOf, featureUnit, kvHeadsOf, type Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
-import { bytesAtLimits } from '../../memory-map.js';
+import { Allocator, bytesAtLimits } from '../../memory-map.js';
 import { packedBytes } from '../../../ir/packed-layout.js';
 import type { KernelEmission } from './emission.js';
 import { cName, dimension, elementType, type Names } from './names.js';
 import { emitters } from './operators.js';
+import { maxBlocks } from '../target.js';
 import { OperatorContext, type Scope } from './scope.js';
 
 /** What emitting a stage needs. */
@@ -23,6 +24,8 @@ export interface StageScope {
   readonly region: Region;
   readonly names: Names;
   readonly emission: KernelEmission;
+  /** `decoder/layer`: for hand-offs. */
+  readonly where: string;
   /** Names that only this stage uses, which a block may keep to itself. */
   readonly ownNames: ReadonlySet<Name>;
 }
@@ -126,7 +129,7 @@ function usesWorkSpace({ kind }: Operator): boolean {
 
 function operatorScope(at: StageScope, names: ReadonlyMap<Name, string>, hasSpans: boolean): Scope {
   const { region, emission } = at;
-  const { program, layout, scratch } = emission;
+  const { program, layout, scratch, numberOf } = emission;
   const { rows, samples, context } = program.limits;
   return {
     types: at.names.types,
@@ -137,6 +140,8 @@ function operatorScope(at: StageScope, names: ReadonlyMap<Name, string>, hasSpan
     context,
     maxRows: Math.max(rows, samples),
     scratch,
+    blocks: maxBlocks,
+    handOff: (what) => `hand_off(me, ${numberOf(`${at.where}, stage ${at.stage.name}, ${what}`)});`,
   };
 }
 
@@ -196,14 +201,16 @@ function chainsOf({ stage, operators, region, names }: StageScope): Chain[] {
 /** Room for what a block keeps to itself. */
 function declareOwn({ names, emission, operators }: StageScope, ownNames: ReadonlySet<Name>): void {
   const written = operators.flatMap(usesOf).filter(({ access, name }) => access === 'write' && ownNames.has(name));
+  const own = new Allocator();
   for (const { name } of written) {
     const tensor = defined(names.types.get(name), `type of ${name}`);
     assert(elementType(tensor) === 'float', `${name} is made of floats`);
     const local = `own_${cName(name)}`;
     names.c.set(name, local);
-    const offset = emission.own.take(bytesAtLimits(tensor, emission.program));
+    const offset = own.take(bytesAtLimits(tensor, emission.program));
     emission.writer.line(`float *${local} = own_rows(me, ${countOf(tensor.shape)}, ${offset});`);
   }
+  emission.needOwn(own.size);
 }
 
 /** Inputs of matrices that others have made, brought near; by IR name. */

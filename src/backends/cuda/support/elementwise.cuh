@@ -41,6 +41,7 @@ DEVICE_CALL void f32_rms_norm(struct worker *me, float *y, const float *x, const
   for (int i = 0; i < rows * groups; ++i) {
     const size_t start = (size_t)(i / groups) * (size_t)width + (size_t)(part.begin + i % groups) * (size_t)n;
     float squares = 0.0f;
+#pragma unroll 8
     for (int j = me->thread; j < n; j += COMPUTE_THREADS) squares = fmaf(x[start + j], x[start + j], squares);
     squares = warp_sum(squares);
     if (me->lane == 0) sums[i % 2 * COMPUTE_WARPS + me->warp] = squares;
@@ -48,6 +49,7 @@ DEVICE_CALL void f32_rms_norm(struct worker *me, float *y, const float *x, const
     float sum = 0.0f;
     for (int warp = 0; warp < COMPUTE_WARPS; ++warp) sum += sums[i % 2 * COMPUTE_WARPS + warp];
     const float scale = 1.0f / sqrtf(sum / (float)n + eps);
+#pragma unroll 8
     for (int j = me->thread; j < n; j += COMPUTE_THREADS) y[start + j] = x[start + j] * scale * (weight[j] + offset);
   }
 }

@@ -131,7 +131,11 @@ DEVICE const float *near_rows(struct worker *me, const float *rows, int64_t floa
   if (me->rows_used + bytes > ROWS_BYTES) return rows;
   float *near = (float *)(shared_memory() + ROWS_AT + me->rows_used);
   me->rows_used += (int)bytes;
-  for (int64_t i = me->thread; i < floats; i += COMPUTE_THREADS) near[i] = rows[i];
+  /* Values start on 64 bytes. Many loads are under way at once, since the block waits for them. */
+  const int vectors = (int)(floats / 4);
+#pragma unroll 8
+  for (int i = me->thread; i < vectors; i += COMPUTE_THREADS) ((vec16 *)near)[i] = ((const vec16 *)rows)[i];
+  for (int i = 4 * vectors + me->thread; i < (int)floats; i += COMPUTE_THREADS) near[i] = rows[i];
   return near;
 }
 

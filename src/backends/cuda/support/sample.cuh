@@ -50,39 +50,51 @@ DEVICE uint64_t weight_of(float logit, float max) {
   return logit > -INFINITY_F ? (uint64_t)(expf(logit - max) * 1099511627776.0f) : 0;
 }
 
-/* The smallest id with the largest logit, for all threads; 0 where there is none. */
-DEVICE int32_t best_of(struct worker *me, const float *logits, int vocab) {
+/* A logit's key and its id; of two, the one that is chosen is the better. */
+struct found {
+  uint32_t key, id;
+};
+DEVICE struct found better(struct found a, struct found b) {
+  return b.key > a.key || (b.key == a.key && b.id < a.id) ? b : a;
+}
+
+/* The smallest id with the largest logit of ids `part`, for all threads; key 0 where there is none. */
+DEVICE struct found best_of(struct worker *me, const float *logits, struct range part) {
   struct choice *c = choice_space();
-  uint32_t key = 0, id = 0;
-  for (int i = me->thread; i < vocab; i += COMPUTE_THREADS) {
-    const uint32_t other = key_of(logits[i]);
-    if (other > key) {
-      key = other;
-      id = (uint32_t)i;
-    }
+  struct found best = {0, 0};
+#pragma unroll 8
+  for (int i = part.begin + me->thread; i < part.end; i += COMPUTE_THREADS) {
+    const uint32_t key = key_of(logits[i]);
+    if (key > best.key) best = {key, (uint32_t)i};
   }
   for (int mask = 16; mask > 0; mask /= 2) {
-    const uint32_t other = float_to_bits(shuffle_xor(bits_to_float(key), mask));
-    const uint32_t other_id = float_to_bits(shuffle_xor(bits_to_float(id), mask));
-    if (other > key || (other == key && other_id < id)) {
-      key = other;
-      id = other_id;
-    }
+    const uint32_t key = float_to_bits(shuffle_xor(bits_to_float(best.key), mask));
+    const uint32_t id = float_to_bits(shuffle_xor(bits_to_float(best.id), mask));
+    best = better(best, {key, id});
   }
   compute_sync();
   if (me->lane == 0) {
-    c->largest[me->warp] = key;
-    c->ids[me->warp] = id;
+    c->largest[me->warp] = best.key;
+    c->ids[me->warp] = best.id;
   }
   compute_sync();
-  for (int warp = 0; warp < COMPUTE_WARPS; ++warp) {
-    const uint32_t other = c->largest[warp], other_id = c->ids[warp];
-    if (other > key || (other == key && other_id < id)) {
-      key = other;
-      id = other_id;
-    }
+  for (int warp = 0; warp < COMPUTE_WARPS; ++warp) best = better(best, {c->largest[warp], c->ids[warp]});
+  return best;
+}
+
+/* The best of each block's part of the logits: found[samples][blocks]. */
+DEVICE void f32_best_of_parts(struct worker *me, struct found *found, const float *logits, int samples, int vocab) {
+  for (int s = 0; s < samples; ++s) {
+    const struct found best = best_of(me, logits + (size_t)s * (size_t)vocab, part_of(me, vocab));
+    if (me->thread == 0) found[s * me->blocks + me->block] = best;
   }
-  return key == 0 ? 0 : (int32_t)id;
+}
+
+/* The best of all, once all blocks have handed off. */
+DEVICE int32_t best_of_parts(const struct worker *me, const struct found *found) {
+  struct found best = {0, 0};
+  for (int block = 0; block < me->blocks; ++block) best = better(best, found[block]);
+  return (int32_t)best.id;
 }
 
 /* Every thread's own part of the vocabulary, in the order of ids. */
@@ -240,16 +252,16 @@ DEVICE void penalize(struct worker *me, float *adjusted, uint32_t *counts, const
   compute_sync();
 }
 
-DEVICE_CALL int32_t choose(struct worker *me, float *adjusted, uint32_t *counts, const float *logits, int vocab, const int32_t *history, int count,
+DEVICE_CALL int32_t choose(struct worker *me, const struct found *found, float *adjusted, uint32_t *counts, const float *logits, int vocab, const int32_t *history, int count,
                            const float *settings, const int32_t *seed, int position) {
   const float temperature = settings[0], top_p = settings[2], min_p = settings[3];
   const bool penalized = penalizes(settings);
   const int top_k = (int)settings[1];
-  if (!penalized && temperature <= 0.0f) return best_of(me, logits, vocab);
+  if (!penalized && temperature <= 0.0f) return best_of_parts(me, found);
   for (int i = me->thread; i < vocab; i += COMPUTE_THREADS) adjusted[i] = logits[i];
   compute_sync();
   if (penalized) penalize(me, adjusted, counts, logits, vocab, history, count, settings);
-  const int32_t best = best_of(me, adjusted, vocab);
+  const int32_t best = (int32_t)best_of(me, adjusted, {0, vocab}).id;
   if (temperature <= 0.0f) return best;
   compute_sync();
   for (int i = me->thread; i < vocab; i += COMPUTE_THREADS) adjusted[i] /= temperature;
@@ -270,13 +282,13 @@ DEVICE_CALL int32_t choose(struct worker *me, float *adjusted, uint32_t *counts,
 }
 
 /* `adjusted` and `counts` are room for the vocabulary of one sample. */
-DEVICE_CALL void f32_sample(struct worker *me, int32_t *token, const float *logits, const int32_t *index, const int32_t *slots,
+DEVICE_CALL void f32_sample(struct worker *me, const struct found *found, int32_t *token, const float *logits, const int32_t *index, const int32_t *slots,
                             const int32_t *positions, const int32_t *history, const float *settings, const int32_t *seeds,
                             int samples, int vocab, int context, float *adjusted, uint32_t *counts) {
   for (int s = 0; s < samples; ++s) {
     const int row = index[s], position = positions[row];
     const int32_t chosen = position < 0 ? 0
-                                        : choose(me, adjusted, counts, logits + (size_t)s * (size_t)vocab, vocab,
+                                        : choose(me, found + s * me->blocks, adjusted, counts, logits + (size_t)s * (size_t)vocab, vocab,
                                                  history + (size_t)slots[row] * (size_t)context, position + 1,
                                                  settings + s * SETTINGS, seeds + 2 * s, position);
     if (me->thread == 0) token[s] = chosen;
