@@ -26,6 +26,13 @@ describe('resolveModel', () => {
     expect(find('src/checkpoint')).toBe(resolve('src/checkpoint'));
   });
 
+  it('takes GGUF files as they are', () => {
+    const file = join(dir, 'model.GGUF');
+    writeFileSync(file, '');
+    expect(find(file)).toBe(file);
+    expect(() => find(join(dir, 'other.gguf'))).toThrow(/other.gguf: no such file/);
+  });
+
   it('finds pulled models by their ref', () => {
     const folder = join(dir, 'models--acme--tiny');
     mkdirSync(join(folder, 'refs'), { recursive: true });

@@ -47,7 +47,7 @@ export const chat: Verb = (program) => {
   const command = program
     .command('chat')
     .description('talk with an instruction-tuned model')
-    .argument('<model>', 'a directory, or OWNER/NAME that has been pulled')
+    .argument('<model>', 'a directory, a .gguf file, or OWNER/NAME that has been pulled')
     .option('--system <text>', 'instructions that stand before the conversation')
     .option('--max-tokens <n>', 'tokens of an answer at most (default: until the context is full)', integer(1));
   addLoadOptions(addSamplingOptions(command, "the checkpoint's, or 0.7")).action(chatAction);

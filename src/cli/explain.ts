@@ -29,7 +29,10 @@ export const explain: Verb = (program) => {
   const command: Command = program
     .command('explain')
     .description('show the kernel calls of a token, and what keeps them from being fewer')
-    .argument('<model>', 'a name that `kloop presets` lists, `demo`, a directory, or OWNER/NAME that has been pulled')
+    .argument(
+      '<model>',
+      'a name that `kloop presets` lists, `demo`, a directory, a .gguf file, or OWNER/NAME that has been pulled',
+    )
     .addOption(scheduleOption())
     .option('--sockets <n>', 'accelerators that share the model', integer(1, 1024), 1)
     .option('--machine <machine>', 'say what looping gives there (simulated): sn40l, dgx-h100, h200, or a .json file')

@@ -39,7 +39,7 @@ export const run: Verb = (program) => {
   const command = program
     .command('run')
     .description('continue a text')
-    .argument('<model>', '`demo`, a directory, or OWNER/NAME that has been pulled')
+    .argument('<model>', '`demo`, a directory, a .gguf file, or OWNER/NAME that has been pulled')
     .requiredOption('--prompt <text>', 'the text to continue; - reads it from stdin')
     .option('--max-tokens <n>', 'tokens to make at most', integer(1), 256)
     .option('--stop <text>', 'ends the text; may be given several times', collect)

@@ -28,7 +28,7 @@ export const serve: Verb = (program) => {
   const command = program
     .command('serve')
     .description('serve models over HTTP, as the OpenAI API')
-    .argument('<models...>', '`demo`, a directory, or OWNER/NAME that has been pulled')
+    .argument('<models...>', '`demo`, a directory, a .gguf file, or OWNER/NAME that has been pulled')
     .option('--host <host>', 'address to listen on', '127.0.0.1')
     .option('--port <port>', 'port to listen on; 0 is any free one', integer(0, 65535), 8080)
     .option('--slots <n>', 'texts made at the same time; each has a KV cache of its own', integer(1, 256), 8)

@@ -4,23 +4,23 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
-import { logitsOfAll, relativeError, trace, type Trace } from '../../../tests/support/steps.js';
-import { modelConfig, smallLimits, Workspace } from '../../../tests/support/models.js';
-import { createCpuBackend } from '../../backends/cpu/index.js';
-import { findCompiler } from '../../backends/cpu/toolchain.js';
-import type { Backend } from '../../backends/backend.js';
-import { referenceBackend } from '../../backends/reference/index.js';
-import type { DType } from '../../ir/program.js';
-import type { ModelConfig } from '../../models/model-config.js';
-import { parseModelConfig } from '../../models/parse-config.js';
-import { compileModel } from '../../passes/pipeline.js';
-import { UnsupportedModelError } from '../../util/errors.js';
-import { openCheckpoint } from '../directory.js';
-import { openWeights, type Weights } from '../weights.js';
-import type { GgufFormat } from './format.js';
-import { openGguf } from './parse.js';
-import { ggufWeights } from './read-weights.js';
-import { writeGguf } from './writer.js';
+import { logitsOfAll, relativeError, trace, type Trace } from './support/steps.js';
+import { modelConfig, smallLimits, Workspace } from './support/models.js';
+import { createCpuBackend } from '../src/backends/cpu/index.js';
+import { findCompiler } from '../src/backends/cpu/toolchain.js';
+import type { Backend } from '../src/backends/backend.js';
+import { referenceBackend } from '../src/backends/reference/index.js';
+import type { DType } from '../src/ir/program.js';
+import type { ModelConfig } from '../src/models/model-config.js';
+import { parseModelConfig } from '../src/models/parse-config.js';
+import { compileModel } from '../src/passes/pipeline.js';
+import { UnsupportedModelError } from '../src/util/errors.js';
+import { openCheckpoint } from '../src/checkpoint/directory.js';
+import { openWeights, type Weights } from '../src/checkpoint/weights.js';
+import type { GgufFormat } from '../src/checkpoint/gguf/format.js';
+import { openGguf } from '../src/checkpoint/gguf/parse.js';
+import { ggufWeights } from '../src/checkpoint/gguf/read-weights.js';
+import { writeGguf } from '../src/checkpoint/gguf/writer.js';
 
 const workspace = new Workspace();
 const cacheDir = mkdtempSync(join(tmpdir(), 'kloop-gguf-reader-'));
@@ -31,7 +31,7 @@ afterAll(() => {
   rmSync(cacheDir, { recursive: true });
 });
 
-const fixtures = fileURLToPath(new URL('../../../tests/fixtures/', import.meta.url));
+const fixtures = fileURLToPath(new URL('./fixtures/', import.meta.url));
 const backend = (await findCompiler()) === undefined ? referenceBackend : createCpuBackend();
 
 function keep<T extends Weights>(weights: T): T {

@@ -4,13 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
-import { byteLevelJson, gemmaLikeJson, pieceJson } from '../../../tests/text/tiny-tokenizers.js';
-import { createTokenizer, type Tokenizer } from '../../text/tokenizer.js';
-import { CheckpointError, UnsupportedModelError } from '../../util/errors.js';
-import { encodeHeader, type GgufMetadata, type GgufValue } from './format.js';
-import { openGguf } from './parse.js';
-import { readTokenizer, type GgufTokenizer } from './read-tokenizer.js';
-import { vocabularyMetadata } from './vocabulary.js';
+import { byteLevelJson, gemmaLikeJson, pieceJson } from './text/tiny-tokenizers.js';
+import { createTokenizer, type Tokenizer } from '../src/text/tokenizer.js';
+import { CheckpointError, UnsupportedModelError } from '../src/util/errors.js';
+import { encodeHeader, type GgufMetadata, type GgufValue } from '../src/checkpoint/gguf/format.js';
+import { openGguf } from '../src/checkpoint/gguf/parse.js';
+import { readTokenizer, type GgufTokenizer } from '../src/checkpoint/gguf/read-tokenizer.js';
+import { vocabularyMetadata } from '../src/checkpoint/gguf/vocabulary.js';
 
 const directory = mkdtempSync(join(tmpdir(), 'kloop-gguf-tokenizer-'));
 afterAll(() => rmSync(directory, { recursive: true }));
@@ -73,7 +73,7 @@ describe('tokenizers of both kinds come back', () => {
   });
 
   test('that of the bundled model, with more ids than tokens', () => {
-    const demo = fileURLToPath(new URL('../../../demo/tokenizer.json', import.meta.url));
+    const demo = fileURLToPath(new URL('../demo/tokenizer.json', import.meta.url));
     const json = JSON.parse(readFileSync(demo, 'utf8')) as object;
     const { before, after } = roundTrip(json, createTokenizer('x', json).vocabSize + 5);
     expectSame(before, after, [...texts, 'Once upon a time, there was a little girl.']);
