@@ -1,7 +1,7 @@
 /** A model under the name that clients call it by, with the pool that shares its slots among requests. */
 import type { Model } from '../runtime/model.js';
 import { SessionPool } from '../runtime/session-pool.js';
-import { UsageError } from '../util/errors.js';
+import { ContextOverflowError, UsageError } from '../util/errors.js';
 import { ApiError } from './api-error.js';
 import type { ServerLimits } from './settings.js';
 
@@ -14,6 +14,8 @@ export class ServedModel {
   readonly pool: SessionPool;
   /** Unix time at which it was loaded. */
   readonly created = Math.floor(Date.now() / 1000);
+  /** UTF-8 bytes of the longest text that can fit the context. */
+  readonly #longestText: number;
   /** Smoothed seconds that a text takes. */
   #secondsPerText = 0;
 
@@ -23,6 +25,24 @@ export class ServedModel {
   ) {
     this.id = model.name;
     this.pool = new SessionPool(model, { queueLimit: limits.queue });
+    let longestToken = 1;
+    for (let id = 0; id < model.tokenizer.vocabSize; id++) {
+      longestToken = Math.max(longestToken, model.tokenizer.bytesOf(id).length);
+    }
+    this.#longestText = longestToken * model.limits.context;
+  }
+
+  /**
+   * Throws ContextOverflowError for texts that would take long to tokenize only to find that they are too long: while one
+   * is tokenized, nobody else is answered.
+   */
+  checkTexts(texts: readonly string[]): void {
+    const bytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+    if (bytes <= this.#longestText) return;
+    const { context } = this.model.limits;
+    throw new ContextOverflowError(context, `the prompt has ${bytes} bytes, more than ${context} tokens can hold`, {
+      hint: 'shorten the prompt or load the model with a larger context',
+    });
   }
 
   /** Tells what computes an answer; changes where a text may change. */

@@ -28,9 +28,11 @@ const defaultCompletionTokens = 16;
 /** Throws ApiError, and what the tokenizer and the checks of prompts throw. */
 export function completionRequest(served: ServedModel, body: CompletionBody, limits: ServerLimits): TextRequest {
   const { model } = served;
-  const prompts = promptsOf(body.prompt).map((prompt) =>
-    typeof prompt === 'string' ? model.tokenizer.encode(prompt) : prompt,
-  );
+  const prompts = promptsOf(body.prompt).map((prompt) => {
+    if (typeof prompt !== 'string') return prompt;
+    served.checkTexts([prompt]);
+    return model.tokenizer.encode(prompt);
+  });
   const request = textRequest(served, prompts, body, body.max_tokens ?? defaultCompletionTokens, limits);
   const echo = body.echo ?? false;
   if (echo && request.stream) throw badRequest('echo is not supported in a stream', 'echo', 'unsupported_parameter');
@@ -44,6 +46,7 @@ export function completionRequest(served: ServedModel, body: CompletionBody, lim
 
 /** As above; also what the chat template throws. */
 export async function chatRequest(served: ServedModel, body: ChatBody, limits: ServerLimits): Promise<TextRequest> {
+  served.checkTexts(body.messages.map((message) => chatMessage(message).content));
   const prompt = await chatPrompt(served.model, body.messages);
   const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? Infinity;
   const request = textRequest(served, [prompt], body, maxTokens, limits);

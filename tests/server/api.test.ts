@@ -292,6 +292,7 @@ describe('the API', () => {
     ['an unknown parameter', { ...greedy, prompt: 'x', min_token: 3 }, 400, 'unknown_parameter', 'min_token'],
     ['what we do not do', { ...greedy, prompt: 'x', logit_bias: { 5: 1 } }, 400, 'unsupported_parameter', 'logit_bias'],
     ['a prompt over the context', { ...greedy, prompt: 'x'.repeat(200) }, 400, 'context_length_exceeded', null],
+    ['a text that cannot fit', { ...greedy, prompt: 'x'.repeat(300_000) }, 400, 'context_length_exceeded', null],
     ['a token that does not exist', { ...greedy, prompt: [5, 300] }, 400, 'invalid_value', null],
     ['no prompt', { ...greedy, prompt: [] }, 400, 'invalid_value', 'prompt'],
   ])('refuses %s', async (_, body, status, code, param) => {
@@ -303,6 +304,11 @@ describe('the API', () => {
         error: { message: expect.any(String) as string, type: 'invalid_request_error', code, param },
       });
     }
+  });
+
+  it('does not tokenize what cannot fit', async () => {
+    const response = await server.post('/v1/completions', { ...greedy, prompt: 'é'.repeat(101) });
+    expect(await response.json()).toMatchObject({ error: { message: expect.stringContaining('202 bytes') as string } });
   });
 
   it('takes what changes nothing', async () => {
@@ -326,6 +332,7 @@ describe('the API', () => {
     const post = async (messages: unknown) =>
       (await server.post('/v1/chat/completions', { ...greedy, messages })).status;
     expect(await post([])).toBe(400);
+    expect(await post(Array(20).fill({ role: 'user', content: 'x'.repeat(100) }))).toBe(400);
     expect(await post([{ role: 'tool', content: 'x', tool_call_id: 'y' }])).toBe(400);
     expect(await post([{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'http://x' } }] }])).toBe(400);
     const { model } = fakeModel({ chat: false });
