@@ -12,6 +12,18 @@ export interface Backend {
   readonly capabilities: Capabilities;
   /** @throws ToolchainError, CheckpointError or StorageError, each with one clear line. */
   prepare(plan: ExecutionPlan, weights: Weights, options: PrepareOptions): Promise<Executable>;
+  /** Measures the memory that kernels read; where absent, that is the memory of this machine's processors. */
+  openBandwidthMeter?(cacheDir: string): Promise<BandwidthMeter>;
+}
+
+export interface BandwidthMeter {
+  /** Threads, or multiprocessors, that read at a time. */
+  readonly threads: number;
+  readonly bytes: number;
+  /** Bytes per second of one pass over the buffer. Blocks for the time that it takes. */
+  measure(): number;
+  /** Gives the buffer back. */
+  close(): void;
 }
 
 export interface Capabilities {

@@ -2,8 +2,8 @@
  * One benchmark: the model under several schedules and numbers of threads, and llama.cpp on the same weights beside it.
  * First all of them must agree on what comes out, then they are timed in turn.
  */
-import type { Backend } from '../backends/backend.js';
-import { openBandwidthMeter, type BandwidthMeter } from '../backends/cpu/bandwidth.js';
+import type { Backend, BandwidthMeter } from '../backends/backend.js';
+import { openBandwidthMeter } from '../backends/cpu/bandwidth.js';
 import { physicalCores } from '../backends/cpu/processors.js';
 import { defaultCacheDir } from '../backends/cache-dir.js';
 import { chooseBackend } from '../backends/registry.js';
@@ -119,7 +119,7 @@ class Bench {
     const peer = this.#options.peer === undefined ? undefined : await this.#openPeer(subject, quant, plan);
     const variants = await this.#prepare(subject, backend, formats, plan, threads);
     const correctness = await this.#check(variants, peer, config, quant, plan);
-    const meter = await this.#openMeter(threads);
+    const meter = await this.#openMeter(backend, threads);
     const watches =
       peer === undefined ? undefined : { ours: new IdleWatch(process.pid), peer: new IdleWatch(peer.pid) };
     const peers = peer === undefined ? [] : threads.map((count) => new PeerVariant(peer, count));
@@ -240,12 +240,12 @@ class Bench {
   }
 
   /** Over all cores, whatever is measured: that is what the machine has. A machine without a compiler has no bandwidth to compare with; everything else goes on. */
-  async #openMeter(threads: readonly number[]): Promise<BandwidthMeter | undefined> {
+  async #openMeter(backend: Backend, threads: readonly number[]): Promise<BandwidthMeter | undefined> {
     try {
-      const meter = await openBandwidthMeter({
-        threads: Math.max(...threads, physicalCores()),
-        cacheDir: this.#cacheDir,
-      });
+      const cacheDir = this.#cacheDir;
+      const meter =
+        (await backend.openBandwidthMeter?.(cacheDir)) ??
+        (await openBandwidthMeter({ threads: Math.max(...threads, physicalCores()), cacheDir }));
       this.#cleanup.push(() => meter.close());
       return meter;
     } catch (error) {

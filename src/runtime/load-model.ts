@@ -16,7 +16,7 @@ import type { SamplingOptions } from './sampling.js';
 
 export interface LoadOptions {
   /** Default `auto`: the CPU, or the reference backend where there is no C compiler. */
-  readonly backend?: 'auto' | 'cpu' | 'reference';
+  readonly backend?: 'auto' | 'cpu' | 'cuda' | 'reference';
   /** Where the kernel boundaries are. Default `response`: as few as there can be. Changes no result. */
   readonly schedule?: Schedule;
   /** Format of the matrices. Default: that of the checkpoint; precision is never lowered unasked. */

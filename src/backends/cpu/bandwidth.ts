@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { assert } from '../../util/assert.js';
 import { ToolchainError } from '../../util/errors.js';
 import { median } from '../../util/statistics.js';
+import type { BandwidthMeter } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
 import { chooseInstructionSet } from './instruction-set.js';
 import { loadShared } from './library.js';
@@ -21,15 +22,6 @@ export interface BandwidthOptions {
   readonly bytes?: number;
   /** Directory for the compiled code; the standard cache where absent. */
   readonly cacheDir?: string;
-}
-
-export interface BandwidthMeter {
-  readonly threads: number;
-  readonly bytes: number;
-  /** Bytes per second of one pass over the buffer. Blocks for the time that it takes. */
-  measure(): number;
-  /** Gives the buffer back. */
-  close(): void;
 }
 
 const gib = 2 ** 30;

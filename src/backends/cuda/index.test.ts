@@ -71,6 +71,25 @@ describe('machines that lack something', () => {
   });
 });
 
+describe('what is asked for', () => {
+  it('is refused where it is another number of multiprocessors', async () => {
+    const backend = backendWith();
+    const weights = await workspace.weights(modelConfig('llama'));
+    const { plan } = compiled('llama', 'f32', 'looped', backend);
+    await expect(backend.prepare(plan, weights, { cacheDir, threads: 2 })).rejects.toThrow(
+      /its 3 multiprocessors, not on 2/,
+    );
+  });
+
+  it('gets the bandwidth of the memory measured', async () => {
+    const driverPath = fakeDriver('narrow', 'FAKE_FREE_BYTES=(5<<20)', 'FAKE_MULTIPROCESSORS=1');
+    const meter = await backendWith({ driverPath }).openBandwidthMeter!(cacheDir);
+    expect(meter.bytes).toBe(2 << 20);
+    expect(meter.measure()).toBeGreaterThan(0);
+    meter.close();
+  });
+});
+
 describe('a kernel that waits for ever', () => {
   it('is ended, and says what it waited for', async () => {
     const executable = await prepared(backendWith({ driverPath: fakeDriver('loses', 'FAKE_LOSES_A_BLOCK=1') }));

@@ -6,12 +6,13 @@ import { packedWeightsFile } from '../../checkpoint/packed.js';
 import type { Weights } from '../../checkpoint/weights.js';
 import { packedLength } from '../../passes/pack-weights.js';
 import { assertChecked } from '../../passes/check-schedule.js';
-import { ToolchainError } from '../../util/errors.js';
+import { ToolchainError, UsageError } from '../../util/errors.js';
 import type { Backend, Capabilities, ExecutionPlan, PrepareOptions } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
 import { bytesAtLimits } from '../memory-map.js';
 import type { EngineAddress } from '../messages.js';
 import { WorkerExecutable } from '../worker-executable.js';
+import { openCudaMeter } from './bandwidth.js';
 import { CudaDriver, viewOf, type DeviceInfo } from './driver.js';
 import { emitPrograms } from './emit/program.js';
 import { mailboxWords, type CudaSetup } from './setup.js';
@@ -70,11 +71,13 @@ export function createCudaBackend(options: CudaOptions = {}): Backend {
       { hint: 'use --backend cpu' },
     );
   }
+  const machine: Machine = { device, target, driverPath, ordinal, compiler: options.compiler };
   return {
     name: 'cuda',
     capabilities: cudaCapabilities(device, target),
-    prepare: (plan, weights, prepareOptions) =>
-      prepare(plan, weights, prepareOptions, { device, target, driverPath, ordinal, compiler: options.compiler }),
+    prepare: (plan, weights, prepareOptions) => prepare(plan, weights, prepareOptions, machine),
+    openBandwidthMeter: async (cacheDir) =>
+      openCudaMeter({ driver, ordinal, device, target, cacheDir, compiler: await compilerOf(machine) }),
   };
 }
 
@@ -84,6 +87,25 @@ interface Machine {
   readonly driverPath: string;
   readonly ordinal: number;
   readonly compiler: CudaCompiler | undefined;
+}
+
+async function compilerOf({ compiler }: Machine): Promise<CudaCompiler> {
+  const found = compiler ?? (await findNvcc());
+  if (found !== undefined) return found;
+  throw new ToolchainError('there is no CUDA compiler (nvcc)', {
+    hint: 'install the CUDA toolkit and put nvcc on the path, or use --backend cpu',
+  });
+}
+
+/** Kernels are planned for all multiprocessors. */
+function checkBlocks(threads: number | undefined, { device }: Machine): void {
+  if (threads === undefined || threads === device.multiprocessors) return;
+  throw new UsageError(
+    `kernels of ${device.name} run on its ${device.multiprocessors} multiprocessors, not on ${threads}`,
+    {
+      hint: 'leave out --threads',
+    },
+  );
 }
 
 async function prepare(
@@ -97,12 +119,8 @@ async function prepare(
   const { onProgress, signal } = options;
   const stop = signal === undefined ? {} : { signal };
   const cacheDir = options.cacheDir ?? defaultCacheDir();
-  const compiler = machine.compiler ?? (await findNvcc());
-  if (compiler === undefined) {
-    throw new ToolchainError('there is no CUDA compiler (nvcc)', {
-      hint: 'install the CUDA toolkit and put nvcc on the path, or use --backend cpu',
-    });
-  }
+  checkBlocks(options.threads, machine);
+  const compiler = await compilerOf(machine);
   const emitted = emitPrograms(programs, machine.target);
   const compiling = compileImage({ source: emitted.source, target: machine.target.name, cacheDir, compiler, ...stop });
   const packing = packedWeightsFile(plan.step, weights, {
@@ -117,7 +135,7 @@ async function prepare(
   const weightBytes = Math.max(...programs.map(packedLength));
   const setup: CudaSetup = {
     plan,
-    threads: Math.max(1, Math.min(machine.device.multiprocessors, options.threads ?? machine.device.multiprocessors)),
+    threads: machine.device.multiprocessors,
     aborted: new Int32Array(new SharedArrayBuffer(4)),
     driverPath: machine.driverPath,
     ordinal: machine.ordinal,

@@ -27,11 +27,11 @@
 #include <sanitizer/tsan_interface.h>
 #define SYNC_RELEASE(p) __tsan_release(p)
 #define SYNC_ACQUIRE(p) __tsan_acquire(p)
-#define UNWATCHED __attribute__((no_sanitize("thread"), noinline))
+#define UNWATCHED __attribute__((no_sanitize("thread"), noinline, unused))
 #else
 #define SYNC_RELEASE(p) (void)(p)
 #define SYNC_ACQUIRE(p) (void)(p)
-#define UNWATCHED
+#define UNWATCHED __attribute__((unused))
 #endif
 
 struct alignas(16) vec16 {
