@@ -1,0 +1,80 @@
+/** The read bandwidth of the device's memory: a kernel that only reads, over a buffer that no cache holds. */
+import { readFileSync } from 'node:fs';
+import type { BandwidthMeter } from '../backend.js';
+import { viewOf, type CudaDriver, type DeviceInfo } from './driver.js';
+import { launchBytes } from './setup.js';
+import { compileImage, type CudaCompiler } from './toolchain.js';
+import type { Target } from './target.js';
+
+const mib = 2 ** 20;
+/** Many times the second-level cache of any device. */
+const bufferMib = 4096;
+/** Reads that are timed as one, so that launching them costs nothing. */
+const reads = 16;
+const threads = 512;
+const blocksPerMultiprocessor = 4;
+
+/** What engine.cuh wants to be told, though this kernel has neither ring nor work space. */
+const source = `#define COMPUTE_WARPS ${threads / 32 - 1}
+#define COMPUTE_THREADS (32 * COMPUTE_WARPS)
+#define BLOCK_THREADS ${threads}
+#define SLICE_BYTES 16
+#define RING_SLOTS 2
+#define ROWS_AT_ONCE 1
+#define ROWS_BYTES 0
+#define WORK_BYTES 0
+#define OWN_BYTES 0ull
+#include "device.cuh"
+#include "engine.cuh"
+#include "bandwidth.cuh"
+`;
+
+export interface MeterOptions {
+  readonly driver: CudaDriver;
+  readonly ordinal: number;
+  readonly device: DeviceInfo;
+  readonly target: Target;
+  readonly compiler: CudaCompiler;
+  readonly cacheDir: string;
+}
+
+/** @throws ToolchainError where the kernel cannot be compiled, or there is no room for the buffer */
+export async function openCudaMeter(options: MeterOptions): Promise<BandwidthMeter> {
+  const { driver, ordinal, device, target, compiler, cacheDir } = options;
+  const image = await compileImage({ source, target: target.name, cacheDir, compiler });
+  const handle = driver.device(ordinal);
+  driver.enter(handle);
+  const sizeMib = Math.min(bufferMib, Math.floor(driver.freeBytes() / 2 / mib));
+  const bytes = sizeMib * mib;
+  const module = driver.loadModule(readFileSync(image));
+  const kernel = driver.functionOf(module, 'read_once', 0);
+  const stream = driver.createStream();
+  const buffer = driver.allocate(bytes);
+  const host = driver.allocateHost(8 + launchBytes);
+  driver.call('cuMemsetD8Async', buffer, 0, bytes, stream);
+  const launch = new DataView(viewOf(host, 8 + launchBytes));
+  // arena, weights, own, counters, mailbox; rows, samples, number, arguments.
+  [host + 8n, buffer, buffer, 0n, 0n, 0n].forEach((address, index) => launch.setBigUint64(8 * index, address, true));
+  [sizeMib, 0, 0, 0].forEach((value, index) => launch.setUint32(48 + 4 * index, value, true));
+  const blocks = blocksPerMultiprocessor * device.multiprocessors;
+  const read = (): void => driver.call('cuLaunchKernel', kernel, blocks, 1, 1, threads, 1, 1, 0, stream, host, 0n);
+  return {
+    threads: device.multiprocessors,
+    bytes,
+    measure: () => {
+      read();
+      driver.call('cuStreamSynchronize', stream);
+      const start = process.hrtime.bigint();
+      for (let i = 0; i < reads; i++) read();
+      driver.call('cuStreamSynchronize', stream);
+      return (reads * bytes) / (Number(process.hrtime.bigint() - start) / 1e9);
+    },
+    close: () => {
+      driver.free(buffer);
+      driver.freeHost(host);
+      driver.call('cuStreamDestroy_v2', stream);
+      driver.call('cuModuleUnload', module);
+      driver.leave(handle);
+    },
+  };
+}
