@@ -205,7 +205,9 @@ describe('Scheduler', () => {
     });
     await fc.assert(
       fc.asyncProperty(fc.array(request, { minLength: 1, maxLength: 3 }), async (requests) => {
-        const { ask } = setUp();
+        const { ask } = setUp({
+          before: ({ index }) => expect(index.length).toBeLessThanOrEqual(limits.samples),
+        });
         const seen = requests.map((): [token: number, position: number, best: number][] => []);
         const asked = requests.map(({ prompt, maxTokens, scores }, slot) => {
           const onLogits = (token: number, position: number, logits: Float32Array): void =>

@@ -60,13 +60,14 @@ describe('SessionPool', () => {
       slots.push(slotOfLast());
     }
     expect(new Set(slots).size).toBe(3);
-    // What an answer left behind counts, too.
-    expect(await cached([...a, ...continuation(a, 4), 7])).toBe(12 + 3);
+    // What an answer left behind counts, too; the last token made was not computed with.
+    expect(await cached([...c, ...continuation(c, 4), 7])).toBe(12 + 3);
+    expect(slotOfLast()).toBe(slots[2]);
+    // a was used longest ago, though a new prompt shares its first tokens with b by chance.
+    expect(await cached([60, 61, 62, 250, 251])).toBe(0);
     expect(slotOfLast()).toBe(slots[0]);
-    // b was used longest ago, though a new prompt shares its first tokens with c by chance.
-    expect(await cached([100, 101, 102, 250, 251])).toBe(0);
-    expect(slotOfLast()).toBe(slots[1]);
     expect(await cached([...c, 9])).toBe(12);
+    expect(slotOfLast()).toBe(slots[2]);
   });
 
   it('serves requests in turn, so that one with many texts does not hold up the next', async () => {
