@@ -7,10 +7,6 @@
 #pragma once
 #include "linear_quantized.h"
 
-/* A group takes so many instructions that no processor looks ahead far enough by itself: without this, half of the memory's
- * speed is left. */
-#define PREFETCH_BYTES 4096
-
 enum block_format { WEIGHT_Q4_1, WEIGHT_Q5_0, WEIGHT_Q5_1, WEIGHT_Q4_K, WEIGHT_Q5_K, WEIGHT_Q6_K };
 
 static inline int is_large(enum block_format format) { return format >= WEIGHT_Q4_K; }
@@ -138,6 +134,8 @@ static inline __attribute__((always_inline)) void blocks_block(enum block_format
       const uint8_t *data = block + scale_bytes(format);
       for (int g = 0; g < groups; ++g) {
         const uint8_t *group = data + (size_t)g * group_bytes(format);
+        /* A group takes so many instructions that no processor looks ahead far enough by itself: without this, half of the
+           memory's speed is left. */
         for (size_t i = 0; i < group_bytes(format); i += CACHE_LINE) __builtin_prefetch(group + PREFETCH_BYTES + i, 0, 3);
         add_group(format, rows, sums[t], x, scales_of(format, block, g), group, in, b * groups + g);
       }

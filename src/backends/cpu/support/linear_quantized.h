@@ -10,6 +10,8 @@
 #include "linear.h"
 
 #define BLOCK 32
+/* How far ahead of itself a single stream of blocks asks for memory. */
+#define PREFETCH_BYTES 4096
 
 enum quantized_format { WEIGHT_Q8_0, WEIGHT_Q4_0 };
 
@@ -83,6 +85,8 @@ static inline __attribute__((always_inline)) void quantized_block(enum quantized
       const uint8_t *w = weight + (size_t)(first_tile + t) * stride + (size_t)b * block_bytes(format);
       const v16 scales = v16_load_f16((const uint16_t *)w);
       const uint8_t *bytes = w + TILE * sizeof(uint16_t);
+      if (rows == 1 && format == WEIGHT_Q4_0)
+        for (size_t i = 0; i < block_bytes(format); i += CACHE_LINE) __builtin_prefetch(w + PREFETCH_BYTES + i, 0, 3);
       v16i dots[4];
 #pragma GCC unroll 4
       for (int r = 0; r < rows; ++r)
@@ -137,9 +141,12 @@ static inline __attribute__((always_inline)) void quantized_tiles(enum quantized
                                                                   const float *bias, int rows, int in, int out,
                                                                   struct range tiles) {
   int t = tiles.begin;
-  if (rows == 1) {
+  if (rows == 1 && format == WEIGHT_Q8_0) {
     for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
       quantized_block(format, 1, SIMD_TILES_ONE_ROW, y, x, weight, bias, in, out, t);
+    for (; t < tiles.end; ++t) quantized_block(format, 1, 1, y, x, weight, bias, in, out, t);
+  } else if (rows == 1) {
+    /* The blocks of q4_0 are short: one tile at a time is a single stream, which the prefetches run ahead of. */
     for (; t < tiles.end; ++t) quantized_block(format, 1, 1, y, x, weight, bias, in, out, t);
   } else {
     for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
