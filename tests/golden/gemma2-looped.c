@@ -64,195 +64,197 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_down_2 = argument(me, arguments, 29);
   const float *w_ffn_post_norm_2 = argument(me, arguments, 30);
   /* stage decoder */
-  float *const layer_x_copies[2] = {scratch(me, 272896), scratch(me, 274432)};
-  for (int layer = 0; layer < 2; ++layer) {
-    const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
-    float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
-    const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 145920);
-    const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 145920);
-    const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 145920);
-    const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 145920);
-    float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 32768);
-    float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 32768);
-    const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 145920);
-    const float *layer_w_attn_post_norm = (const float *)((const uint8_t *)w_attn_post_norm + (size_t)layer * 145920);
-    const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 145920);
-    const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 145920);
-    const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 145920);
-    const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 145920);
-    const float *layer_w_ffn_post_norm = (const float *)((const uint8_t *)w_ffn_post_norm + (size_t)layer * 145920);
-    const float *layer_w_attn_norm_2 = (const float *)((const uint8_t *)w_attn_norm_2 + (size_t)layer * 145920);
-    const float *layer_w_q_2 = (const float *)((const uint8_t *)w_q_2 + (size_t)layer * 145920);
-    const float *layer_w_k_2 = (const float *)((const uint8_t *)w_k_2 + (size_t)layer * 145920);
-    const float *layer_w_v_2 = (const float *)((const uint8_t *)w_v_2 + (size_t)layer * 145920);
-    float *layer_keys_2 = (float *)((uint8_t *)keys_2 + (size_t)layer * 32768);
-    float *layer_values_2 = (float *)((uint8_t *)values_2 + (size_t)layer * 32768);
-    const float *layer_w_o_2 = (const float *)((const uint8_t *)w_o_2 + (size_t)layer * 145920);
-    const float *layer_w_attn_post_norm_2 = (const float *)((const uint8_t *)w_attn_post_norm_2 + (size_t)layer * 145920);
-    const float *layer_w_ffn_norm_2 = (const float *)((const uint8_t *)w_ffn_norm_2 + (size_t)layer * 145920);
-    const float *layer_w_gate_2 = (const float *)((const uint8_t *)w_gate_2 + (size_t)layer * 145920);
-    const float *layer_w_up_2 = (const float *)((const uint8_t *)w_up_2 + (size_t)layer * 145920);
-    const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
-    const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
-    float *layer_h = own(me, 0); /* f32[rows, 48] */
-    float *layer_q = scratch(me, 275968); /* f32[rows, 64] */
-    float *layer_k = scratch(me, 278016); /* f32[rows, 32] */
-    float *layer_v = scratch(me, 279040); /* f32[rows, 32] */
-    float *layer_q_rot = scratch(me, 280064); /* f32[rows, 64] */
-    float *layer_k_rot = scratch(me, 282112); /* f32[rows, 32] */
-    float *layer_a = scratch(me, 283136); /* f32[rows, 64] */
-    float *layer_o = scratch(me, 285184); /* f32[rows, 48] */
-    float *layer_o_normed = own(me, 1536); /* f32[rows, 48] */
-    float *layer_r = scratch(me, 286720); /* f32[rows, 48] */
-    float *layer_f = own(me, 3072); /* f32[rows, 48] */
-    float *layer_gate = scratch(me, 288256); /* f32[rows, 56] */
-    float *layer_up = scratch(me, 290048); /* f32[rows, 56] */
-    float *layer_u = scratch(me, 291840); /* f32[rows, 56] */
-    float *layer_d = scratch(me, 293632); /* f32[rows, 48] */
-    float *layer_d_normed = own(me, 4608); /* f32[rows, 48] */
-    float *layer_x_2 = scratch(me, 295168); /* f32[rows, 48] */
-    float *layer_h_2 = own(me, 6144); /* f32[rows, 48] */
-    float *layer_q_2 = scratch(me, 296704); /* f32[rows, 64] */
-    float *layer_k_2 = scratch(me, 298752); /* f32[rows, 32] */
-    float *layer_v_2 = scratch(me, 299776); /* f32[rows, 32] */
-    float *layer_q_rot_2 = scratch(me, 300800); /* f32[rows, 64] */
-    float *layer_k_rot_2 = scratch(me, 302848); /* f32[rows, 32] */
-    float *layer_a_2 = scratch(me, 303872); /* f32[rows, 64] */
-    float *layer_o_2 = scratch(me, 305920); /* f32[rows, 48] */
-    float *layer_o_normed_2 = own(me, 7680); /* f32[rows, 48] */
-    float *layer_r_2 = scratch(me, 307456); /* f32[rows, 48] */
-    float *layer_f_2 = own(me, 9216); /* f32[rows, 48] */
-    float *layer_gate_2 = scratch(me, 308992); /* f32[rows, 56] */
-    float *layer_up_2 = scratch(me, 310784); /* f32[rows, 56] */
-    float *layer_u_2 = scratch(me, 312576); /* f32[rows, 56] */
-    float *layer_d_2 = scratch(me, 314368); /* f32[rows, 48] */
-    float *layer_d_normed_2 = own(me, 10752); /* f32[rows, 48] */
-    /* stage layer */
-    begin_stage(me, head_chunks(me, 2));
-    while (claim(me)) {
-      const struct range heads = part_of(me, 2);
-      if (me->done == 0) {
-        f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+  {
+    float *const layer_x_copies[2] = {scratch(me, 272896), scratch(me, 274432)};
+    for (int layer = 0; layer < 2; ++layer) {
+      const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
+      float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
+      const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 145920);
+      const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 145920);
+      const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 145920);
+      const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 145920);
+      float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 32768);
+      float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 32768);
+      const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 145920);
+      const float *layer_w_attn_post_norm = (const float *)((const uint8_t *)w_attn_post_norm + (size_t)layer * 145920);
+      const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 145920);
+      const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 145920);
+      const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 145920);
+      const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 145920);
+      const float *layer_w_ffn_post_norm = (const float *)((const uint8_t *)w_ffn_post_norm + (size_t)layer * 145920);
+      const float *layer_w_attn_norm_2 = (const float *)((const uint8_t *)w_attn_norm_2 + (size_t)layer * 145920);
+      const float *layer_w_q_2 = (const float *)((const uint8_t *)w_q_2 + (size_t)layer * 145920);
+      const float *layer_w_k_2 = (const float *)((const uint8_t *)w_k_2 + (size_t)layer * 145920);
+      const float *layer_w_v_2 = (const float *)((const uint8_t *)w_v_2 + (size_t)layer * 145920);
+      float *layer_keys_2 = (float *)((uint8_t *)keys_2 + (size_t)layer * 32768);
+      float *layer_values_2 = (float *)((uint8_t *)values_2 + (size_t)layer * 32768);
+      const float *layer_w_o_2 = (const float *)((const uint8_t *)w_o_2 + (size_t)layer * 145920);
+      const float *layer_w_attn_post_norm_2 = (const float *)((const uint8_t *)w_attn_post_norm_2 + (size_t)layer * 145920);
+      const float *layer_w_ffn_norm_2 = (const float *)((const uint8_t *)w_ffn_norm_2 + (size_t)layer * 145920);
+      const float *layer_w_gate_2 = (const float *)((const uint8_t *)w_gate_2 + (size_t)layer * 145920);
+      const float *layer_w_up_2 = (const float *)((const uint8_t *)w_up_2 + (size_t)layer * 145920);
+      const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
+      const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
+      float *layer_h = own(me, 0); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 275968); /* f32[rows, 64] */
+      float *layer_k = scratch(me, 278016); /* f32[rows, 32] */
+      float *layer_v = scratch(me, 279040); /* f32[rows, 32] */
+      float *layer_q_rot = scratch(me, 280064); /* f32[rows, 64] */
+      float *layer_k_rot = scratch(me, 282112); /* f32[rows, 32] */
+      float *layer_a = scratch(me, 283136); /* f32[rows, 64] */
+      float *layer_o = scratch(me, 285184); /* f32[rows, 48] */
+      float *layer_o_normed = own(me, 1536); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 286720); /* f32[rows, 48] */
+      float *layer_f = own(me, 3072); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 288256); /* f32[rows, 56] */
+      float *layer_up = scratch(me, 290048); /* f32[rows, 56] */
+      float *layer_u = scratch(me, 291840); /* f32[rows, 56] */
+      float *layer_d = scratch(me, 293632); /* f32[rows, 48] */
+      float *layer_d_normed = own(me, 4608); /* f32[rows, 48] */
+      float *layer_x_2 = scratch(me, 295168); /* f32[rows, 48] */
+      float *layer_h_2 = own(me, 6144); /* f32[rows, 48] */
+      float *layer_q_2 = scratch(me, 296704); /* f32[rows, 64] */
+      float *layer_k_2 = scratch(me, 298752); /* f32[rows, 32] */
+      float *layer_v_2 = scratch(me, 299776); /* f32[rows, 32] */
+      float *layer_q_rot_2 = scratch(me, 300800); /* f32[rows, 64] */
+      float *layer_k_rot_2 = scratch(me, 302848); /* f32[rows, 32] */
+      float *layer_a_2 = scratch(me, 303872); /* f32[rows, 64] */
+      float *layer_o_2 = scratch(me, 305920); /* f32[rows, 48] */
+      float *layer_o_normed_2 = own(me, 7680); /* f32[rows, 48] */
+      float *layer_r_2 = scratch(me, 307456); /* f32[rows, 48] */
+      float *layer_f_2 = own(me, 9216); /* f32[rows, 48] */
+      float *layer_gate_2 = scratch(me, 308992); /* f32[rows, 56] */
+      float *layer_up_2 = scratch(me, 310784); /* f32[rows, 56] */
+      float *layer_u_2 = scratch(me, 312576); /* f32[rows, 56] */
+      float *layer_d_2 = scratch(me, 314368); /* f32[rows, 48] */
+      float *layer_d_normed_2 = own(me, 10752); /* f32[rows, 48] */
+      /* stage layer */
+      begin_stage(me, head_chunks(me, 2));
+      while (claim(me)) {
+        const struct range heads = part_of(me, 2);
+        if (me->done == 0) {
+          f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 64, head_tiles(heads, 32));
+        f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 32, head_tiles(heads, 16));
+        f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 32, head_tiles(heads, 16));
+        f32_rope_halves(layer_q_rot, layer_q, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
+        f32_rope_halves(layer_k_rot, layer_k, rope, rows, 32, 8, heads);
+        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 16, 64, heads);
+        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 12288}, heads);
       }
-      f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 64, head_tiles(heads, 32));
-      f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 32, head_tiles(heads, 16));
-      f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 32, head_tiles(heads, 16));
-      f32_rope_halves(layer_q_rot, layer_q, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
-      f32_rope_halves(layer_k_rot, layer_k, rope, rows, 32, 8, heads);
-      f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 16, 64, heads);
-      f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 12288}, heads);
-    }
-    stream_ahead(me, layer_w_o, 12288, 262144);
-    hand_off(me);
-    /* stage layer */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 64, 48, tiles_of(me, 48));
-    }
-    stream_ahead(me, layer_w_gate, 10752, 262144);
-    hand_off(me);
-    /* stage layer */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_o_normed, layer_o, layer_w_attn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_o, 12288, 262144);
+      hand_off(me);
+      /* stage layer */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 64, 48, tiles_of(me, 48));
       }
-      f32_add(layer_r, layer_x, layer_o_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-    }
-    stream_ahead(me, layer_w_gate, 10752, 262144);
-    hand_off(me);
-    /* stage layer */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_gate, 10752, 262144);
+      hand_off(me);
+      /* stage layer */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_o_normed, layer_o, layer_w_attn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_add(layer_r, layer_x, layer_o_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
       }
-      f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 56, tiles_of(me, 56));
-      f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 56, tiles_of(me, 56));
-      f32_gelu_mul(layer_u, layer_gate, layer_up, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
-    }
-    stream_ahead(me, layer_w_down, 10752, 262144);
-    hand_off(me);
-    /* stage layer */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 56, 48, tiles_of(me, 48));
-    }
-    stream_ahead(me, layer_w_q_2, 12288, 262144);
-    hand_off(me);
-    /* stage layer */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_d_normed, layer_d, layer_w_ffn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_gate, 10752, 262144);
+      hand_off(me);
+      /* stage layer */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 56, tiles_of(me, 56));
+        f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 56, tiles_of(me, 56));
+        f32_gelu_mul(layer_u, layer_gate, layer_up, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
       }
-      f32_add(layer_x_2, layer_r, layer_d_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-    }
-    stream_ahead(me, layer_w_q_2, 12288, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, head_chunks(me, 2));
-    while (claim(me)) {
-      const struct range heads = part_of(me, 2);
-      if (me->done == 0) {
-        f32_rms_norm(layer_h_2, layer_x_2, layer_w_attn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_down, 10752, 262144);
+      hand_off(me);
+      /* stage layer */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 56, 48, tiles_of(me, 48));
       }
-      f32_linear(me, layer_q_2, layer_h_2, layer_w_q_2, NULL, rows, 48, 64, head_tiles(heads, 32));
-      f32_linear(me, layer_k_2, layer_h_2, layer_w_k_2, NULL, rows, 48, 32, head_tiles(heads, 16));
-      f32_linear(me, layer_v_2, layer_h_2, layer_w_v_2, NULL, rows, 48, 32, head_tiles(heads, 16));
-      f32_rope_halves(layer_q_rot_2, layer_q_2, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
-      f32_rope_halves(layer_k_rot_2, layer_k_2, rope, rows, 32, 8, heads);
-      f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, positions, rows, 2, 16, 64, heads);
-      f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 13312}, heads);
-    }
-    stream_ahead(me, layer_w_o_2, 12288, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_o_2, layer_a_2, layer_w_o_2, NULL, rows, 64, 48, tiles_of(me, 48));
-    }
-    stream_ahead(me, layer_w_gate_2, 10752, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_o_normed_2, layer_o_2, layer_w_attn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_q_2, 12288, 262144);
+      hand_off(me);
+      /* stage layer */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_d_normed, layer_d, layer_w_ffn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_add(layer_x_2, layer_r, layer_d_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
       }
-      f32_add(layer_r_2, layer_x_2, layer_o_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-    }
-    stream_ahead(me, layer_w_gate_2, 10752, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_f_2, layer_r_2, layer_w_ffn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_q_2, 12288, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, head_chunks(me, 2));
+      while (claim(me)) {
+        const struct range heads = part_of(me, 2);
+        if (me->done == 0) {
+          f32_rms_norm(layer_h_2, layer_x_2, layer_w_attn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_q_2, layer_h_2, layer_w_q_2, NULL, rows, 48, 64, head_tiles(heads, 32));
+        f32_linear(me, layer_k_2, layer_h_2, layer_w_k_2, NULL, rows, 48, 32, head_tiles(heads, 16));
+        f32_linear(me, layer_v_2, layer_h_2, layer_w_v_2, NULL, rows, 48, 32, head_tiles(heads, 16));
+        f32_rope_halves(layer_q_rot_2, layer_q_2, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
+        f32_rope_halves(layer_k_rot_2, layer_k_2, rope, rows, 32, 8, heads);
+        f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, positions, rows, 2, 16, 64, heads);
+        f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 13312}, heads);
       }
-      f32_linear(me, layer_gate_2, layer_f_2, layer_w_gate_2, NULL, rows, 48, 56, tiles_of(me, 56));
-      f32_linear(me, layer_up_2, layer_f_2, layer_w_up_2, NULL, rows, 48, 56, tiles_of(me, 56));
-      f32_gelu_mul(layer_u_2, layer_gate_2, layer_up_2, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
-    }
-    stream_ahead(me, layer_w_down_2, 10752, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_d_2, layer_u_2, layer_w_down_2, NULL, rows, 56, 48, tiles_of(me, 48));
-    }
-    if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_d_normed_2, layer_d_2, layer_w_ffn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_o_2, 12288, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_o_2, layer_a_2, layer_w_o_2, NULL, rows, 64, 48, tiles_of(me, 48));
       }
-      f32_add(layer_x_out, layer_r_2, layer_d_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+      stream_ahead(me, layer_w_gate_2, 10752, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_o_normed_2, layer_o_2, layer_w_attn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_add(layer_r_2, layer_x_2, layer_o_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+      }
+      stream_ahead(me, layer_w_gate_2, 10752, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_f_2, layer_r_2, layer_w_ffn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_gate_2, layer_f_2, layer_w_gate_2, NULL, rows, 48, 56, tiles_of(me, 56));
+        f32_linear(me, layer_up_2, layer_f_2, layer_w_up_2, NULL, rows, 48, 56, tiles_of(me, 56));
+        f32_gelu_mul(layer_u_2, layer_gate_2, layer_up_2, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
+      }
+      stream_ahead(me, layer_w_down_2, 10752, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_d_2, layer_u_2, layer_w_down_2, NULL, rows, 56, 48, tiles_of(me, 48));
+      }
+      if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_d_normed_2, layer_d_2, layer_w_ffn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_add(layer_x_out, layer_r_2, layer_d_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+      }
+      if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
+      hand_off(me);
     }
-    if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
-    hand_off(me);
   }
 }
 

@@ -64,195 +64,197 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_down_2 = argument(me, arguments, 29);
   const float *w_ffn_post_norm_2 = argument(me, arguments, 30);
   /* stage decoder */
-  float *const layer_x_copies[2] = {scratch(me, 273344), scratch(me, 274880)};
-  for (int layer = 0; layer < 2; ++layer) {
-    const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
-    float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
-    const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 145920);
-    const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 145920);
-    const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 145920);
-    const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 145920);
-    float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 32768);
-    float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 32768);
-    const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 145920);
-    const float *layer_w_attn_post_norm = (const float *)((const uint8_t *)w_attn_post_norm + (size_t)layer * 145920);
-    const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 145920);
-    const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 145920);
-    const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 145920);
-    const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 145920);
-    const float *layer_w_ffn_post_norm = (const float *)((const uint8_t *)w_ffn_post_norm + (size_t)layer * 145920);
-    const float *layer_w_attn_norm_2 = (const float *)((const uint8_t *)w_attn_norm_2 + (size_t)layer * 145920);
-    const float *layer_w_q_2 = (const float *)((const uint8_t *)w_q_2 + (size_t)layer * 145920);
-    const float *layer_w_k_2 = (const float *)((const uint8_t *)w_k_2 + (size_t)layer * 145920);
-    const float *layer_w_v_2 = (const float *)((const uint8_t *)w_v_2 + (size_t)layer * 145920);
-    float *layer_keys_2 = (float *)((uint8_t *)keys_2 + (size_t)layer * 32768);
-    float *layer_values_2 = (float *)((uint8_t *)values_2 + (size_t)layer * 32768);
-    const float *layer_w_o_2 = (const float *)((const uint8_t *)w_o_2 + (size_t)layer * 145920);
-    const float *layer_w_attn_post_norm_2 = (const float *)((const uint8_t *)w_attn_post_norm_2 + (size_t)layer * 145920);
-    const float *layer_w_ffn_norm_2 = (const float *)((const uint8_t *)w_ffn_norm_2 + (size_t)layer * 145920);
-    const float *layer_w_gate_2 = (const float *)((const uint8_t *)w_gate_2 + (size_t)layer * 145920);
-    const float *layer_w_up_2 = (const float *)((const uint8_t *)w_up_2 + (size_t)layer * 145920);
-    const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
-    const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
-    float *layer_h = own(me, 0); /* f32[rows, 48] */
-    float *layer_q = scratch(me, 276416); /* f32[rows, 64] */
-    float *layer_k = scratch(me, 278464); /* f32[rows, 32] */
-    float *layer_v = scratch(me, 279488); /* f32[rows, 32] */
-    float *layer_q_rot = scratch(me, 280512); /* f32[rows, 64] */
-    float *layer_k_rot = scratch(me, 282560); /* f32[rows, 32] */
-    float *layer_a = scratch(me, 283584); /* f32[rows, 64] */
-    float *layer_o = scratch(me, 285632); /* f32[rows, 48] */
-    float *layer_o_normed = own(me, 1536); /* f32[rows, 48] */
-    float *layer_r = scratch(me, 287168); /* f32[rows, 48] */
-    float *layer_f = own(me, 3072); /* f32[rows, 48] */
-    float *layer_gate = scratch(me, 288704); /* f32[rows, 56] */
-    float *layer_up = scratch(me, 290496); /* f32[rows, 56] */
-    float *layer_u = scratch(me, 292288); /* f32[rows, 56] */
-    float *layer_d = scratch(me, 294080); /* f32[rows, 48] */
-    float *layer_d_normed = own(me, 4608); /* f32[rows, 48] */
-    float *layer_x_2 = scratch(me, 295616); /* f32[rows, 48] */
-    float *layer_h_2 = own(me, 6144); /* f32[rows, 48] */
-    float *layer_q_2 = scratch(me, 297152); /* f32[rows, 64] */
-    float *layer_k_2 = scratch(me, 299200); /* f32[rows, 32] */
-    float *layer_v_2 = scratch(me, 300224); /* f32[rows, 32] */
-    float *layer_q_rot_2 = scratch(me, 301248); /* f32[rows, 64] */
-    float *layer_k_rot_2 = scratch(me, 303296); /* f32[rows, 32] */
-    float *layer_a_2 = scratch(me, 304320); /* f32[rows, 64] */
-    float *layer_o_2 = scratch(me, 306368); /* f32[rows, 48] */
-    float *layer_o_normed_2 = own(me, 7680); /* f32[rows, 48] */
-    float *layer_r_2 = scratch(me, 307904); /* f32[rows, 48] */
-    float *layer_f_2 = own(me, 9216); /* f32[rows, 48] */
-    float *layer_gate_2 = scratch(me, 309440); /* f32[rows, 56] */
-    float *layer_up_2 = scratch(me, 311232); /* f32[rows, 56] */
-    float *layer_u_2 = scratch(me, 313024); /* f32[rows, 56] */
-    float *layer_d_2 = scratch(me, 314816); /* f32[rows, 48] */
-    float *layer_d_normed_2 = own(me, 10752); /* f32[rows, 48] */
-    /* stage layer */
-    begin_stage(me, head_chunks(me, 2));
-    while (claim(me)) {
-      const struct range heads = part_of(me, 2);
-      if (me->done == 0) {
-        f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+  {
+    float *const layer_x_copies[2] = {scratch(me, 273344), scratch(me, 274880)};
+    for (int layer = 0; layer < 2; ++layer) {
+      const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
+      float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
+      const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 145920);
+      const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 145920);
+      const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 145920);
+      const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 145920);
+      float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 32768);
+      float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 32768);
+      const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 145920);
+      const float *layer_w_attn_post_norm = (const float *)((const uint8_t *)w_attn_post_norm + (size_t)layer * 145920);
+      const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 145920);
+      const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 145920);
+      const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 145920);
+      const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 145920);
+      const float *layer_w_ffn_post_norm = (const float *)((const uint8_t *)w_ffn_post_norm + (size_t)layer * 145920);
+      const float *layer_w_attn_norm_2 = (const float *)((const uint8_t *)w_attn_norm_2 + (size_t)layer * 145920);
+      const float *layer_w_q_2 = (const float *)((const uint8_t *)w_q_2 + (size_t)layer * 145920);
+      const float *layer_w_k_2 = (const float *)((const uint8_t *)w_k_2 + (size_t)layer * 145920);
+      const float *layer_w_v_2 = (const float *)((const uint8_t *)w_v_2 + (size_t)layer * 145920);
+      float *layer_keys_2 = (float *)((uint8_t *)keys_2 + (size_t)layer * 32768);
+      float *layer_values_2 = (float *)((uint8_t *)values_2 + (size_t)layer * 32768);
+      const float *layer_w_o_2 = (const float *)((const uint8_t *)w_o_2 + (size_t)layer * 145920);
+      const float *layer_w_attn_post_norm_2 = (const float *)((const uint8_t *)w_attn_post_norm_2 + (size_t)layer * 145920);
+      const float *layer_w_ffn_norm_2 = (const float *)((const uint8_t *)w_ffn_norm_2 + (size_t)layer * 145920);
+      const float *layer_w_gate_2 = (const float *)((const uint8_t *)w_gate_2 + (size_t)layer * 145920);
+      const float *layer_w_up_2 = (const float *)((const uint8_t *)w_up_2 + (size_t)layer * 145920);
+      const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
+      const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
+      float *layer_h = own(me, 0); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 276416); /* f32[rows, 64] */
+      float *layer_k = scratch(me, 278464); /* f32[rows, 32] */
+      float *layer_v = scratch(me, 279488); /* f32[rows, 32] */
+      float *layer_q_rot = scratch(me, 280512); /* f32[rows, 64] */
+      float *layer_k_rot = scratch(me, 282560); /* f32[rows, 32] */
+      float *layer_a = scratch(me, 283584); /* f32[rows, 64] */
+      float *layer_o = scratch(me, 285632); /* f32[rows, 48] */
+      float *layer_o_normed = own(me, 1536); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 287168); /* f32[rows, 48] */
+      float *layer_f = own(me, 3072); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 288704); /* f32[rows, 56] */
+      float *layer_up = scratch(me, 290496); /* f32[rows, 56] */
+      float *layer_u = scratch(me, 292288); /* f32[rows, 56] */
+      float *layer_d = scratch(me, 294080); /* f32[rows, 48] */
+      float *layer_d_normed = own(me, 4608); /* f32[rows, 48] */
+      float *layer_x_2 = scratch(me, 295616); /* f32[rows, 48] */
+      float *layer_h_2 = own(me, 6144); /* f32[rows, 48] */
+      float *layer_q_2 = scratch(me, 297152); /* f32[rows, 64] */
+      float *layer_k_2 = scratch(me, 299200); /* f32[rows, 32] */
+      float *layer_v_2 = scratch(me, 300224); /* f32[rows, 32] */
+      float *layer_q_rot_2 = scratch(me, 301248); /* f32[rows, 64] */
+      float *layer_k_rot_2 = scratch(me, 303296); /* f32[rows, 32] */
+      float *layer_a_2 = scratch(me, 304320); /* f32[rows, 64] */
+      float *layer_o_2 = scratch(me, 306368); /* f32[rows, 48] */
+      float *layer_o_normed_2 = own(me, 7680); /* f32[rows, 48] */
+      float *layer_r_2 = scratch(me, 307904); /* f32[rows, 48] */
+      float *layer_f_2 = own(me, 9216); /* f32[rows, 48] */
+      float *layer_gate_2 = scratch(me, 309440); /* f32[rows, 56] */
+      float *layer_up_2 = scratch(me, 311232); /* f32[rows, 56] */
+      float *layer_u_2 = scratch(me, 313024); /* f32[rows, 56] */
+      float *layer_d_2 = scratch(me, 314816); /* f32[rows, 48] */
+      float *layer_d_normed_2 = own(me, 10752); /* f32[rows, 48] */
+      /* stage layer */
+      begin_stage(me, head_chunks(me, 2));
+      while (claim(me)) {
+        const struct range heads = part_of(me, 2);
+        if (me->done == 0) {
+          f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 64, head_tiles(heads, 32));
+        f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 32, head_tiles(heads, 16));
+        f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 32, head_tiles(heads, 16));
+        f32_rope_halves(layer_q_rot, layer_q, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
+        f32_rope_halves(layer_k_rot, layer_k, rope, rows, 32, 8, heads);
+        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 16, 64, heads);
+        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 12288}, heads);
       }
-      f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 64, head_tiles(heads, 32));
-      f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 32, head_tiles(heads, 16));
-      f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 32, head_tiles(heads, 16));
-      f32_rope_halves(layer_q_rot, layer_q, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
-      f32_rope_halves(layer_k_rot, layer_k, rope, rows, 32, 8, heads);
-      f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 16, 64, heads);
-      f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 12288}, heads);
-    }
-    stream_ahead(me, layer_w_o, 12288, 262144);
-    hand_off(me);
-    /* stage layer */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 64, 48, tiles_of(me, 48));
-    }
-    stream_ahead(me, layer_w_gate, 10752, 262144);
-    hand_off(me);
-    /* stage layer */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_o_normed, layer_o, layer_w_attn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_o, 12288, 262144);
+      hand_off(me);
+      /* stage layer */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 64, 48, tiles_of(me, 48));
       }
-      f32_add(layer_r, layer_x, layer_o_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-    }
-    stream_ahead(me, layer_w_gate, 10752, 262144);
-    hand_off(me);
-    /* stage layer */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_gate, 10752, 262144);
+      hand_off(me);
+      /* stage layer */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_o_normed, layer_o, layer_w_attn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_add(layer_r, layer_x, layer_o_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
       }
-      f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 56, tiles_of(me, 56));
-      f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 56, tiles_of(me, 56));
-      f32_gelu_mul(layer_u, layer_gate, layer_up, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
-    }
-    stream_ahead(me, layer_w_down, 10752, 262144);
-    hand_off(me);
-    /* stage layer */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 56, 48, tiles_of(me, 48));
-    }
-    stream_ahead(me, layer_w_q_2, 12288, 262144);
-    hand_off(me);
-    /* stage layer */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_d_normed, layer_d, layer_w_ffn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_gate, 10752, 262144);
+      hand_off(me);
+      /* stage layer */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 56, tiles_of(me, 56));
+        f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 56, tiles_of(me, 56));
+        f32_gelu_mul(layer_u, layer_gate, layer_up, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
       }
-      f32_add(layer_x_2, layer_r, layer_d_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-    }
-    stream_ahead(me, layer_w_q_2, 12288, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, head_chunks(me, 2));
-    while (claim(me)) {
-      const struct range heads = part_of(me, 2);
-      if (me->done == 0) {
-        f32_rms_norm(layer_h_2, layer_x_2, layer_w_attn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_down, 10752, 262144);
+      hand_off(me);
+      /* stage layer */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 56, 48, tiles_of(me, 48));
       }
-      f32_linear(me, layer_q_2, layer_h_2, layer_w_q_2, NULL, rows, 48, 64, head_tiles(heads, 32));
-      f32_linear(me, layer_k_2, layer_h_2, layer_w_k_2, NULL, rows, 48, 32, head_tiles(heads, 16));
-      f32_linear(me, layer_v_2, layer_h_2, layer_w_v_2, NULL, rows, 48, 32, head_tiles(heads, 16));
-      f32_rope_halves(layer_q_rot_2, layer_q_2, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
-      f32_rope_halves(layer_k_rot_2, layer_k_2, rope, rows, 32, 8, heads);
-      f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, positions, rows, 2, 16, 64, heads);
-      f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 13312}, heads);
-    }
-    stream_ahead(me, layer_w_o_2, 12288, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_o_2, layer_a_2, layer_w_o_2, NULL, rows, 64, 48, tiles_of(me, 48));
-    }
-    stream_ahead(me, layer_w_gate_2, 10752, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_o_normed_2, layer_o_2, layer_w_attn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_q_2, 12288, 262144);
+      hand_off(me);
+      /* stage layer */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_d_normed, layer_d, layer_w_ffn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_add(layer_x_2, layer_r, layer_d_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
       }
-      f32_add(layer_r_2, layer_x_2, layer_o_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-    }
-    stream_ahead(me, layer_w_gate_2, 10752, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_f_2, layer_r_2, layer_w_ffn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_q_2, 12288, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, head_chunks(me, 2));
+      while (claim(me)) {
+        const struct range heads = part_of(me, 2);
+        if (me->done == 0) {
+          f32_rms_norm(layer_h_2, layer_x_2, layer_w_attn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_q_2, layer_h_2, layer_w_q_2, NULL, rows, 48, 64, head_tiles(heads, 32));
+        f32_linear(me, layer_k_2, layer_h_2, layer_w_k_2, NULL, rows, 48, 32, head_tiles(heads, 16));
+        f32_linear(me, layer_v_2, layer_h_2, layer_w_v_2, NULL, rows, 48, 32, head_tiles(heads, 16));
+        f32_rope_halves(layer_q_rot_2, layer_q_2, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
+        f32_rope_halves(layer_k_rot_2, layer_k_2, rope, rows, 32, 8, heads);
+        f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, positions, rows, 2, 16, 64, heads);
+        f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 13312}, heads);
       }
-      f32_linear(me, layer_gate_2, layer_f_2, layer_w_gate_2, NULL, rows, 48, 56, tiles_of(me, 56));
-      f32_linear(me, layer_up_2, layer_f_2, layer_w_up_2, NULL, rows, 48, 56, tiles_of(me, 56));
-      f32_gelu_mul(layer_u_2, layer_gate_2, layer_up_2, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
-    }
-    stream_ahead(me, layer_w_down_2, 10752, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_d_2, layer_u_2, layer_w_down_2, NULL, rows, 56, 48, tiles_of(me, 48));
-    }
-    if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
-    hand_off(me);
-    /* stage layer_2 */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_d_normed_2, layer_d_2, layer_w_ffn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_o_2, 12288, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_o_2, layer_a_2, layer_w_o_2, NULL, rows, 64, 48, tiles_of(me, 48));
       }
-      f32_add(layer_x_out, layer_r_2, layer_d_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+      stream_ahead(me, layer_w_gate_2, 10752, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_o_normed_2, layer_o_2, layer_w_attn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_add(layer_r_2, layer_x_2, layer_o_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+      }
+      stream_ahead(me, layer_w_gate_2, 10752, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_f_2, layer_r_2, layer_w_ffn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_gate_2, layer_f_2, layer_w_gate_2, NULL, rows, 48, 56, tiles_of(me, 56));
+        f32_linear(me, layer_up_2, layer_f_2, layer_w_up_2, NULL, rows, 48, 56, tiles_of(me, 56));
+        f32_gelu_mul(layer_u_2, layer_gate_2, layer_up_2, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
+      }
+      stream_ahead(me, layer_w_down_2, 10752, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_d_2, layer_u_2, layer_w_down_2, NULL, rows, 56, 48, tiles_of(me, 48));
+      }
+      if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
+      hand_off(me);
+      /* stage layer_2 */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_d_normed_2, layer_d_2, layer_w_ffn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_add(layer_x_out, layer_r_2, layer_d_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+      }
+      if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
+      hand_off(me);
     }
-    if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
-    hand_off(me);
   }
 }
 
@@ -367,257 +369,261 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
   const int32_t *stop_tokens = argument(me, arguments, 42);
   int32_t *emitted = argument(me, arguments, 43);
   /* stage response */
-  int32_t *const token_tokens_copies[2] = {scratch(me, 273344), scratch(me, 273408)};
-  int32_t *const token_positions_copies[2] = {scratch(me, 273472), scratch(me, 273536)};
-  int32_t *const token_remaining_copies[2] = {scratch(me, 273600), scratch(me, 273664)};
-  int32_t *const token_done_copies[2] = {scratch(me, 273728), scratch(me, 273792)};
-  int token = 0;
-  for (; token < 4;) {
-    const int32_t *token_tokens = token == 0 ? tokens : token_tokens_copies[token % 2];
-    int32_t *token_next_tokens = token_tokens_copies[(token + 1) % 2];
-    const int32_t *token_positions = token == 0 ? positions : token_positions_copies[token % 2];
-    int32_t *token_next_positions = token_positions_copies[(token + 1) % 2];
-    const int32_t *token_remaining = token == 0 ? remaining : token_remaining_copies[token % 2];
-    int32_t *token_next_remaining = token_remaining_copies[(token + 1) % 2];
-    const int32_t *token_done = token == 0 ? done : token_done_copies[token % 2];
-    int32_t *token_next_done = token_done_copies[(token + 1) % 2];
-    int32_t *token_emitted = (int32_t *)((uint8_t *)emitted + (size_t)token * 64);
-    float *token_x = scratch(me, 273856); /* f32[rows, 48] */
-    float *token_rope = scratch(me, 274624); /* f32[rows, 16] */
-    float *token_x_2 = scratch(me, 274880); /* f32[rows, 48] */
-    float *token_last = own(me, 0); /* f32[rows, 48] */
-    float *token_normed = own(me, 768); /* f32[rows, 48] */
-    float *token_scores = scratch(me, 275648); /* f32[rows, 320] */
-    float *token_logits = scratch(me, 280768); /* f32[rows, 320] */
-    int32_t *token_token = scratch(me, 285888); /* i32[rows] */
-    /* stage embed */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->chunk == 0) i32_append_token(history, token_tokens, slots, token_positions, rows, 64);
-      f32_embed(me, token_x, token_tokens, embedding, rows, 48, 6.928203105926514f, features_of(tiles_of(me, 48), 48));
-      if (me->chunk == 0) f32_rope_table(token_rope, token_positions, frequencies, rows, 8);
+  {
+    int32_t *const token_tokens_copies[2] = {scratch(me, 273344), scratch(me, 273408)};
+    int32_t *const token_positions_copies[2] = {scratch(me, 273472), scratch(me, 273536)};
+    int32_t *const token_remaining_copies[2] = {scratch(me, 273600), scratch(me, 273664)};
+    int32_t *const token_done_copies[2] = {scratch(me, 273728), scratch(me, 273792)};
+    int token = 0;
+    for (; token < 4;) {
+      const int32_t *token_tokens = token == 0 ? tokens : token_tokens_copies[token % 2];
+      int32_t *token_next_tokens = token_tokens_copies[(token + 1) % 2];
+      const int32_t *token_positions = token == 0 ? positions : token_positions_copies[token % 2];
+      int32_t *token_next_positions = token_positions_copies[(token + 1) % 2];
+      const int32_t *token_remaining = token == 0 ? remaining : token_remaining_copies[token % 2];
+      int32_t *token_next_remaining = token_remaining_copies[(token + 1) % 2];
+      const int32_t *token_done = token == 0 ? done : token_done_copies[token % 2];
+      int32_t *token_next_done = token_done_copies[(token + 1) % 2];
+      int32_t *token_emitted = (int32_t *)((uint8_t *)emitted + (size_t)token * 64);
+      float *token_x = scratch(me, 273856); /* f32[rows, 48] */
+      float *token_rope = scratch(me, 274624); /* f32[rows, 16] */
+      float *token_x_2 = scratch(me, 274880); /* f32[rows, 48] */
+      float *token_last = own(me, 0); /* f32[rows, 48] */
+      float *token_normed = own(me, 768); /* f32[rows, 48] */
+      float *token_scores = scratch(me, 275648); /* f32[rows, 320] */
+      float *token_logits = scratch(me, 280768); /* f32[rows, 320] */
+      int32_t *token_token = scratch(me, 285888); /* i32[rows] */
+      /* stage embed */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->chunk == 0) i32_append_token(history, token_tokens, slots, token_positions, rows, 64);
+        f32_embed(me, token_x, token_tokens, embedding, rows, 48, 6.928203105926514f, features_of(tiles_of(me, 48), 48));
+        if (me->chunk == 0) f32_rope_table(token_rope, token_positions, frequencies, rows, 8);
+      }
+      hand_off(me);
+      /* stage decoder */
+      {
+        float *const layer_x_copies[2] = {scratch(me, 285952), scratch(me, 286720)};
+        for (int layer = 0; layer < 2; ++layer) {
+          const float *layer_x = layer == 0 ? token_x : layer_x_copies[layer % 2];
+          float *layer_x_out = layer == 1 ? token_x_2 : layer_x_copies[(layer + 1) % 2];
+          const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 145920);
+          const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 145920);
+          const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 145920);
+          const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 145920);
+          float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 32768);
+          float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 32768);
+          const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 145920);
+          const float *layer_w_attn_post_norm = (const float *)((const uint8_t *)w_attn_post_norm + (size_t)layer * 145920);
+          const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 145920);
+          const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 145920);
+          const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 145920);
+          const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 145920);
+          const float *layer_w_ffn_post_norm = (const float *)((const uint8_t *)w_ffn_post_norm + (size_t)layer * 145920);
+          const float *layer_w_attn_norm_2 = (const float *)((const uint8_t *)w_attn_norm_2 + (size_t)layer * 145920);
+          const float *layer_w_q_2 = (const float *)((const uint8_t *)w_q_2 + (size_t)layer * 145920);
+          const float *layer_w_k_2 = (const float *)((const uint8_t *)w_k_2 + (size_t)layer * 145920);
+          const float *layer_w_v_2 = (const float *)((const uint8_t *)w_v_2 + (size_t)layer * 145920);
+          float *layer_keys_2 = (float *)((uint8_t *)keys_2 + (size_t)layer * 32768);
+          float *layer_values_2 = (float *)((uint8_t *)values_2 + (size_t)layer * 32768);
+          const float *layer_w_o_2 = (const float *)((const uint8_t *)w_o_2 + (size_t)layer * 145920);
+          const float *layer_w_attn_post_norm_2 = (const float *)((const uint8_t *)w_attn_post_norm_2 + (size_t)layer * 145920);
+          const float *layer_w_ffn_norm_2 = (const float *)((const uint8_t *)w_ffn_norm_2 + (size_t)layer * 145920);
+          const float *layer_w_gate_2 = (const float *)((const uint8_t *)w_gate_2 + (size_t)layer * 145920);
+          const float *layer_w_up_2 = (const float *)((const uint8_t *)w_up_2 + (size_t)layer * 145920);
+          const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
+          const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
+          float *layer_h = own(me, 1536); /* f32[rows, 48] */
+          float *layer_q = scratch(me, 287488); /* f32[rows, 64] */
+          float *layer_k = scratch(me, 288512); /* f32[rows, 32] */
+          float *layer_v = scratch(me, 289024); /* f32[rows, 32] */
+          float *layer_q_rot = scratch(me, 289536); /* f32[rows, 64] */
+          float *layer_k_rot = scratch(me, 290560); /* f32[rows, 32] */
+          float *layer_a = scratch(me, 291072); /* f32[rows, 64] */
+          float *layer_o = scratch(me, 292096); /* f32[rows, 48] */
+          float *layer_o_normed = own(me, 2304); /* f32[rows, 48] */
+          float *layer_r = scratch(me, 292864); /* f32[rows, 48] */
+          float *layer_f = own(me, 3072); /* f32[rows, 48] */
+          float *layer_gate = scratch(me, 293632); /* f32[rows, 56] */
+          float *layer_up = scratch(me, 294528); /* f32[rows, 56] */
+          float *layer_u = scratch(me, 295424); /* f32[rows, 56] */
+          float *layer_d = scratch(me, 296320); /* f32[rows, 48] */
+          float *layer_d_normed = own(me, 3840); /* f32[rows, 48] */
+          float *layer_x_2 = scratch(me, 297088); /* f32[rows, 48] */
+          float *layer_h_2 = own(me, 4608); /* f32[rows, 48] */
+          float *layer_q_2 = scratch(me, 297856); /* f32[rows, 64] */
+          float *layer_k_2 = scratch(me, 298880); /* f32[rows, 32] */
+          float *layer_v_2 = scratch(me, 299392); /* f32[rows, 32] */
+          float *layer_q_rot_2 = scratch(me, 299904); /* f32[rows, 64] */
+          float *layer_k_rot_2 = scratch(me, 300928); /* f32[rows, 32] */
+          float *layer_a_2 = scratch(me, 301440); /* f32[rows, 64] */
+          float *layer_o_2 = scratch(me, 302464); /* f32[rows, 48] */
+          float *layer_o_normed_2 = own(me, 5376); /* f32[rows, 48] */
+          float *layer_r_2 = scratch(me, 303232); /* f32[rows, 48] */
+          float *layer_f_2 = own(me, 6144); /* f32[rows, 48] */
+          float *layer_gate_2 = scratch(me, 304000); /* f32[rows, 56] */
+          float *layer_up_2 = scratch(me, 304896); /* f32[rows, 56] */
+          float *layer_u_2 = scratch(me, 305792); /* f32[rows, 56] */
+          float *layer_d_2 = scratch(me, 306688); /* f32[rows, 48] */
+          float *layer_d_normed_2 = own(me, 6912); /* f32[rows, 48] */
+          /* stage layer */
+          begin_stage(me, head_chunks(me, 2));
+          while (claim(me)) {
+            const struct range heads = part_of(me, 2);
+            if (me->done == 0) {
+              f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+            }
+            f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 64, head_tiles(heads, 32));
+            f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 32, head_tiles(heads, 16));
+            f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 32, head_tiles(heads, 16));
+            f32_rope_halves(layer_q_rot, layer_q, token_rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
+            f32_rope_halves(layer_k_rot, layer_k, token_rope, rows, 32, 8, heads);
+            f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, token_positions, rows, 2, 16, 64, heads);
+            f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, token_positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 7680}, heads);
+          }
+          stream_ahead(me, layer_w_o, 12288, 262144);
+          hand_off(me);
+          /* stage layer */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 64, 48, tiles_of(me, 48));
+          }
+          stream_ahead(me, layer_w_gate, 10752, 262144);
+          hand_off(me);
+          /* stage layer */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            if (me->done == 0) {
+              f32_rms_norm(layer_o_normed, layer_o, layer_w_attn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+            }
+            f32_add(layer_r, layer_x, layer_o_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+          }
+          stream_ahead(me, layer_w_gate, 10752, 262144);
+          hand_off(me);
+          /* stage layer */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            if (me->done == 0) {
+              f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+            }
+            f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 56, tiles_of(me, 56));
+            f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 56, tiles_of(me, 56));
+            f32_gelu_mul(layer_u, layer_gate, layer_up, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
+          }
+          stream_ahead(me, layer_w_down, 10752, 262144);
+          hand_off(me);
+          /* stage layer */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 56, 48, tiles_of(me, 48));
+          }
+          stream_ahead(me, layer_w_q_2, 12288, 262144);
+          hand_off(me);
+          /* stage layer */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            if (me->done == 0) {
+              f32_rms_norm(layer_d_normed, layer_d, layer_w_ffn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+            }
+            f32_add(layer_x_2, layer_r, layer_d_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+          }
+          stream_ahead(me, layer_w_q_2, 12288, 262144);
+          hand_off(me);
+          /* stage layer_2 */
+          begin_stage(me, head_chunks(me, 2));
+          while (claim(me)) {
+            const struct range heads = part_of(me, 2);
+            if (me->done == 0) {
+              f32_rms_norm(layer_h_2, layer_x_2, layer_w_attn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+            }
+            f32_linear(me, layer_q_2, layer_h_2, layer_w_q_2, NULL, rows, 48, 64, head_tiles(heads, 32));
+            f32_linear(me, layer_k_2, layer_h_2, layer_w_k_2, NULL, rows, 48, 32, head_tiles(heads, 16));
+            f32_linear(me, layer_v_2, layer_h_2, layer_w_v_2, NULL, rows, 48, 32, head_tiles(heads, 16));
+            f32_rope_halves(layer_q_rot_2, layer_q_2, token_rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
+            f32_rope_halves(layer_k_rot_2, layer_k_2, token_rope, rows, 32, 8, heads);
+            f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, token_positions, rows, 2, 16, 64, heads);
+            f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, token_positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 8704}, heads);
+          }
+          stream_ahead(me, layer_w_o_2, 12288, 262144);
+          hand_off(me);
+          /* stage layer_2 */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            f32_linear(me, layer_o_2, layer_a_2, layer_w_o_2, NULL, rows, 64, 48, tiles_of(me, 48));
+          }
+          stream_ahead(me, layer_w_gate_2, 10752, 262144);
+          hand_off(me);
+          /* stage layer_2 */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            if (me->done == 0) {
+              f32_rms_norm(layer_o_normed_2, layer_o_2, layer_w_attn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+            }
+            f32_add(layer_r_2, layer_x_2, layer_o_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+          }
+          stream_ahead(me, layer_w_gate_2, 10752, 262144);
+          hand_off(me);
+          /* stage layer_2 */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            if (me->done == 0) {
+              f32_rms_norm(layer_f_2, layer_r_2, layer_w_ffn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+            }
+            f32_linear(me, layer_gate_2, layer_f_2, layer_w_gate_2, NULL, rows, 48, 56, tiles_of(me, 56));
+            f32_linear(me, layer_up_2, layer_f_2, layer_w_up_2, NULL, rows, 48, 56, tiles_of(me, 56));
+            f32_gelu_mul(layer_u_2, layer_gate_2, layer_up_2, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
+          }
+          stream_ahead(me, layer_w_down_2, 10752, 262144);
+          hand_off(me);
+          /* stage layer_2 */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            f32_linear(me, layer_d_2, layer_u_2, layer_w_down_2, NULL, rows, 56, 48, tiles_of(me, 48));
+          }
+          if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
+          hand_off(me);
+          /* stage layer_2 */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            if (me->done == 0) {
+              f32_rms_norm(layer_d_normed_2, layer_d_2, layer_w_ffn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+            }
+            f32_add(layer_x_out, layer_r_2, layer_d_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+          }
+          if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
+          hand_off(me);
+        }
+      }
+      /* stage lm_head */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_gather_rows(token_last, token_x_2, index, rows, 48);
+          f32_rms_norm(token_normed, token_last, w_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
+        }
+        f32_linear(me, token_scores, token_normed, embedding, NULL, rows, 48, 320, tiles_of(me, 320));
+        f32_softcap(token_logits, token_scores, token_scores, rows, 320, 3.0f, features_of(tiles_of(me, 320), 320));
+      }
+      hand_off(me);
+      /* stage sample */
+      begin_stage(me, 1);
+      while (claim(me)) {
+        if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, rows, 320, 64, 9728);
+        if (me->chunk == 0) i32_advance(token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, rows);
+      }
+      hand_off_until(me, token_next_done, rows, token + 1);
+      ++token;
+      if (me->last_iteration) break;
     }
-    hand_off(me);
-    /* stage decoder */
-    float *const layer_x_copies[2] = {scratch(me, 285952), scratch(me, 286720)};
-    for (int layer = 0; layer < 2; ++layer) {
-      const float *layer_x = layer == 0 ? token_x : layer_x_copies[layer % 2];
-      float *layer_x_out = layer == 1 ? token_x_2 : layer_x_copies[(layer + 1) % 2];
-      const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 145920);
-      const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 145920);
-      const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 145920);
-      const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 145920);
-      float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 32768);
-      float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 32768);
-      const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 145920);
-      const float *layer_w_attn_post_norm = (const float *)((const uint8_t *)w_attn_post_norm + (size_t)layer * 145920);
-      const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 145920);
-      const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 145920);
-      const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 145920);
-      const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 145920);
-      const float *layer_w_ffn_post_norm = (const float *)((const uint8_t *)w_ffn_post_norm + (size_t)layer * 145920);
-      const float *layer_w_attn_norm_2 = (const float *)((const uint8_t *)w_attn_norm_2 + (size_t)layer * 145920);
-      const float *layer_w_q_2 = (const float *)((const uint8_t *)w_q_2 + (size_t)layer * 145920);
-      const float *layer_w_k_2 = (const float *)((const uint8_t *)w_k_2 + (size_t)layer * 145920);
-      const float *layer_w_v_2 = (const float *)((const uint8_t *)w_v_2 + (size_t)layer * 145920);
-      float *layer_keys_2 = (float *)((uint8_t *)keys_2 + (size_t)layer * 32768);
-      float *layer_values_2 = (float *)((uint8_t *)values_2 + (size_t)layer * 32768);
-      const float *layer_w_o_2 = (const float *)((const uint8_t *)w_o_2 + (size_t)layer * 145920);
-      const float *layer_w_attn_post_norm_2 = (const float *)((const uint8_t *)w_attn_post_norm_2 + (size_t)layer * 145920);
-      const float *layer_w_ffn_norm_2 = (const float *)((const uint8_t *)w_ffn_norm_2 + (size_t)layer * 145920);
-      const float *layer_w_gate_2 = (const float *)((const uint8_t *)w_gate_2 + (size_t)layer * 145920);
-      const float *layer_w_up_2 = (const float *)((const uint8_t *)w_up_2 + (size_t)layer * 145920);
-      const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
-      const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
-      float *layer_h = own(me, 1536); /* f32[rows, 48] */
-      float *layer_q = scratch(me, 287488); /* f32[rows, 64] */
-      float *layer_k = scratch(me, 288512); /* f32[rows, 32] */
-      float *layer_v = scratch(me, 289024); /* f32[rows, 32] */
-      float *layer_q_rot = scratch(me, 289536); /* f32[rows, 64] */
-      float *layer_k_rot = scratch(me, 290560); /* f32[rows, 32] */
-      float *layer_a = scratch(me, 291072); /* f32[rows, 64] */
-      float *layer_o = scratch(me, 292096); /* f32[rows, 48] */
-      float *layer_o_normed = own(me, 2304); /* f32[rows, 48] */
-      float *layer_r = scratch(me, 292864); /* f32[rows, 48] */
-      float *layer_f = own(me, 3072); /* f32[rows, 48] */
-      float *layer_gate = scratch(me, 293632); /* f32[rows, 56] */
-      float *layer_up = scratch(me, 294528); /* f32[rows, 56] */
-      float *layer_u = scratch(me, 295424); /* f32[rows, 56] */
-      float *layer_d = scratch(me, 296320); /* f32[rows, 48] */
-      float *layer_d_normed = own(me, 3840); /* f32[rows, 48] */
-      float *layer_x_2 = scratch(me, 297088); /* f32[rows, 48] */
-      float *layer_h_2 = own(me, 4608); /* f32[rows, 48] */
-      float *layer_q_2 = scratch(me, 297856); /* f32[rows, 64] */
-      float *layer_k_2 = scratch(me, 298880); /* f32[rows, 32] */
-      float *layer_v_2 = scratch(me, 299392); /* f32[rows, 32] */
-      float *layer_q_rot_2 = scratch(me, 299904); /* f32[rows, 64] */
-      float *layer_k_rot_2 = scratch(me, 300928); /* f32[rows, 32] */
-      float *layer_a_2 = scratch(me, 301440); /* f32[rows, 64] */
-      float *layer_o_2 = scratch(me, 302464); /* f32[rows, 48] */
-      float *layer_o_normed_2 = own(me, 5376); /* f32[rows, 48] */
-      float *layer_r_2 = scratch(me, 303232); /* f32[rows, 48] */
-      float *layer_f_2 = own(me, 6144); /* f32[rows, 48] */
-      float *layer_gate_2 = scratch(me, 304000); /* f32[rows, 56] */
-      float *layer_up_2 = scratch(me, 304896); /* f32[rows, 56] */
-      float *layer_u_2 = scratch(me, 305792); /* f32[rows, 56] */
-      float *layer_d_2 = scratch(me, 306688); /* f32[rows, 48] */
-      float *layer_d_normed_2 = own(me, 6912); /* f32[rows, 48] */
-      /* stage layer */
-      begin_stage(me, head_chunks(me, 2));
-      while (claim(me)) {
-        const struct range heads = part_of(me, 2);
-        if (me->done == 0) {
-          f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
-        }
-        f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 64, head_tiles(heads, 32));
-        f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 32, head_tiles(heads, 16));
-        f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 32, head_tiles(heads, 16));
-        f32_rope_halves(layer_q_rot, layer_q, token_rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
-        f32_rope_halves(layer_k_rot, layer_k, token_rope, rows, 32, 8, heads);
-        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, token_positions, rows, 2, 16, 64, heads);
-        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, token_positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 7680}, heads);
-      }
-      stream_ahead(me, layer_w_o, 12288, 262144);
-      hand_off(me);
-      /* stage layer */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 64, 48, tiles_of(me, 48));
-      }
-      stream_ahead(me, layer_w_gate, 10752, 262144);
-      hand_off(me);
-      /* stage layer */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        if (me->done == 0) {
-          f32_rms_norm(layer_o_normed, layer_o, layer_w_attn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
-        }
-        f32_add(layer_r, layer_x, layer_o_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-      }
-      stream_ahead(me, layer_w_gate, 10752, 262144);
-      hand_off(me);
-      /* stage layer */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        if (me->done == 0) {
-          f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
-        }
-        f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 56, tiles_of(me, 56));
-        f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 56, tiles_of(me, 56));
-        f32_gelu_mul(layer_u, layer_gate, layer_up, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
-      }
-      stream_ahead(me, layer_w_down, 10752, 262144);
-      hand_off(me);
-      /* stage layer */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 56, 48, tiles_of(me, 48));
-      }
-      stream_ahead(me, layer_w_q_2, 12288, 262144);
-      hand_off(me);
-      /* stage layer */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        if (me->done == 0) {
-          f32_rms_norm(layer_d_normed, layer_d, layer_w_ffn_post_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
-        }
-        f32_add(layer_x_2, layer_r, layer_d_normed, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-      }
-      stream_ahead(me, layer_w_q_2, 12288, 262144);
-      hand_off(me);
-      /* stage layer_2 */
-      begin_stage(me, head_chunks(me, 2));
-      while (claim(me)) {
-        const struct range heads = part_of(me, 2);
-        if (me->done == 0) {
-          f32_rms_norm(layer_h_2, layer_x_2, layer_w_attn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
-        }
-        f32_linear(me, layer_q_2, layer_h_2, layer_w_q_2, NULL, rows, 48, 64, head_tiles(heads, 32));
-        f32_linear(me, layer_k_2, layer_h_2, layer_w_k_2, NULL, rows, 48, 32, head_tiles(heads, 16));
-        f32_linear(me, layer_v_2, layer_h_2, layer_w_v_2, NULL, rows, 48, 32, head_tiles(heads, 16));
-        f32_rope_halves(layer_q_rot_2, layer_q_2, token_rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
-        f32_rope_halves(layer_k_rot_2, layer_k_2, token_rope, rows, 32, 8, heads);
-        f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, token_positions, rows, 2, 16, 64, heads);
-        f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, token_positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 8704}, heads);
-      }
-      stream_ahead(me, layer_w_o_2, 12288, 262144);
-      hand_off(me);
-      /* stage layer_2 */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        f32_linear(me, layer_o_2, layer_a_2, layer_w_o_2, NULL, rows, 64, 48, tiles_of(me, 48));
-      }
-      stream_ahead(me, layer_w_gate_2, 10752, 262144);
-      hand_off(me);
-      /* stage layer_2 */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        if (me->done == 0) {
-          f32_rms_norm(layer_o_normed_2, layer_o_2, layer_w_attn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
-        }
-        f32_add(layer_r_2, layer_x_2, layer_o_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-      }
-      stream_ahead(me, layer_w_gate_2, 10752, 262144);
-      hand_off(me);
-      /* stage layer_2 */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        if (me->done == 0) {
-          f32_rms_norm(layer_f_2, layer_r_2, layer_w_ffn_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
-        }
-        f32_linear(me, layer_gate_2, layer_f_2, layer_w_gate_2, NULL, rows, 48, 56, tiles_of(me, 56));
-        f32_linear(me, layer_up_2, layer_f_2, layer_w_up_2, NULL, rows, 48, 56, tiles_of(me, 56));
-        f32_gelu_mul(layer_u_2, layer_gate_2, layer_up_2, rows, 56, 0.0f, features_of(tiles_of(me, 56), 56));
-      }
-      stream_ahead(me, layer_w_down_2, 10752, 262144);
-      hand_off(me);
-      /* stage layer_2 */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        f32_linear(me, layer_d_2, layer_u_2, layer_w_down_2, NULL, rows, 56, 48, tiles_of(me, 48));
-      }
-      if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
-      hand_off(me);
-      /* stage layer_2 */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        if (me->done == 0) {
-          f32_rms_norm(layer_d_normed_2, layer_d_2, layer_w_ffn_post_norm_2, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
-        }
-        f32_add(layer_x_out, layer_r_2, layer_d_normed_2, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-      }
-      if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 145920, 12288, 262144);
-      hand_off(me);
-    }
-    /* stage lm_head */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_gather_rows(token_last, token_x_2, index, rows, 48);
-        f32_rms_norm(token_normed, token_last, w_norm, rows, 48, 48, 0.000009999999747378752f, 1.0f, (struct range){0, 1});
-      }
-      f32_linear(me, token_scores, token_normed, embedding, NULL, rows, 48, 320, tiles_of(me, 320));
-      f32_softcap(token_logits, token_scores, token_scores, rows, 320, 3.0f, features_of(tiles_of(me, 320), 320));
-    }
-    hand_off(me);
-    /* stage sample */
     begin_stage(me, 1);
     while (claim(me)) {
-      if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, rows, 320, 64, 9728);
-      if (me->chunk == 0) i32_advance(token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, rows);
+      memcpy(next_tokens, token_tokens_copies[token % 2], 16);
+      memcpy(next_positions, token_positions_copies[token % 2], 16);
+      memcpy(next_remaining, token_remaining_copies[token % 2], 16);
+      memcpy(next_done, token_done_copies[token % 2], 16);
     }
-    hand_off_until(me, token_next_done, rows, token + 1);
-    ++token;
-    if (me->last_iteration) break;
+    hand_off(me);
   }
-  begin_stage(me, 1);
-  while (claim(me)) {
-    memcpy(next_tokens, token_tokens_copies[token % 2], 16);
-    memcpy(next_positions, token_positions_copies[token % 2], 16);
-    memcpy(next_remaining, token_remaining_copies[token % 2], 16);
-    memcpy(next_done, token_done_copies[token % 2], 16);
-  }
-  hand_off(me);
 }
 
 static const uint64_t response_calls_0[] = {262400ull, 273088ull, 262528ull, 262464ull, 273152ull, 263040ull, IN_WEIGHTS | 0ull, 264064ull, IN_WEIGHTS | 61440ull, IN_WEIGHTS | 61632ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 80064ull, 0ull, 65536ull, IN_WEIGHTS | 86208ull, IN_WEIGHTS | 98496ull, IN_WEIGHTS | 98688ull, IN_WEIGHTS | 98880ull, IN_WEIGHTS | 111168ull, IN_WEIGHTS | 123456ull, IN_WEIGHTS | 134208ull, IN_WEIGHTS | 134400ull, IN_WEIGHTS | 134592ull, IN_WEIGHTS | 146880ull, IN_WEIGHTS | 153024ull, 131072ull, 196608ull, IN_WEIGHTS | 159168ull, IN_WEIGHTS | 171456ull, IN_WEIGHTS | 171648ull, IN_WEIGHTS | 171840ull, IN_WEIGHTS | 184128ull, IN_WEIGHTS | 196416ull, IN_WEIGHTS | 207168ull, 262592ull, IN_WEIGHTS | 353280ull, 262912ull, 262784ull, 262656ull, 273216ull, 262720ull, 273280ull, 262848ull, 262144ull};

@@ -49,86 +49,88 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_up = argument(me, arguments, 14);
   const float *w_down = argument(me, arguments, 15);
   /* stage layer */
-  float *const layer_x_copies[2] = {scratch(me, 76224), scratch(me, 77760)};
-  for (int layer = 0; layer < 2; ++layer) {
-    const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
-    float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
-    const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 59136);
-    const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 59136);
-    const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 59136);
-    const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 59136);
-    float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 16384);
-    float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 16384);
-    const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 59136);
-    const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 59136);
-    const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 59136);
-    const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
-    const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
-    float *layer_h = own(me, 0); /* f32[rows, 48] */
-    float *layer_q = scratch(me, 79296); /* f32[rows, 48] */
-    float *layer_k = scratch(me, 80832); /* f32[rows, 16] */
-    float *layer_v = scratch(me, 81344); /* f32[rows, 16] */
-    float *layer_q_rot = scratch(me, 81856); /* f32[rows, 48] */
-    float *layer_k_rot = scratch(me, 83392); /* f32[rows, 16] */
-    float *layer_a = scratch(me, 83904); /* f32[rows, 48] */
-    float *layer_o = scratch(me, 85440); /* f32[rows, 48] */
-    float *layer_r = scratch(me, 86976); /* f32[rows, 48] */
-    float *layer_f = own(me, 1536); /* f32[rows, 48] */
-    float *layer_gate = scratch(me, 88512); /* f32[rows, 50] */
-    float *layer_up = scratch(me, 90112); /* f32[rows, 50] */
-    float *layer_u = scratch(me, 91712); /* f32[rows, 50] */
-    float *layer_d = scratch(me, 93312); /* f32[rows, 48] */
-    /* stage attn_norm */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+  {
+    float *const layer_x_copies[2] = {scratch(me, 76224), scratch(me, 77760)};
+    for (int layer = 0; layer < 2; ++layer) {
+      const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
+      float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
+      const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 59136);
+      const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 59136);
+      const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 59136);
+      const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 59136);
+      float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 16384);
+      float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 16384);
+      const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 59136);
+      const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 59136);
+      const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 59136);
+      const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
+      const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
+      float *layer_h = own(me, 0); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 79296); /* f32[rows, 48] */
+      float *layer_k = scratch(me, 80832); /* f32[rows, 16] */
+      float *layer_v = scratch(me, 81344); /* f32[rows, 16] */
+      float *layer_q_rot = scratch(me, 81856); /* f32[rows, 48] */
+      float *layer_k_rot = scratch(me, 83392); /* f32[rows, 16] */
+      float *layer_a = scratch(me, 83904); /* f32[rows, 48] */
+      float *layer_o = scratch(me, 85440); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 86976); /* f32[rows, 48] */
+      float *layer_f = own(me, 1536); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 88512); /* f32[rows, 50] */
+      float *layer_up = scratch(me, 90112); /* f32[rows, 50] */
+      float *layer_u = scratch(me, 91712); /* f32[rows, 50] */
+      float *layer_d = scratch(me, 93312); /* f32[rows, 48] */
+      /* stage attn_norm */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 48, tiles_of(me, 48));
+        f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 16, tiles_of(me, 16));
+        f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 16, tiles_of(me, 16));
       }
-      f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 48, tiles_of(me, 48));
-      f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 16, tiles_of(me, 16));
-      f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 16, tiles_of(me, 16));
-    }
-    stream_ahead(me, layer_w_o, 9216, 262144);
-    hand_off(me);
-    /* stage rope_append */
-    begin_stage(me, head_chunks(me, 2));
-    while (claim(me)) {
-      const struct range heads = part_of(me, 2);
-      f32_rope_halves(layer_q_rot, layer_q, rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
-      f32_rope_halves(layer_k_rot, layer_k, rope, rows, 16, 4, heads);
-      f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 8, 64, heads);
-      f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 3072}, heads);
-    }
-    stream_ahead(me, layer_w_o, 9216, 262144);
-    hand_off(me);
-    /* stage o_proj */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 48, 48, tiles_of(me, 48));
-      f32_add(layer_r, layer_x, layer_o, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-    }
-    stream_ahead(me, layer_w_gate, 9600, 262144);
-    hand_off(me);
-    /* stage ffn_norm */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_o, 9216, 262144);
+      hand_off(me);
+      /* stage rope_append */
+      begin_stage(me, head_chunks(me, 2));
+      while (claim(me)) {
+        const struct range heads = part_of(me, 2);
+        f32_rope_halves(layer_q_rot, layer_q, rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
+        f32_rope_halves(layer_k_rot, layer_k, rope, rows, 16, 4, heads);
+        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 8, 64, heads);
+        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 3072}, heads);
       }
-      f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 50, tiles_of(me, 50));
-      f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 50, tiles_of(me, 50));
-      f32_silu_mul(layer_u, layer_gate, layer_up, rows, 50, 0.0f, features_of(tiles_of(me, 50), 50));
+      stream_ahead(me, layer_w_o, 9216, 262144);
+      hand_off(me);
+      /* stage o_proj */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 48, 48, tiles_of(me, 48));
+        f32_add(layer_r, layer_x, layer_o, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+      }
+      stream_ahead(me, layer_w_gate, 9600, 262144);
+      hand_off(me);
+      /* stage ffn_norm */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 50, tiles_of(me, 50));
+        f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 50, tiles_of(me, 50));
+        f32_silu_mul(layer_u, layer_gate, layer_up, rows, 50, 0.0f, features_of(tiles_of(me, 50), 50));
+      }
+      stream_ahead(me, layer_w_down, 9600, 262144);
+      hand_off(me);
+      /* stage down_proj */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 50, 48, tiles_of(me, 48));
+        f32_add(layer_x_out, layer_r, layer_d, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+      }
+      if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 59136, 9216, 262144);
+      hand_off(me);
     }
-    stream_ahead(me, layer_w_down, 9600, 262144);
-    hand_off(me);
-    /* stage down_proj */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 50, 48, tiles_of(me, 48));
-      f32_add(layer_x_out, layer_r, layer_d, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-    }
-    if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 59136, 9216, 262144);
-    hand_off(me);
   }
 }
 

@@ -49,86 +49,88 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_up = argument(me, arguments, 14);
   const float *w_down = argument(me, arguments, 15);
   /* stage layer */
-  float *const layer_x_copies[2] = {scratch(me, 76672), scratch(me, 78208)};
-  for (int layer = 0; layer < 2; ++layer) {
-    const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
-    float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
-    const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 59136);
-    const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 59136);
-    const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 59136);
-    const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 59136);
-    float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 16384);
-    float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 16384);
-    const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 59136);
-    const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 59136);
-    const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 59136);
-    const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
-    const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
-    float *layer_h = own(me, 0); /* f32[rows, 48] */
-    float *layer_q = scratch(me, 79744); /* f32[rows, 48] */
-    float *layer_k = scratch(me, 81280); /* f32[rows, 16] */
-    float *layer_v = scratch(me, 81792); /* f32[rows, 16] */
-    float *layer_q_rot = scratch(me, 82304); /* f32[rows, 48] */
-    float *layer_k_rot = scratch(me, 83840); /* f32[rows, 16] */
-    float *layer_a = scratch(me, 84352); /* f32[rows, 48] */
-    float *layer_o = scratch(me, 85888); /* f32[rows, 48] */
-    float *layer_r = scratch(me, 87424); /* f32[rows, 48] */
-    float *layer_f = own(me, 1536); /* f32[rows, 48] */
-    float *layer_gate = scratch(me, 88960); /* f32[rows, 50] */
-    float *layer_up = scratch(me, 90560); /* f32[rows, 50] */
-    float *layer_u = scratch(me, 92160); /* f32[rows, 50] */
-    float *layer_d = scratch(me, 93760); /* f32[rows, 48] */
-    /* stage attn_norm */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+  {
+    float *const layer_x_copies[2] = {scratch(me, 76672), scratch(me, 78208)};
+    for (int layer = 0; layer < 2; ++layer) {
+      const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
+      float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
+      const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 59136);
+      const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 59136);
+      const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 59136);
+      const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 59136);
+      float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 16384);
+      float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 16384);
+      const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 59136);
+      const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 59136);
+      const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 59136);
+      const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
+      const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
+      float *layer_h = own(me, 0); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 79744); /* f32[rows, 48] */
+      float *layer_k = scratch(me, 81280); /* f32[rows, 16] */
+      float *layer_v = scratch(me, 81792); /* f32[rows, 16] */
+      float *layer_q_rot = scratch(me, 82304); /* f32[rows, 48] */
+      float *layer_k_rot = scratch(me, 83840); /* f32[rows, 16] */
+      float *layer_a = scratch(me, 84352); /* f32[rows, 48] */
+      float *layer_o = scratch(me, 85888); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 87424); /* f32[rows, 48] */
+      float *layer_f = own(me, 1536); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 88960); /* f32[rows, 50] */
+      float *layer_up = scratch(me, 90560); /* f32[rows, 50] */
+      float *layer_u = scratch(me, 92160); /* f32[rows, 50] */
+      float *layer_d = scratch(me, 93760); /* f32[rows, 48] */
+      /* stage attn_norm */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 48, tiles_of(me, 48));
+        f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 16, tiles_of(me, 16));
+        f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 16, tiles_of(me, 16));
       }
-      f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 48, tiles_of(me, 48));
-      f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 16, tiles_of(me, 16));
-      f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 16, tiles_of(me, 16));
-    }
-    stream_ahead(me, layer_w_o, 9216, 262144);
-    hand_off(me);
-    /* stage rope_append */
-    begin_stage(me, head_chunks(me, 2));
-    while (claim(me)) {
-      const struct range heads = part_of(me, 2);
-      f32_rope_halves(layer_q_rot, layer_q, rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
-      f32_rope_halves(layer_k_rot, layer_k, rope, rows, 16, 4, heads);
-      f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 8, 64, heads);
-      f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 3072}, heads);
-    }
-    stream_ahead(me, layer_w_o, 9216, 262144);
-    hand_off(me);
-    /* stage o_proj */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 48, 48, tiles_of(me, 48));
-      f32_add(layer_r, layer_x, layer_o, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-    }
-    stream_ahead(me, layer_w_gate, 9600, 262144);
-    hand_off(me);
-    /* stage ffn_norm */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+      stream_ahead(me, layer_w_o, 9216, 262144);
+      hand_off(me);
+      /* stage rope_append */
+      begin_stage(me, head_chunks(me, 2));
+      while (claim(me)) {
+        const struct range heads = part_of(me, 2);
+        f32_rope_halves(layer_q_rot, layer_q, rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
+        f32_rope_halves(layer_k_rot, layer_k, rope, rows, 16, 4, heads);
+        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 8, 64, heads);
+        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 3072}, heads);
       }
-      f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 50, tiles_of(me, 50));
-      f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 50, tiles_of(me, 50));
-      f32_silu_mul(layer_u, layer_gate, layer_up, rows, 50, 0.0f, features_of(tiles_of(me, 50), 50));
+      stream_ahead(me, layer_w_o, 9216, 262144);
+      hand_off(me);
+      /* stage o_proj */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 48, 48, tiles_of(me, 48));
+        f32_add(layer_r, layer_x, layer_o, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+      }
+      stream_ahead(me, layer_w_gate, 9600, 262144);
+      hand_off(me);
+      /* stage ffn_norm */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->done == 0) {
+          f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+        }
+        f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 50, tiles_of(me, 50));
+        f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 50, tiles_of(me, 50));
+        f32_silu_mul(layer_u, layer_gate, layer_up, rows, 50, 0.0f, features_of(tiles_of(me, 50), 50));
+      }
+      stream_ahead(me, layer_w_down, 9600, 262144);
+      hand_off(me);
+      /* stage down_proj */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 50, 48, tiles_of(me, 48));
+        f32_add(layer_x_out, layer_r, layer_d, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+      }
+      if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 59136, 9216, 262144);
+      hand_off(me);
     }
-    stream_ahead(me, layer_w_down, 9600, 262144);
-    hand_off(me);
-    /* stage down_proj */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 50, 48, tiles_of(me, 48));
-      f32_add(layer_x_out, layer_r, layer_d, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-    }
-    if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 59136, 9216, 262144);
-    hand_off(me);
   }
 }
 
@@ -227,146 +229,150 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
   const int32_t *stop_tokens = argument(me, arguments, 28);
   int32_t *emitted = argument(me, arguments, 29);
   /* stage response */
-  int32_t *const token_tokens_copies[2] = {scratch(me, 76672), scratch(me, 76736)};
-  int32_t *const token_positions_copies[2] = {scratch(me, 76800), scratch(me, 76864)};
-  int32_t *const token_remaining_copies[2] = {scratch(me, 76928), scratch(me, 76992)};
-  int32_t *const token_done_copies[2] = {scratch(me, 77056), scratch(me, 77120)};
-  int token = 0;
-  for (; token < 4;) {
-    const int32_t *token_tokens = token == 0 ? tokens : token_tokens_copies[token % 2];
-    int32_t *token_next_tokens = token_tokens_copies[(token + 1) % 2];
-    const int32_t *token_positions = token == 0 ? positions : token_positions_copies[token % 2];
-    int32_t *token_next_positions = token_positions_copies[(token + 1) % 2];
-    const int32_t *token_remaining = token == 0 ? remaining : token_remaining_copies[token % 2];
-    int32_t *token_next_remaining = token_remaining_copies[(token + 1) % 2];
-    const int32_t *token_done = token == 0 ? done : token_done_copies[token % 2];
-    int32_t *token_next_done = token_done_copies[(token + 1) % 2];
-    int32_t *token_emitted = (int32_t *)((uint8_t *)emitted + (size_t)token * 64);
-    float *token_x = scratch(me, 77184); /* f32[rows, 48] */
-    float *token_rope = scratch(me, 77952); /* f32[rows, 8] */
-    float *token_x_2 = scratch(me, 78080); /* f32[rows, 48] */
-    float *token_last = own(me, 0); /* f32[rows, 48] */
-    float *token_normed = own(me, 768); /* f32[rows, 48] */
-    float *token_logits = scratch(me, 78848); /* f32[rows, 331] */
-    int32_t *token_token = scratch(me, 84160); /* i32[rows] */
-    /* stage embed */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->chunk == 0) i32_append_token(history, token_tokens, slots, token_positions, rows, 64);
-      f32_embed(me, token_x, token_tokens, embedding, rows, 48, 1.0f, features_of(tiles_of(me, 48), 48));
-      if (me->chunk == 0) f32_rope_table(token_rope, token_positions, frequencies, rows, 4);
-    }
-    hand_off(me);
-    /* stage decoder */
-    float *const layer_x_copies[2] = {scratch(me, 84224), scratch(me, 84992)};
-    for (int layer = 0; layer < 2; ++layer) {
-      const float *layer_x = layer == 0 ? token_x : layer_x_copies[layer % 2];
-      float *layer_x_out = layer == 1 ? token_x_2 : layer_x_copies[(layer + 1) % 2];
-      const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 59136);
-      const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 59136);
-      const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 59136);
-      const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 59136);
-      float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 16384);
-      float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 16384);
-      const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 59136);
-      const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 59136);
-      const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 59136);
-      const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
-      const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
-      float *layer_h = own(me, 1536); /* f32[rows, 48] */
-      float *layer_q = scratch(me, 85760); /* f32[rows, 48] */
-      float *layer_k = scratch(me, 86528); /* f32[rows, 16] */
-      float *layer_v = scratch(me, 86784); /* f32[rows, 16] */
-      float *layer_q_rot = scratch(me, 87040); /* f32[rows, 48] */
-      float *layer_k_rot = scratch(me, 87808); /* f32[rows, 16] */
-      float *layer_a = scratch(me, 88064); /* f32[rows, 48] */
-      float *layer_o = scratch(me, 88832); /* f32[rows, 48] */
-      float *layer_r = scratch(me, 89600); /* f32[rows, 48] */
-      float *layer_f = own(me, 2304); /* f32[rows, 48] */
-      float *layer_gate = scratch(me, 90368); /* f32[rows, 50] */
-      float *layer_up = scratch(me, 91200); /* f32[rows, 50] */
-      float *layer_u = scratch(me, 92032); /* f32[rows, 50] */
-      float *layer_d = scratch(me, 92864); /* f32[rows, 48] */
-      /* stage attn_norm */
+  {
+    int32_t *const token_tokens_copies[2] = {scratch(me, 76672), scratch(me, 76736)};
+    int32_t *const token_positions_copies[2] = {scratch(me, 76800), scratch(me, 76864)};
+    int32_t *const token_remaining_copies[2] = {scratch(me, 76928), scratch(me, 76992)};
+    int32_t *const token_done_copies[2] = {scratch(me, 77056), scratch(me, 77120)};
+    int token = 0;
+    for (; token < 4;) {
+      const int32_t *token_tokens = token == 0 ? tokens : token_tokens_copies[token % 2];
+      int32_t *token_next_tokens = token_tokens_copies[(token + 1) % 2];
+      const int32_t *token_positions = token == 0 ? positions : token_positions_copies[token % 2];
+      int32_t *token_next_positions = token_positions_copies[(token + 1) % 2];
+      const int32_t *token_remaining = token == 0 ? remaining : token_remaining_copies[token % 2];
+      int32_t *token_next_remaining = token_remaining_copies[(token + 1) % 2];
+      const int32_t *token_done = token == 0 ? done : token_done_copies[token % 2];
+      int32_t *token_next_done = token_done_copies[(token + 1) % 2];
+      int32_t *token_emitted = (int32_t *)((uint8_t *)emitted + (size_t)token * 64);
+      float *token_x = scratch(me, 77184); /* f32[rows, 48] */
+      float *token_rope = scratch(me, 77952); /* f32[rows, 8] */
+      float *token_x_2 = scratch(me, 78080); /* f32[rows, 48] */
+      float *token_last = own(me, 0); /* f32[rows, 48] */
+      float *token_normed = own(me, 768); /* f32[rows, 48] */
+      float *token_logits = scratch(me, 78848); /* f32[rows, 331] */
+      int32_t *token_token = scratch(me, 84160); /* i32[rows] */
+      /* stage embed */
+      begin_stage(me, feature_chunks(me));
+      while (claim(me)) {
+        if (me->chunk == 0) i32_append_token(history, token_tokens, slots, token_positions, rows, 64);
+        f32_embed(me, token_x, token_tokens, embedding, rows, 48, 1.0f, features_of(tiles_of(me, 48), 48));
+        if (me->chunk == 0) f32_rope_table(token_rope, token_positions, frequencies, rows, 4);
+      }
+      hand_off(me);
+      /* stage decoder */
+      {
+        float *const layer_x_copies[2] = {scratch(me, 84224), scratch(me, 84992)};
+        for (int layer = 0; layer < 2; ++layer) {
+          const float *layer_x = layer == 0 ? token_x : layer_x_copies[layer % 2];
+          float *layer_x_out = layer == 1 ? token_x_2 : layer_x_copies[(layer + 1) % 2];
+          const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 59136);
+          const float *layer_w_q = (const float *)((const uint8_t *)w_q + (size_t)layer * 59136);
+          const float *layer_w_k = (const float *)((const uint8_t *)w_k + (size_t)layer * 59136);
+          const float *layer_w_v = (const float *)((const uint8_t *)w_v + (size_t)layer * 59136);
+          float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 16384);
+          float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 16384);
+          const float *layer_w_o = (const float *)((const uint8_t *)w_o + (size_t)layer * 59136);
+          const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 59136);
+          const float *layer_w_gate = (const float *)((const uint8_t *)w_gate + (size_t)layer * 59136);
+          const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
+          const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
+          float *layer_h = own(me, 1536); /* f32[rows, 48] */
+          float *layer_q = scratch(me, 85760); /* f32[rows, 48] */
+          float *layer_k = scratch(me, 86528); /* f32[rows, 16] */
+          float *layer_v = scratch(me, 86784); /* f32[rows, 16] */
+          float *layer_q_rot = scratch(me, 87040); /* f32[rows, 48] */
+          float *layer_k_rot = scratch(me, 87808); /* f32[rows, 16] */
+          float *layer_a = scratch(me, 88064); /* f32[rows, 48] */
+          float *layer_o = scratch(me, 88832); /* f32[rows, 48] */
+          float *layer_r = scratch(me, 89600); /* f32[rows, 48] */
+          float *layer_f = own(me, 2304); /* f32[rows, 48] */
+          float *layer_gate = scratch(me, 90368); /* f32[rows, 50] */
+          float *layer_up = scratch(me, 91200); /* f32[rows, 50] */
+          float *layer_u = scratch(me, 92032); /* f32[rows, 50] */
+          float *layer_d = scratch(me, 92864); /* f32[rows, 48] */
+          /* stage attn_norm */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            if (me->done == 0) {
+              f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+            }
+            f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 48, tiles_of(me, 48));
+            f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 16, tiles_of(me, 16));
+            f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 16, tiles_of(me, 16));
+          }
+          stream_ahead(me, layer_w_o, 9216, 262144);
+          hand_off(me);
+          /* stage rope_append */
+          begin_stage(me, head_chunks(me, 2));
+          while (claim(me)) {
+            const struct range heads = part_of(me, 2);
+            f32_rope_halves(layer_q_rot, layer_q, token_rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
+            f32_rope_halves(layer_k_rot, layer_k, token_rope, rows, 16, 4, heads);
+            f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, token_positions, rows, 2, 8, 64, heads);
+            f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, token_positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 3072}, heads);
+          }
+          stream_ahead(me, layer_w_o, 9216, 262144);
+          hand_off(me);
+          /* stage o_proj */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 48, 48, tiles_of(me, 48));
+            f32_add(layer_r, layer_x, layer_o, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+          }
+          stream_ahead(me, layer_w_gate, 9600, 262144);
+          hand_off(me);
+          /* stage ffn_norm */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            if (me->done == 0) {
+              f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+            }
+            f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 50, tiles_of(me, 50));
+            f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 50, tiles_of(me, 50));
+            f32_silu_mul(layer_u, layer_gate, layer_up, rows, 50, 0.0f, features_of(tiles_of(me, 50), 50));
+          }
+          stream_ahead(me, layer_w_down, 9600, 262144);
+          hand_off(me);
+          /* stage down_proj */
+          begin_stage(me, feature_chunks(me));
+          while (claim(me)) {
+            f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 50, 48, tiles_of(me, 48));
+            f32_add(layer_x_out, layer_r, layer_d, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
+          }
+          if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 59136, 9216, 262144);
+          hand_off(me);
+        }
+      }
+      /* stage lm_head */
       begin_stage(me, feature_chunks(me));
       while (claim(me)) {
         if (me->done == 0) {
-          f32_rms_norm(layer_h, layer_x, layer_w_attn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
+          f32_gather_rows(token_last, token_x_2, index, rows, 48);
+          f32_rms_norm(token_normed, token_last, w_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
         }
-        f32_linear(me, layer_q, layer_h, layer_w_q, NULL, rows, 48, 48, tiles_of(me, 48));
-        f32_linear(me, layer_k, layer_h, layer_w_k, NULL, rows, 48, 16, tiles_of(me, 16));
-        f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 16, tiles_of(me, 16));
+        f32_linear(me, token_logits, token_normed, w_head, NULL, rows, 48, 331, tiles_of(me, 331));
       }
-      stream_ahead(me, layer_w_o, 9216, 262144);
       hand_off(me);
-      /* stage rope_append */
-      begin_stage(me, head_chunks(me, 2));
+      /* stage sample */
+      begin_stage(me, 1);
       while (claim(me)) {
-        const struct range heads = part_of(me, 2);
-        f32_rope_halves(layer_q_rot, layer_q, token_rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
-        f32_rope_halves(layer_k_rot, layer_k, token_rope, rows, 16, 4, heads);
-        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, token_positions, rows, 2, 8, 64, heads);
-        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, token_positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 3072}, heads);
+        if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, rows, 331, 64, 4096);
+        if (me->chunk == 0) i32_advance(token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, rows);
       }
-      stream_ahead(me, layer_w_o, 9216, 262144);
-      hand_off(me);
-      /* stage o_proj */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        f32_linear(me, layer_o, layer_a, layer_w_o, NULL, rows, 48, 48, tiles_of(me, 48));
-        f32_add(layer_r, layer_x, layer_o, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-      }
-      stream_ahead(me, layer_w_gate, 9600, 262144);
-      hand_off(me);
-      /* stage ffn_norm */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        if (me->done == 0) {
-          f32_rms_norm(layer_f, layer_r, layer_w_ffn_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
-        }
-        f32_linear(me, layer_gate, layer_f, layer_w_gate, NULL, rows, 48, 50, tiles_of(me, 50));
-        f32_linear(me, layer_up, layer_f, layer_w_up, NULL, rows, 48, 50, tiles_of(me, 50));
-        f32_silu_mul(layer_u, layer_gate, layer_up, rows, 50, 0.0f, features_of(tiles_of(me, 50), 50));
-      }
-      stream_ahead(me, layer_w_down, 9600, 262144);
-      hand_off(me);
-      /* stage down_proj */
-      begin_stage(me, feature_chunks(me));
-      while (claim(me)) {
-        f32_linear(me, layer_d, layer_u, layer_w_down, NULL, rows, 50, 48, tiles_of(me, 48));
-        f32_add(layer_x_out, layer_r, layer_d, rows, 48, 0.0f, features_of(tiles_of(me, 48), 48));
-      }
-      if (layer + 1 < 2) stream_ahead(me, (const uint8_t *)layer_w_q + 59136, 9216, 262144);
-      hand_off(me);
+      hand_off_until(me, token_next_done, rows, token + 1);
+      ++token;
+      if (me->last_iteration) break;
     }
-    /* stage lm_head */
-    begin_stage(me, feature_chunks(me));
-    while (claim(me)) {
-      if (me->done == 0) {
-        f32_gather_rows(token_last, token_x_2, index, rows, 48);
-        f32_rms_norm(token_normed, token_last, w_norm, rows, 48, 48, 0.000009999999747378752f, 0.0f, (struct range){0, 1});
-      }
-      f32_linear(me, token_logits, token_normed, w_head, NULL, rows, 48, 331, tiles_of(me, 331));
-    }
-    hand_off(me);
-    /* stage sample */
     begin_stage(me, 1);
     while (claim(me)) {
-      if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, rows, 331, 64, 4096);
-      if (me->chunk == 0) i32_advance(token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, rows);
+      memcpy(next_tokens, token_tokens_copies[token % 2], 16);
+      memcpy(next_positions, token_positions_copies[token % 2], 16);
+      memcpy(next_remaining, token_remaining_copies[token % 2], 16);
+      memcpy(next_done, token_done_copies[token % 2], 16);
     }
-    hand_off_until(me, token_next_done, rows, token + 1);
-    ++token;
-    if (me->last_iteration) break;
+    hand_off(me);
   }
-  begin_stage(me, 1);
-  while (claim(me)) {
-    memcpy(next_tokens, token_tokens_copies[token % 2], 16);
-    memcpy(next_positions, token_positions_copies[token % 2], 16);
-    memcpy(next_remaining, token_remaining_copies[token % 2], 16);
-    memcpy(next_done, token_done_copies[token % 2], 16);
-  }
-  hand_off(me);
 }
 
 static const uint64_t response_calls_0[] = {65792ull, 76416ull, 65920ull, 65856ull, 76480ull, 66432ull, IN_WEIGHTS | 0ull, 67456ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull, 65984ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 66304ull, 66176ull, 66048ull, 76544ull, 66112ull, 76608ull, 66240ull, 65536ull};
