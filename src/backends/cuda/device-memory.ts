@@ -78,11 +78,12 @@ export class DeviceMemory {
   private upload(): void {
     const { weightBytes, weightsPath, loadedBytes } = this.setup;
     const file = openSync(weightsPath, 'r');
-    const staging = this.driver.allocateHost(uploadBytes);
+    const size = Math.min(uploadBytes, Math.max(weightBytes, 1));
+    const staging = this.driver.allocateHost(size);
     try {
-      const bytes = new Uint8Array(viewOf(staging, uploadBytes));
+      const bytes = new Uint8Array(viewOf(staging, size));
       for (let done = 0; done < weightBytes;) {
-        const wanted = Math.min(uploadBytes, weightBytes - done);
+        const wanted = Math.min(size, weightBytes - done);
         const read = readSync(file, bytes, 0, wanted, done);
         if (read === 0) throw new ToolchainError(`${weightsPath} ends after ${formatBytes(done)}`);
         this.driver.call('cuMemcpyHtoDAsync_v2', this.weights + BigInt(done), staging, read, this.stream);

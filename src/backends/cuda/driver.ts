@@ -47,6 +47,12 @@ const signatures = [
   'int cuModuleUnload(uint64_t module)',
   'int cuModuleGetFunction(void *function, uint64_t module, const char *name)',
   'int cuFuncSetAttribute(uint64_t function, int attribute, int value)',
+  'int cuStreamBeginCapture_v2(uint64_t stream, int mode)',
+  'int cuStreamEndCapture(uint64_t stream, void *graph)',
+  'int cuGraphInstantiateWithFlags(void *executable, uint64_t graph, uint64_t flags)',
+  'int cuGraphLaunch(uint64_t executable, uint64_t stream)',
+  'int cuGraphExecDestroy(uint64_t executable)',
+  'int cuGraphDestroy(uint64_t graph)',
   'int cuLaunchKernel(uint64_t function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared, uint64_t stream, uint64_t params, uint64_t extra)',
   'int cuLaunchCooperativeKernel(uint64_t function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared, uint64_t stream, uint64_t params)',
 ] as const;
@@ -57,6 +63,7 @@ export type DriverCall = NameIn<(typeof signatures)[number]>;
 const CU_MEMHOSTALLOC_PORTABLE = 1;
 const CU_MEMHOSTALLOC_DEVICEMAP = 2;
 const CU_STREAM_NON_BLOCKING = 1;
+const CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1;
 const CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;
 
 export interface DeviceInfo {
@@ -177,6 +184,17 @@ export class CudaDriver {
 
   createStream(): Address {
     return this.getBig('cuStreamCreate', CU_STREAM_NON_BLOCKING);
+  }
+
+  /** What `work` puts on the stream becomes a graph, which can be launched as one. */
+  capture(stream: Address, work: () => void): Address {
+    this.call('cuStreamBeginCapture_v2', stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+    work();
+    const graph = new BigUint64Array(1);
+    this.call('cuStreamEndCapture', stream, graph);
+    const executable = this.getBig('cuGraphInstantiateWithFlags', graph[0], 0n);
+    this.call('cuGraphDestroy', graph[0]);
+    return executable;
   }
 
   loadModule(image: Uint8Array): Address {

@@ -16,6 +16,16 @@ import { DeviceMemory, exchangeAt } from './device-memory.js';
 import type { EmittedCall } from './emit/program.js';
 import { mailboxWords, type CudaSetup } from './setup.js';
 
+/** Programs of more kernel calls than this are launched as one graph: the calls of a token, again and again. */
+const callsWithoutGraph = 8;
+
+/** Captured launches: all calls of a program for one number of rows and samples. */
+interface Graph {
+  readonly executable: Address;
+  /** The number of the launch after its last one (counters of engine.cuh). */
+  readonly next: number;
+}
+
 /** Values of the arena that are this close are copied together. */
 const neighbourBytes = 4096;
 
@@ -35,7 +45,10 @@ export class CudaEngine implements Engine {
   private readonly memory: DeviceMemory;
   private readonly functions = new Map<string, Address>();
   private readonly programs: readonly Program[];
-  private launches = 0;
+  private readonly graphs = new Map<string, Graph>();
+  /** Number of the next launch, and how many there were. */
+  private next = 0;
+  private kernelCalls = 0;
   private tokens = 0;
   private last: Counters = { kernelCalls: 0, barriers: 0, tokens: 0, bytesRead: 0, waitNs: 0 };
   private broken: Error | undefined;
@@ -91,14 +104,32 @@ export class CudaEngine implements Engine {
     const unset = filled.map((name): [Name, Values] => [name, this.arrayFor(program, name, program.limits).fill(-1)]);
     this.write(new Map([...inputs, ...unset]));
     const calls = defined(this.setup.calls[this.programs.indexOf(program)], 'calls of the program');
-    for (const call of calls) this.launchCall(call, extents);
+    if (calls.length <= callsWithoutGraph || calls[0]!.cooperative)
+      calls.forEach((call) => this.launchCall(call, extents));
+    else this.launchGraph(program, calls, extents);
+    this.kernelCalls += calls.length;
     const names = new Set([...outputs, ...program.recurrence.map(({ output }) => output)]);
     return this.read(program, [...names], extents);
   }
 
+  /** The host then says one thing for all calls: what remains is what the device itself takes between kernels. */
+  private launchGraph(program: Program, calls: readonly EmittedCall[], extents: Extents): void {
+    const key = `${this.programs.indexOf(program)} ${extents.rows} ${extents.samples}`;
+    let graph = this.graphs.get(key);
+    if (graph === undefined) {
+      const executable = this.driver.capture(this.memory.stream, () => {
+        for (const call of calls) this.launchCall(call, extents);
+      });
+      graph = { executable, next: this.next };
+      this.graphs.set(key, graph);
+    }
+    this.driver.call('cuGraphLaunch', graph.executable, this.memory.stream);
+    this.next = graph.next;
+  }
+
   private launchCall({ symbol, firstArgument, cooperative }: EmittedCall, { rows, samples }: Extents): void {
     const { threads: blocks, blockThreads, sharedBytes } = this.setup;
-    const params = this.memory.writeLaunch(rows, samples, this.launches++, firstArgument);
+    const params = this.memory.writeLaunch(rows, samples, this.next++, firstArgument);
     const shape = [blocks, 1, 1, blockThreads, 1, 1, sharedBytes, this.memory.stream, params];
     const kernel = defined(this.functions.get(symbol), symbol);
     if (cooperative) this.driver.call('cuLaunchCooperativeKernel', kernel, ...shape);
@@ -194,7 +225,7 @@ export class CudaEngine implements Engine {
 
   private count(): void {
     const [barriers, bytesRead, waitNs] = this.memory.readCounters();
-    this.last = { kernelCalls: this.launches, barriers, bytesRead, waitNs, tokens: this.tokens };
+    this.last = { kernelCalls: this.kernelCalls, barriers, bytesRead, waitNs, tokens: this.tokens };
   }
 
   counters(): Counters {
@@ -208,6 +239,7 @@ export class CudaEngine implements Engine {
   }
 
   close(): void {
+    for (const { executable } of this.graphs.values()) this.driver.call('cuGraphExecDestroy', executable);
     this.memory.free();
     this.driver.call('cuModuleUnload', this.module);
     this.driver.leave(this.device);

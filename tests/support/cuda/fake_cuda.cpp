@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <map>
 #include <string>
+#include <vector>
 
 #ifndef FAKE_DEVICES
 #define FAKE_DEVICES 1
@@ -175,8 +176,22 @@ API cuModuleGetFunction(kernel **function, module *home, const char *name) {
 }
 API cuFuncSetAttribute(kernel *, int, int) { return SUCCESS; }
 
+/* A launch that is to be repeated. */
+struct node {
+  kernel *function;
+  int blocks, threads, shared;
+  unsigned char launch[64];
+};
+static std::vector<node> *capturing;
+
 static int launch(kernel *function, int blocks, int threads, int shared, void **params, bool missing) {
   if (sticky != 0) return sticky;
+  if (capturing) {
+    node captured = {function, blocks, threads, shared, {}};
+    memcpy(captured.launch, params[0], 56);
+    capturing->push_back(captured);
+    return SUCCESS;
+  }
   char error[1024];
   const int outcome = function->home->run(function->entry, params[0], blocks, threads, shared, ++launches, missing, error, sizeof error);
   if (outcome == 0) return SUCCESS;
@@ -191,4 +206,34 @@ API cuLaunchKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned b
 API cuLaunchCooperativeKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned,
                               unsigned shared, void *, void **params) {
   return launch(function, (int)gx, (int)bx, (int)shared, params, FAKE_LOSES_A_BLOCK != 0);
+}
+
+API cuStreamBeginCapture_v2(void *, int) {
+  capturing = new std::vector<node>();
+  return SUCCESS;
+}
+API cuStreamEndCapture(void *, std::vector<node> **graph) {
+  *graph = capturing;
+  capturing = nullptr;
+  return SUCCESS;
+}
+API cuGraphInstantiateWithFlags(std::vector<node> **executable, const std::vector<node> *graph, unsigned long long) {
+  *executable = new std::vector<node>(*graph);
+  return SUCCESS;
+}
+API cuGraphLaunch(std::vector<node> *executable, void *) {
+  for (node &next : *executable) {
+    void *params[] = {next.launch};
+    const int result = launch(next.function, next.blocks, next.threads, next.shared, params, false);
+    if (result != SUCCESS) return result;
+  }
+  return SUCCESS;
+}
+API cuGraphExecDestroy(std::vector<node> *executable) {
+  delete executable;
+  return SUCCESS;
+}
+API cuGraphDestroy(std::vector<node> *graph) {
+  delete graph;
+  return SUCCESS;
 }

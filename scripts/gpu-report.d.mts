@@ -1,0 +1,50 @@
+/** Types of gpu-report.mjs, for its test. */
+import type { Backend } from '../src/backends/backend.js';
+import type { ModelConfig } from '../src/models/model-config.js';
+
+export interface ScheduleResult {
+  readonly gate: 'passed' | 'failed';
+  readonly meanKl: number;
+  readonly nllShift: number;
+  /** By position. */
+  readonly contexts: Readonly<
+    Record<
+      string,
+      {
+        readonly usPerToken: { readonly median: number; readonly all: readonly number[] };
+        readonly bandwidthShare: number;
+        readonly kernelCallsPerToken: number;
+        readonly handOffsPerToken: number;
+        readonly bytesPerToken: number;
+        readonly waitNsPerToken: number;
+      }
+    >
+  >;
+}
+
+export interface GpuReport {
+  readonly readBytesPerSec: { readonly median: number; readonly all: readonly number[] };
+  readonly models: readonly {
+    readonly name: string;
+    readonly layers: number;
+    readonly sameBits?: boolean;
+    readonly cutShort?: string;
+    readonly schedules: Readonly<Record<string, ScheduleResult>>;
+  }[];
+}
+
+export function gpuReport(options: {
+  readonly backend: Backend;
+  readonly models: readonly { readonly name: string; readonly published: object; readonly config: ModelConfig }[];
+  readonly cacheDir: string;
+  /** Seconds after which no further schedule is begun. */
+  readonly deadline: number;
+  readonly sizes: {
+    readonly gateTokens: number;
+    readonly decodeTokens: number;
+    readonly rounds: number;
+    readonly context: number;
+    readonly positions: readonly number[];
+  };
+  readonly write: (report: GpuReport) => void;
+}): Promise<GpuReport>;
