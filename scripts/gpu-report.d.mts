@@ -43,8 +43,8 @@ export function gpuReport(options: {
     readonly gateTokens: number;
     readonly decodeTokens: number;
     readonly rounds: number;
-    readonly context: number;
-    readonly positions: readonly number[];
+    /** Positions to decode at, and the context that is compiled for them; the gate is passed in the first. */
+    readonly groups: readonly { readonly context: number; readonly positions: readonly number[] }[];
   };
   readonly write: (report: GpuReport) => void;
 }): Promise<GpuReport>;

@@ -51,7 +51,7 @@ export const rowsAtOnce = 8;
 /** Query heads that share a key while it is in registers (GROUP in attention.cuh). */
 const headGroup = 4;
 /** Most spans of one text, whose contributions are put together. */
-const maxSpans = 64;
+const maxSpans = 128;
 
 /** Constants of the generated code, in the order in which they are printed. */
 export interface Layout {

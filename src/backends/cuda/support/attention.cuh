@@ -99,7 +99,7 @@ template <typename E, int HEAD_DIM, int VEC, int LENGTH>
 DEVICE void span_scores(struct worker *me, float *scores, const float *q, const E *keys, struct range part, int heads,
                         const struct attention_shape &shape) {
   constexpr int vectors = HEAD_DIM / VEC;
-  constexpr int lanes = vectors >= 32 ? 32 : vectors > 16 ? 32 : vectors > 8 ? 16 : vectors > 4 ? 8 : vectors > 2 ? 4 : 2;
+  constexpr int lanes = vectors > 16 ? 32 : vectors > 8 ? 16 : vectors > 4 ? 8 : vectors > 2 ? 4 : 2;
   constexpr int pieces = (vectors + lanes - 1) / lanes, keys_at_once = 32 / lanes;
   const int lane = me->lane % lanes, first = part.begin + me->warp * keys_at_once + me->lane / lanes;
   float mine[GROUP][pieces][VEC];
@@ -161,7 +161,7 @@ template <typename E, int HEAD_DIM, int VEC, int LENGTH>
 DEVICE void span_values(struct worker *me, float *sums, const float *weights, const E *values, struct range part, int heads,
                         float *to, size_t stride) {
   constexpr int vectors = HEAD_DIM / VEC;
-  constexpr int lanes = vectors >= 32 ? 32 : vectors > 16 ? 32 : vectors > 8 ? 16 : vectors > 4 ? 8 : vectors > 2 ? 4 : 2;
+  constexpr int lanes = vectors > 16 ? 32 : vectors > 8 ? 16 : vectors > 4 ? 8 : vectors > 2 ? 4 : 2;
   constexpr int pieces = (vectors + lanes - 1) / lanes, at_once = 32 / lanes;
   const int lane = me->lane % lanes;
   float mine[GROUP][pieces][VEC];
@@ -212,8 +212,10 @@ DEVICE void join_spans(struct worker *me, float *y, const int32_t *positions, in
     const struct range seen = seen_by(positions[row], shape.window);
     const int first = seen.begin / LENGTH, last = (seen.end - 1) / LENGTH;
     float largest = -INFINITY_F;
+#pragma unroll 8
     for (int s = first; s <= last; ++s) largest = fmaxf(largest, contribution(shape, HEAD_DIM, row, head, s)[0]);
     float weight = 0.0f, sum = 0.0f;
+#pragma unroll 8
     for (int s = first; s <= last; ++s) {
       const float *part = contribution(shape, HEAD_DIM, row, head, s);
       const float factor = expf(part[0] - largest);
