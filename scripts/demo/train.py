@@ -53,7 +53,7 @@ CONFIG = {
 }
 
 # (steps, sequence length, sequences per step). A sequence of 128 holds one story only, which is where names are learned.
-PHASES = ((1000, 128, 16), (2700, 256, 16), (300, 512, 8))
+PHASES = ((1800, 128, 16), (2000, 256, 16), (400, 512, 8))
 PEAK_LEARNING_RATE, FINAL_SHARE, WARMUP_STEPS = 2e-3, 0.03, 100
 WEIGHT_DECAY, CLIP_NORM = 0.1, 1.0
 MATRIX_STD, EMBEDDING_STD, COPY_GAIN, ALIKE_GAIN = 0.07, 0.05, 0.3, 0.7
