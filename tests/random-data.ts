@@ -3,6 +3,7 @@ import type { LoadWeight } from '../src/ir/interpret.js';
 import { sliceShard } from '../src/ir/machine-values.js';
 import type { Name, Program } from '../src/ir/program.js';
 import type { Extents } from '../src/ir/tensor.js';
+import { settingsPerSample } from '../src/ops/sample.js';
 import { assert } from '../src/util/assert.js';
 import { bf16ToF32Array, f32ToBf16Array } from '../src/util/float.js';
 import { philox4x32 } from '../src/util/prng.js';
@@ -60,10 +61,13 @@ export function randomInputs(
     Int32Array.from({ length }, (_, at) => make(at));
   const perStep = Math.ceil(limits.rows / limits.slots);
   const position = (row: number): number => step * perStep + Math.floor(row / limits.slots);
-  const settings = new Float32Array(samples * 8);
+  const settings = new Float32Array(samples * settingsPerSample);
   for (let s = 0; s < samples; s++) {
     const greedy = draw(8, s) < 0.3;
-    settings.set([greedy ? 0 : 0.5 + draw(9, s), upTo(4, s, 10), 1 - 0.3 * draw(11, s), 0.1 * draw(12, s), 1.1], s * 8);
+    settings.set(
+      [greedy ? 0 : 0.5 + draw(9, s), upTo(4, s, 10), 1 - 0.3 * draw(11, s), 0.1 * draw(12, s), 1.1],
+      s * settingsPerSample,
+    );
   }
   const inputs = new Map<Name, Float32Array | Int32Array>([
     ['tokens', of(rows, (row) => upTo(vocab, row, 3))],

@@ -8,6 +8,7 @@ import type { Limits, Name, Operator, Program, Tensor } from '../src/ir/program.
 import { print } from '../src/ir/print.js';
 import { ProgramBuilder } from '../src/models/program-builder.js';
 import { makeOperator as op } from '../src/ops/make.js';
+import { settingsPerSample } from '../src/ops/sample.js';
 
 export { randomInputs, randomWeights } from './random-data.js';
 
@@ -157,7 +158,7 @@ class RandomProgram {
     for (const name of ['index', 'remaining', 'done']) index(name, 'samples');
     index('seeds', 'samples', 2);
     index('stop_tokens', 16);
-    this.program.input('settings', { dtype: 'f32', shape: ['samples', 8], role: 'index' });
+    this.program.input('settings', { dtype: 'f32', shape: ['samples', settingsPerSample], role: 'index' });
     this.program.state('history', { dtype: 'i32', shape: [limits.slots, limits.context], role: 'state' });
     const frequencies = Array.from({ length: headDim / 2 }, (_, i) => 1 / (i + 1));
     this.program.constant('frequencies', { dtype: 'f32', shape: [headDim / 2], role: 'weight' }, frequencies);

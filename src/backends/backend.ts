@@ -118,6 +118,13 @@ export interface SampleSettings {
   readonly frequencyPenalty?: number;
   /** Position of the first token that was made, for these two. */
   readonly madeFrom?: number;
+  /** Added to the logits of different tokens, at most 300. */
+  readonly bias?: readonly (readonly [token: number, bias: number])[];
+  /**
+   * The tokens that may be chosen: a bit for each of the vocabulary, the lowest of a word first; at least one is set. It
+   * holds for every token of the step.
+   */
+  readonly allowed?: Int32Array;
   /** 64-bit seed as two halves; the position is the counter, so that a token depends on nothing else. */
   readonly seed: readonly [low: number, high: number];
   /** Tokens this sample may still make. */

@@ -14,6 +14,7 @@ import {
   stepOf,
   trace,
   type Row,
+  type Text,
 } from '../../tests/support/steps.js';
 import type { Weights } from '../checkpoint/weights.js';
 import type { Schedule } from '../ir/program.js';
@@ -151,6 +152,35 @@ class Suite {
       }
       const response = await generate(await this.executable(model), text, 10);
       expect(response.tokens[0]!.slice(0, 8)).toEqual(traces[0]!.tokens);
+    });
+
+    this.test('obeys biases and masks, the same under every schedule', async () => {
+      const allowed = new Int32Array(Math.ceil(vocab / 32));
+      for (let token = 0; token < vocab; token += 3) allowed[token >> 5]! |= 1 << (token & 31);
+      const bias = [3, 5, 12].map((token) => [token, 4] as const);
+      const settings = {
+        ...greedy,
+        temperature: 1.5,
+        repetitionPenalty: 1.2,
+        presencePenalty: 0.5,
+        madeFrom: 11,
+        bias,
+      };
+      const masked: Text = { ...text, settings: { ...settings, allowed } };
+      const expected = (await generate(await this.oracle(model), masked, 10)).tokens[0]!;
+      expect(expected.every((token) => token % 3 === 0)).toBe(true);
+      for (const schedule of this.schedules) {
+        const executable = await this.executable(model, schedule);
+        expect((await generate(executable, masked, 10)).tokens[0], schedule).toEqual(expected);
+        // Of several samples each has its own.
+        const start = { token: 1, position: 0 };
+        const rows = [greedy, { ...greedy, bias: [[7, 1e4]] as const }, { ...greedy, allowed }].map((sample, slot) => ({
+          ...{ ...start, slot, sample },
+        }));
+        const { tokens } = await executable.run(stepOf(rows));
+        const plain = await executable.run(stepOf([{ ...start, sample: greedy }]));
+        expect([tokens[0], tokens[1], tokens[2]![0]! % 3], schedule).toEqual([plain.tokens[0], [7], 0]);
+      }
     });
 
     this.test('agrees with the oracle', async () => {

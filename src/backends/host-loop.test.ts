@@ -3,7 +3,7 @@ import { nestedText } from '../../tests/support/nested-program.js';
 import { parse } from '../ir/parse.js';
 import type { Program } from '../ir/program.js';
 import type { ExecutionPlan, SampleSettings, Step } from './backend.js';
-import { runStep, type Arrays, type Launch } from './host-loop.js';
+import { optionalInputs, runStep, stepInputs, type Arrays, type Launch } from './host-loop.js';
 
 const program = parse(nestedText);
 /** As the host sees programs: one `emitted` per token. */
@@ -90,8 +90,40 @@ describe('runStep', () => {
         done: [0, 0],
         stop_tokens: [7, 8, ...Array<number>(14).fill(-1)],
         seeds: [1, -1, 1, -1],
-        settings: [1, 2].flatMap(() => [0.5, 7, f(0.9), f(0.1), 1.5, 0, 0, 0]),
+        settings: [1, 2].flatMap(() => [0.5, 7, f(0.9), f(0.1), 1.5, 0, 0, 0, 0, 0]),
       },
+    ]);
+  });
+
+  it('gives biases and masks where a sample has some', () => {
+    const bias = [
+      [7, 1.5],
+      [2, -3],
+    ] as const;
+    const { sampling, ...rest } = decode([3, 4]);
+    const edited = [
+      { ...sampling[0]!, bias },
+      { ...sampling[1]!, allowed: Int32Array.of(5, 6) },
+    ];
+    const plain = stepInputs({ ...rest, sampling });
+    expect([...optionalInputs].filter((name) => plain.has(name))).toEqual([]);
+    const inputs = stepInputs({ ...rest, sampling: edited });
+    const rows = (name: string): number[][] => {
+      const all = [...inputs.get(name)!];
+      return [all.slice(0, all.length / 2), all.slice(all.length / 2)];
+    };
+    expect(rows('settings').map((row) => row.slice(8))).toEqual([
+      [2, 0],
+      [0, 1],
+    ]);
+    expect(rows('biased').map((row) => row.slice(0, 3))).toEqual([
+      [7, 2, 0],
+      [0, 0, 0],
+    ]);
+    expect(rows('biases')[0]!.slice(0, 2)).toEqual([1.5, -3]);
+    expect(rows('allowed')).toEqual([
+      [0, 0],
+      [5, 6],
     ]);
   });
 

@@ -7,7 +7,7 @@ import { baseName } from '../ir/outline.js';
 import type { Name, Program } from '../ir/program.js';
 import type { Extents } from '../ir/tensor.js';
 import { maxStopTokens } from '../ops/advance.js';
-import { settingsPerSample } from '../ops/sample.js';
+import { allowedWords, maxBiasedTokens, settingsPerSample } from '../ops/sample.js';
 import { assert, defined } from '../util/assert.js';
 import type { ExecutionPlan, Step, StepResult } from './backend.js';
 
@@ -92,7 +92,7 @@ function collectTokens(program: Program, outputs: Arrays, samples: readonly Samp
   return perToken.length;
 }
 
-/** Every input a token step can have, by name. */
+/** Every input a token step can have, by name; those that nothing looks at are absent (`optionalInputs`). */
 export function stepInputs(step: Step): Arrays {
   const { sampling } = step;
   const stops = new Int32Array(maxStopTokens).fill(-1);
@@ -103,7 +103,8 @@ export function stepInputs(step: Step): Arrays {
     const { temperature, topK, topP, minP, repetitionPenalty } = sample;
     const { presencePenalty = 0, frequencyPenalty = 0, madeFrom = 0 } = sample;
     const penalties = [repetitionPenalty, presencePenalty, frequencyPenalty, madeFrom];
-    settings.set([temperature, topK, topP, minP, ...penalties], s * settingsPerSample);
+    const edits = [sample.bias?.length ?? 0, sample.allowed === undefined ? 0 : 1];
+    settings.set([temperature, topK, topP, minP, ...penalties, ...edits], s * settingsPerSample);
     seeds.set(sample.seed, s * 2);
   });
   // The step ends after `steps` tokens, whatever a sample may still make after it.
@@ -118,7 +119,42 @@ export function stepInputs(step: Step): Arrays {
     ['remaining', remaining],
     ['done', remaining.map((count) => (count <= 0 ? 1 : 0))],
     ['stop_tokens', stops],
+    ...biasInputs(step),
+    ...maskInputs(step),
   ]);
+}
+
+/** Inputs that are given only where a sample needs them: they are long, and the settings say who looks at them. */
+export const optionalInputs: ReadonlySet<Name> = new Set(['biased', 'biases', 'allowed']);
+
+function biasInputs({ sampling }: Step): [Name, Float32Array | Int32Array][] {
+  if (sampling.every(({ bias = [] }) => bias.length === 0)) return [];
+  const biased = new Int32Array(sampling.length * maxBiasedTokens);
+  const biases = new Float32Array(sampling.length * maxBiasedTokens);
+  sampling.forEach(({ bias = [] }, s) => {
+    biased.set(
+      bias.map(([token]) => token),
+      s * maxBiasedTokens,
+    );
+    biases.set(
+      bias.map(([, value]) => value),
+      s * maxBiasedTokens,
+    );
+  });
+  return [
+    ['biased', biased],
+    ['biases', biases],
+  ];
+}
+
+function maskInputs({ sampling }: Step): [Name, Int32Array][] {
+  const words = sampling.find(({ allowed }) => allowed !== undefined)?.allowed?.length;
+  if (words === undefined) return [];
+  const allowed = new Int32Array(sampling.length * words);
+  sampling.forEach((sample, s) => {
+    if (sample.allowed !== undefined) allowed.set(sample.allowed, s * words);
+  });
+  return [['allowed', allowed]];
 }
 
 function nextInputs(program: Program, inputs: Arrays, outputs: Arrays): Arrays {
@@ -129,7 +165,9 @@ function nextInputs(program: Program, inputs: Arrays, outputs: Arrays): Arrays {
 
 /** The inputs that this program has. */
 function only(program: Program, inputs: Arrays): Arrays {
-  const names = program.values.filter(({ origin }) => origin.kind === 'input').map(({ name }) => name);
+  const names = program.values
+    .filter(({ name, origin }) => origin.kind === 'input' && (inputs.has(name) || !optionalInputs.has(name)))
+    .map(({ name }) => name);
   return new Map(names.map((name) => [name, defined(inputs.get(name), `input ${name}`)]));
 }
 
@@ -147,6 +185,7 @@ function checkStep({ limits, values }: Program, step: Step): void {
   assert(typeof vocab !== 'number' || within(tokens, 0, vocab), 'a token outside the vocabulary');
   assert(within(positions, -1, limits.context) && within(slots, 0, limits.slots), 'a row outside the context or slots');
   assert(within(index, 0, rows), 'a sample of a row that is not there');
+  if (typeof vocab === 'number') checkEdits(sampling, vocab);
   assert(steps >= 1, `a step of ${steps} tokens`);
   if (steps === 1) return;
   assert(isDecode(step), 'more than one token needs every row to be a sample');
@@ -154,4 +193,15 @@ function checkStep({ limits, values }: Program, step: Step): void {
     const end = positions[s]! + Math.min(remaining, steps);
     assert(end <= limits.context, `a sample would reach position ${end} of ${limits.context}`);
   });
+}
+
+/** Kernels write and read where these say. */
+function checkEdits(sampling: Step['sampling'], vocab: number): void {
+  for (const { bias = [], allowed } of sampling) {
+    assert(bias.length <= maxBiasedTokens, `${bias.length} biased tokens`);
+    const ids = new Set(bias.map(([token]) => token));
+    const inside = [...ids].every((token) => Number.isInteger(token) && token >= 0 && token < vocab);
+    assert(ids.size === bias.length && inside, 'a biased token twice, or outside the vocabulary');
+    assert(allowed === undefined || allowed.length === allowedWords(vocab), 'a mask of another vocabulary');
+  }
 }

@@ -21,7 +21,7 @@ function inputs(changes: Record<Name, number[]> = {}): Inputs {
     seeds: [1, 2, 3, 4],
     ...changes,
   };
-  const settings = Float32Array.from([0.9, 0, 1, 0, 1.1, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0]);
+  const settings = Float32Array.from([0.9, 0, 1, 0, 1.1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0]);
   return new Map<Name, Int32Array | Float32Array>([
     ...Object.entries(ints).map(([name, data]): [Name, Int32Array] => [name, Int32Array.from(data)]),
     ['settings', settings],

@@ -247,7 +247,13 @@ export interface OperatorTable {
   /** cap * tanh(x / cap). */
   softcap: Form<'x', 'y', never, { cap: number }>;
   /** The next token of every sample; settings and seeds as ops/sample.ts says. */
-  sample: Form<'logits' | 'index' | 'slots' | 'positions' | 'history' | 'settings' | 'seeds', 'token', never, None>;
+  sample: Form<
+    'logits' | 'index' | 'slots' | 'positions' | 'history' | 'settings' | 'seeds',
+    'token',
+    never,
+    None,
+    'biased' | 'biases' | 'allowed'
+  >;
   /** The stop test, and what the next step needs. `emitted` is -1 for samples that were done before. */
   advance: Form<
     'token' | 'index' | 'positions' | 'remaining' | 'done' | 'stop_tokens',

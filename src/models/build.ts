@@ -7,6 +7,7 @@ import { blockOf } from '../ir/formats.js';
 import { baseName } from '../ir/outline.js';
 import type { DType, Limits, Name, Operator, Program, Tensor } from '../ir/program.js';
 import { makeOperator as op } from '../ops/make.js';
+import { allowedWords, maxBiasedTokens, settingsPerSample } from '../ops/sample.js';
 import { ProgramBuilder } from './program-builder.js';
 import type { ModelConfig } from './model-config.js';
 import { ropeFrequencies } from './rope.js';
@@ -64,7 +65,12 @@ class ModelBuilder {
     for (const name of ['index', 'remaining', 'done']) index(name, 'samples');
     index('seeds', 'samples', 2);
     index('stop_tokens', 16);
-    this.program.input('settings', { dtype: 'f32', shape: ['samples', 8], role: 'index' });
+    index('biased', 'samples', maxBiasedTokens);
+    index('allowed', 'samples', allowedWords(this.config.vocab));
+    const perSample = (name: Name, length: number): void =>
+      this.program.input(name, { dtype: 'f32', shape: ['samples', length], role: 'index' });
+    perSample('biases', maxBiasedTokens);
+    perSample('settings', settingsPerSample);
     const { slots, context } = this.options.limits;
     this.program.state('history', { dtype: 'i32', shape: [slots, context], role: 'state' });
     const frequencies = ropeFrequencies(this.config.rope, this.config.headDim);
@@ -208,6 +214,9 @@ class ModelBuilder {
           history: 'history',
           settings: 'settings',
           seeds: 'seeds',
+          biased: 'biased',
+          biases: 'biases',
+          allowed: 'allowed',
         },
         { token: 'token' },
       ),

@@ -1,8 +1,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { evaluate, f32, i32 } from '../../tests/support/operators.js';
+import type { Operator } from '../ir/program.js';
 import { uniform } from '../util/prng.js';
 import { makeOperator as op } from './make.js';
+import { maxBiasedTokens } from './sample.js';
 
 interface Settings {
   readonly temperature?: number;
@@ -40,7 +42,7 @@ function choose(logits: number[], settings: Settings, seed = 0, history: number[
     positions: i32([history.length - 1]),
     // What comes after the position belongs to an older sequence.
     history: i32([[...history, 0, 1, 2, 3]]),
-    settings: f32([[temperature, topK, topP, minP, penalty, presence, frequency, madeFrom]]),
+    settings: f32([[temperature, topK, topP, minP, penalty, presence, frequency, madeFrom, 0, 0]]),
     seeds: i32([[seed, 5]]),
   })['token']![0]!;
 }
@@ -80,6 +82,57 @@ describe('greedy sampling', () => {
     // Of the prompt nothing counts, and a negative penalty is a reward.
     expect(choose([4, 3], { temperature: 0, madeFrom: 5, presence: 9, frequency: 9 }, 0, history)).toBe(0);
     expect(choose([3, 1, 3.5], { ...greedy, presence: -1 }, 0, history)).toBe(0);
+  });
+});
+
+describe('biases and masks', () => {
+  const edited = (
+    logits: number[],
+    settings: number[],
+    { bias = [], allowed }: { bias?: [number, number][]; allowed?: number[] },
+  ): number => {
+    const vocab = logits.length;
+    const mask = Array<number>(Math.ceil(vocab / 32)).fill(0);
+    for (const token of allowed ?? []) mask[token >> 5]! |= 1 << (token & 31);
+    const row = (at: 0 | 1, rest: number): number[] =>
+      Array.from({ length: maxBiasedTokens }, (_, i) => bias[i]?.[at] ?? rest);
+    const flags = [...settings, 0, bias.length, allowed === undefined ? 0 : 1];
+    return evaluate(
+      { ...operator, reads: { ...operator.reads, biased: 'biased', biases: 'biases', allowed: 'allowed' } } as Operator,
+      {
+        logits: f32([logits]),
+        ...{ index: i32([0]), slots: i32([0]), positions: i32([0]), history: i32([[1]]), seeds: i32([[1, 2]]) },
+        settings: f32([flags]),
+        ...{ biased: i32([row(0, 0)]), biases: f32([row(1, 50)]), allowed: i32([mask]) },
+      },
+    )['token']![0]!;
+  };
+  const greedy = [0, 0, 1, 0, 1, 0, 0];
+
+  it('adds a bias before anything else', () => {
+    expect(edited([1, 2, 3], greedy, {})).toBe(2);
+    expect(edited([1, 2, 3], greedy, { bias: [[0, 2.5]] })).toBe(0);
+    expect(edited([1, 2, 3], greedy, { bias: [[2, -100]] })).toBe(1);
+    // Token 1 is in the history: its biased logit, 4, is halved by the penalty. Unbiased, 1 would stay below 1.9.
+    expect(edited([1.9, 1, 0], [0, 0, 1, 0, 2, 0, 0], { bias: [[1, 3]] })).toBe(1);
+    expect(edited([2.1, 1, 0], [0, 0, 1, 0, 2, 0, 0], { bias: [[1, 3]] })).toBe(0);
+  });
+
+  it('chooses only what is allowed, in every word of the mask', () => {
+    const logits = Array.from({ length: 70 }, (_, id) => id);
+    for (const allowed of [[0], [31], [32], [63], [64], [69], [3, 40, 5]]) {
+      expect(edited(logits, greedy, { allowed })).toBe(Math.max(...allowed));
+      expect(allowed).toContain(edited(logits, [1.5, 0, 1, 0, 1, 0, 0], { allowed }));
+    }
+    expect(
+      edited(logits, greedy, {
+        allowed: [5, 7],
+        bias: [
+          [5, 10],
+          [9, 100],
+        ],
+      }),
+    ).toBe(5);
   });
 });
 
@@ -145,7 +198,7 @@ it('an idle row gives token 0', () => {
     slots: i32([0, 0]),
     positions: i32([0, -1]),
     history: i32([[1, 1]]),
-    settings: f32([[0, 0, 1, 0, 1, 0, 0, 0]]),
+    settings: f32([[0, 0, 1, 0, 1, 0, 0, 0, 0, 0]]),
     seeds: i32([[0, 0]]),
   });
   expect(token['token']).toEqual([0]);

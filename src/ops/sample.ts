@@ -1,14 +1,21 @@
 /**
- * sample: the next token of every sample. In the order of Hugging Face: penalties, temperature, top-k, top-p, min-p, then
- * one draw of a counter-based generator: a token depends on its logits, history, seed and position, on nothing else.
+ * sample: the next token of every sample. First what the caller says of single tokens: biases, and which are allowed. Then
+ * in the order of Hugging Face: penalties, temperature, top-k, top-p, min-p, then one draw of a counter-based generator: a
+ * token depends on its logits, history, seed and position, on nothing else.
  *
- * settings f32[samples, 8] = temperature (0 or less: greedy), topK (0: off), topP (1: off), minP (0: off),
- * repetitionPenalty (1: off), presencePenalty (0: off), frequencyPenalty (0: off), the position of the first token made:
- * the last two count the tokens from there on, as OpenAI defines them. seeds i32[samples, 2] = low and high half of the seed.
+ * settings f32[samples, 10] = temperature (0 or less: greedy), topK (0: off), topP (1: off), minP (0: off),
+ * repetitionPenalty (1: off), presencePenalty (0: off), frequencyPenalty (0: off), the position of the first token made
+ * (these two count the tokens from there on, as OpenAI defines them), how many tokens are biased, and 1 where only those
+ * of `allowed` may be chosen. seeds i32[samples, 2] = low and high half of the seed.
+ *
+ * biased i32[samples, 300] = different token ids, biases f32[samples, 300] = what is added to their logits: as many as
+ * settings say, the rest is not looked at. allowed i32[samples, ceil(vocab / 32)] = a bit per token, the lowest first; at
+ * least one is set. All three or none of them are operands.
  */
+import type { OperatorOf } from '../ir/program.js';
 import { tensorBytes } from '../ir/tensor.js';
 import { uniform } from '../util/prng.js';
-import { perSocket, type OperatorDefinition } from './definition.js';
+import { perSocket, type OperatorDefinition, type Operands } from './definition.js';
 import {
   activationCost,
   expect,
@@ -22,12 +29,18 @@ import {
 } from './shared.js';
 
 /** Length of a row of `settings`. */
-export const settingsPerSample = 8;
+export const settingsPerSample = 10;
+/** Length of a row of `biased` and of `biases`. */
+export const maxBiasedTokens = 300;
+/** Length of a row of `allowed`. */
+export function allowedWords(vocab: number): number {
+  return Math.ceil(vocab / 32);
+}
 
 export const sample: OperatorDefinition<'sample'> = {
   kind: 'sample',
   reads: ['logits', 'index', 'slots', 'positions', 'history', 'settings', 'seeds'],
-  optionalReads: [],
+  optionalReads: ['biased', 'biases', 'allowed'],
   updates: [],
   writes: ['token'],
   attributes: {},
@@ -48,13 +61,23 @@ export const sample: OperatorDefinition<'sample'> = {
     expectMatrix('sample: settings', settings);
     const fits = leading(settings) === samples && settings.shape[1] === settingsPerSample;
     expect(fits, `sample: settings must be f32[${String(samples)}, ${settingsPerSample}]`);
+    const { biased, biases, allowed } = reads;
+    if (biased !== undefined || biases !== undefined || allowed !== undefined) {
+      expect(biased !== undefined && biases !== undefined && allowed !== undefined, 'sample: biases without a mask');
+      expectIndices('sample: biased', typeOf(biased), [samples, maxBiasedTokens]);
+      expectMatrix('sample: biases', typeOf(biases));
+      const room = leading(typeOf(biases)) === samples && typeOf(biases).shape[1] === maxBiasedTokens;
+      expect(room, `sample: biases must be f32[${String(samples)}, ${maxBiasedTokens}]`);
+      const words = allowedWords(fixedDim('sample: vocabulary', logits.shape[1]));
+      expectIndices('sample: allowed', typeOf(allowed), [samples, words]);
+    }
     return { [writes.token]: indexVector(samples) };
   },
 
   cost({ reads, writes }, typeOf, at) {
     const logits = tensorBytes(typeOf(reads.logits), at);
     const touched = [typeOf(reads.logits), typeOf(reads.settings), typeOf(reads.seeds), typeOf(writes.token)];
-    // One comparison a logit; the history is read only under a penalty.
+    // One comparison a logit; the history is read only under a penalty, biases and masks where there are some.
     return activationCost(logits / 4, touched, at);
   },
 
@@ -67,6 +90,7 @@ export const sample: OperatorDefinition<'sample'> = {
     const settings = floats(operand(reads.settings));
     const seeds = ints(operand(reads.seeds));
     const token = ints(operand(writes.token));
+    const edit = editor(reads, operand);
     for (let s = 0; s < samples; s++) {
       const row = index![s]!;
       const position = positions![row]!;
@@ -75,15 +99,33 @@ export const sample: OperatorDefinition<'sample'> = {
         continue;
       }
       const from = slots![row]! * context;
+      const own = settings.subarray(s * settingsPerSample, (s + 1) * settingsPerSample);
       token[s] = chooseToken(
-        logits.slice(s * vocab, (s + 1) * vocab),
+        edit(logits.slice(s * vocab, (s + 1) * vocab), s, own),
         history.subarray(from, from + position + 1),
-        settings.subarray(s * settingsPerSample, (s + 1) * settingsPerSample),
+        own,
         () => uniform(position, [seeds[2 * s]!, seeds[2 * s + 1]!]),
       );
     }
   }),
 };
+
+type Editor = (logits: Float32Array, sample: number, settings: Float32Array) => Float32Array;
+
+/** Adds the biases of a sample to its logits, and takes out what is not allowed; `logits` is overwritten. */
+function editor(reads: OperatorOf<'sample'>['reads'], operand: Operands): Editor {
+  const { biased, biases, allowed } = reads;
+  if (biased === undefined || biases === undefined || allowed === undefined) return (logits) => logits;
+  const [tokens, values, mask] = [ints(operand(biased)), floats(operand(biases)), ints(operand(allowed))];
+  return (logits, sample, settings) => {
+    const [count, masked] = settings.subarray(8) as unknown as [number, number];
+    for (let i = sample * maxBiasedTokens; i < sample * maxBiasedTokens + count; i++) logits[tokens[i]!]! += values[i]!;
+    if (masked === 0) return logits;
+    const words = mask.subarray(sample * allowedWords(logits.length));
+    for (let id = 0; id < logits.length; id++) if (((words[id >> 5]! >> (id & 31)) & 1) === 0) logits[id] = -Infinity;
+    return logits;
+  };
+}
 
 /** One choice. `logits` is overwritten; `settings` as the header says; `draw` gives a number in [0, 1). */
 function chooseToken(logits: Float32Array, history: Int32Array, settings: Float32Array, draw: () => number): number {

@@ -4,6 +4,7 @@
  */
 import { randomInt } from 'node:crypto';
 import type { SampleSettings } from '../backends/backend.js';
+import { maxBiasedTokens } from '../ops/sample.js';
 import { UsageError } from '../util/errors.js';
 
 /** Absent fields are off; an absent temperature is 0, which is greedy. */
@@ -22,9 +23,13 @@ export interface SamplingOptions {
   readonly presencePenalty?: number;
   /** The same, once for every time it was made; 0 is off. */
   readonly frequencyPenalty?: number;
+  /** Added to the scores of these tokens before all else: [token id, from -100 to 100], at most 300, each token once. */
+  readonly bias?: readonly TokenBias[];
   /** A whole number from 0 to 2^53 - 1; random where absent. The same seed gives the same text. */
   readonly seed?: number;
 }
+
+export type TokenBias = readonly [token: number, bias: number];
 
 export type Sampling = Required<SamplingOptions>;
 
@@ -34,7 +39,7 @@ interface Range {
   readonly integer?: true;
 }
 
-const ranges: Readonly<Record<keyof SamplingOptions, Range>> = {
+const ranges: Readonly<Record<Exclude<keyof SamplingOptions, 'bias'>, Range>> = {
   temperature: { min: 0, max: 1000 },
   topK: { min: 0, max: 2 ** 31 - 1, integer: true },
   topP: { min: 0, max: 1 },
@@ -47,7 +52,7 @@ const ranges: Readonly<Record<keyof SamplingOptions, Range>> = {
 
 /** Fills in the defaults, with a random seed where none is given. Throws UsageError for a value outside its range. */
 export function resolveSampling(options: SamplingOptions = {}): Sampling {
-  for (const name of Object.keys(ranges) as (keyof SamplingOptions)[]) {
+  for (const name of Object.keys(ranges) as (keyof typeof ranges)[]) {
     const value = options[name];
     const { min, max, integer } = ranges[name];
     if (value === undefined) continue;
@@ -56,8 +61,25 @@ export function resolveSampling(options: SamplingOptions = {}): Sampling {
     }
   }
   const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1 } = options;
-  const { presencePenalty = 0, frequencyPenalty = 0, seed = randomInt(2 ** 47) } = options;
-  return { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, seed };
+  const { presencePenalty = 0, frequencyPenalty = 0, bias = [], seed = randomInt(2 ** 47) } = options;
+  checkBias(bias);
+  return { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, bias, seed };
+}
+
+function checkBias(bias: readonly TokenBias[]): void {
+  if (bias.length > maxBiasedTokens) {
+    throw new UsageError(`${bias.length} tokens are biased, at most ${maxBiasedTokens} may be`);
+  }
+  const wrong = bias.find(([token, value]) => !Number.isInteger(token) || token < 0 || !(Math.abs(value) <= 100));
+  if (wrong !== undefined)
+    throw new UsageError(`a bias of ${wrong[1]} for token ${wrong[0]}, must be from -100 to 100`);
+  if (new Set(bias.map(([token]) => token)).size < bias.length) throw new UsageError('a token is biased twice');
+}
+
+/** Throws UsageError for biased tokens that a vocabulary of this size has not. */
+export function checkBiasedTokens(bias: readonly TokenBias[], vocab: number): void {
+  const wrong = bias.find(([token]) => token >= vocab);
+  if (wrong !== undefined) throw new UsageError(`bias: token ${wrong[0]} is not one of the model, which has ${vocab}`);
 }
 
 /** The settings of a sample that may still make `remaining` tokens; the first one got the position `madeFrom`. */

@@ -8,7 +8,7 @@ import { checkPrompt } from './check-prompt.js';
 import type { Engine } from './engine.js';
 import { tokenLogprob, type LogprobOptions, type TokenLogprob } from './logprobs.js';
 import { Generation, type GenerationResult, type Piece } from './generation.js';
-import { resolveSampling, type Sampling, type SamplingOptions } from './sampling.js';
+import { checkBiasedTokens, resolveSampling, type Sampling, type SamplingOptions } from './sampling.js';
 import type { Request } from './sequence.js';
 import { TextStream } from './text-stream.js';
 
@@ -68,9 +68,11 @@ export class Session {
       throw new UsageError(`maxTokens is ${maxTokens}, must be a whole number from 1`);
     }
     const { atStart = typeof prompt === 'object' && 'messages' in prompt } = options;
+    const sampling = resolveSampling(options);
+    checkBiasedTokens(sampling.bias, this.#engine.vocab);
     const job: Job = {
       prompt,
-      sampling: resolveSampling(options),
+      sampling,
       maxTokens,
       stopTokens: ignoreEos ? [] : this.#engine.stopTokens,
       text: new TextStream(this.#engine.tokenizer, { stop, atStart }),

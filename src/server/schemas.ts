@@ -30,6 +30,11 @@ function generationShape(limits: ServerLimits) {
     repetition_penalty: z.number().min(0.001).max(1000).nullish(),
     presence_penalty: z.number().min(-2).max(2).nullish(),
     frequency_penalty: z.number().min(-2).max(2).nullish(),
+    /** By token id, which JSON writes as a string. */
+    logit_bias: z
+      .record(z.string().regex(/^\d{1,9}$/, 'must be token ids'), z.number().min(-100).max(100))
+      .refine((bias) => Object.keys(bias).length <= limits.biases, `at most ${limits.biases} tokens may be biased`)
+      .nullish(),
     ignore_eos: z.boolean().nullish(),
     stream: z.boolean().nullish(),
     stream_options: z
@@ -108,7 +113,6 @@ const ignored = new Set(
  * name, since to leave them out would give another text than the one asked for.
  */
 const unsupported: Readonly<Record<string, (value: unknown) => boolean>> = {
-  logit_bias: isEmpty,
   suffix: (value) => value === '',
   best_of: (value) => value === 1,
   tools: isEmpty,

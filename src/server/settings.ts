@@ -1,4 +1,5 @@
 /** What a server may be told, with the defaults: where it listens, who may call it, and how much one request may ask. */
+import { maxBiasedTokens } from '../ops/sample.js';
 
 /** Bytes, milliseconds and counts. Every one is checked before the work that it bounds. */
 export interface ServerLimits {
@@ -22,6 +23,8 @@ export interface ServerLimits {
   readonly messages: number;
   /** Stop strings of one request. */
   readonly stops: number;
+  /** Tokens of `logit_bias`. */
+  readonly biases: number;
   /** Alternatives per token. */
   readonly topLogprobs: number;
 }
@@ -38,6 +41,7 @@ export const defaultLimits: ServerLimits = {
   prompts: 64,
   messages: 4096,
   stops: 16,
+  biases: maxBiasedTokens,
   topLogprobs: 20,
 };
 

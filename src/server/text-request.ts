@@ -1,9 +1,10 @@
 /** From a checked body to prompts in tokens and the options of every text. */
 import type { Model } from '../runtime/model.js';
 import type { LogprobOptions } from '../runtime/logprobs.js';
-import { resolveSampling } from '../runtime/sampling.js';
+import { checkBiasedTokens, resolveSampling, type TokenBias } from '../runtime/sampling.js';
 import type { GenerateOptions } from '../runtime/session.js';
 import type { ChatMessage } from '../text/chat-template.js';
+import { messageOf } from '../util/errors.js';
 import { badRequest } from './api-error.js';
 import type { ChatBody, CompletionBody, GenerationBody, WireMessage } from './schemas.js';
 import type { ServedModel } from './served-model.js';
@@ -123,6 +124,7 @@ function optionsOf(body: GenerationBody, model: Model, maxTokens: number, choice
     repetitionPenalty: body.repetition_penalty ?? defaults.repetitionPenalty ?? 1,
     presencePenalty: body.presence_penalty ?? 0,
     frequencyPenalty: body.frequency_penalty ?? 0,
+    bias: biasOf(body, model),
     ...(typeof body.seed === 'number' ? { seed: wrapSeed(body.seed) } : {}),
   });
   const stop = typeof body.stop === 'string' ? [body.stop] : (body.stop ?? []);
@@ -135,6 +137,16 @@ function optionsOf(body: GenerationBody, model: Model, maxTokens: number, choice
     stop,
     ignoreEos,
   }));
+}
+
+function biasOf({ logit_bias }: GenerationBody, model: Model): TokenBias[] {
+  const bias = Object.entries(logit_bias ?? {}).map(([token, value]) => [Number(token), value] as const);
+  try {
+    checkBiasedTokens(bias, model.config.vocab);
+  } catch (error) {
+    throw badRequest(messageOf(error), 'logit_bias');
+  }
+  return bias;
 }
 
 /** Clients also send negative numbers. */

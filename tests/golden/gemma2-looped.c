@@ -65,7 +65,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_ffn_post_norm_2 = argument(me, arguments, 30);
   /* stage decoder */
   {
-    float *const layer_x_copies[2] = {scratch(me, 272896), scratch(me, 274432)};
+    float *const layer_x_copies[2] = {scratch(me, 282752), scratch(me, 284288)};
     for (int layer = 0; layer < 2; ++layer) {
       const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
       float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
@@ -96,37 +96,37 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
       const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
       const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
       float *layer_h = own(me, 0); /* f32[rows, 48] */
-      float *layer_q = scratch(me, 275968); /* f32[rows, 64] */
-      float *layer_k = scratch(me, 278016); /* f32[rows, 32] */
-      float *layer_v = scratch(me, 279040); /* f32[rows, 32] */
-      float *layer_q_rot = scratch(me, 280064); /* f32[rows, 64] */
-      float *layer_k_rot = scratch(me, 282112); /* f32[rows, 32] */
-      float *layer_a = scratch(me, 283136); /* f32[rows, 64] */
-      float *layer_o = scratch(me, 285184); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 285824); /* f32[rows, 64] */
+      float *layer_k = scratch(me, 287872); /* f32[rows, 32] */
+      float *layer_v = scratch(me, 288896); /* f32[rows, 32] */
+      float *layer_q_rot = scratch(me, 289920); /* f32[rows, 64] */
+      float *layer_k_rot = scratch(me, 291968); /* f32[rows, 32] */
+      float *layer_a = scratch(me, 292992); /* f32[rows, 64] */
+      float *layer_o = scratch(me, 295040); /* f32[rows, 48] */
       float *layer_o_normed = own(me, 1536); /* f32[rows, 48] */
-      float *layer_r = scratch(me, 286720); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 296576); /* f32[rows, 48] */
       float *layer_f = own(me, 3072); /* f32[rows, 48] */
-      float *layer_gate = scratch(me, 288256); /* f32[rows, 56] */
-      float *layer_up = scratch(me, 290048); /* f32[rows, 56] */
-      float *layer_u = scratch(me, 291840); /* f32[rows, 56] */
-      float *layer_d = scratch(me, 293632); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 298112); /* f32[rows, 56] */
+      float *layer_up = scratch(me, 299904); /* f32[rows, 56] */
+      float *layer_u = scratch(me, 301696); /* f32[rows, 56] */
+      float *layer_d = scratch(me, 303488); /* f32[rows, 48] */
       float *layer_d_normed = own(me, 4608); /* f32[rows, 48] */
-      float *layer_x_2 = scratch(me, 295168); /* f32[rows, 48] */
+      float *layer_x_2 = scratch(me, 305024); /* f32[rows, 48] */
       float *layer_h_2 = own(me, 6144); /* f32[rows, 48] */
-      float *layer_q_2 = scratch(me, 296704); /* f32[rows, 64] */
-      float *layer_k_2 = scratch(me, 298752); /* f32[rows, 32] */
-      float *layer_v_2 = scratch(me, 299776); /* f32[rows, 32] */
-      float *layer_q_rot_2 = scratch(me, 300800); /* f32[rows, 64] */
-      float *layer_k_rot_2 = scratch(me, 302848); /* f32[rows, 32] */
-      float *layer_a_2 = scratch(me, 303872); /* f32[rows, 64] */
-      float *layer_o_2 = scratch(me, 305920); /* f32[rows, 48] */
+      float *layer_q_2 = scratch(me, 306560); /* f32[rows, 64] */
+      float *layer_k_2 = scratch(me, 308608); /* f32[rows, 32] */
+      float *layer_v_2 = scratch(me, 309632); /* f32[rows, 32] */
+      float *layer_q_rot_2 = scratch(me, 310656); /* f32[rows, 64] */
+      float *layer_k_rot_2 = scratch(me, 312704); /* f32[rows, 32] */
+      float *layer_a_2 = scratch(me, 313728); /* f32[rows, 64] */
+      float *layer_o_2 = scratch(me, 315776); /* f32[rows, 48] */
       float *layer_o_normed_2 = own(me, 7680); /* f32[rows, 48] */
-      float *layer_r_2 = scratch(me, 307456); /* f32[rows, 48] */
+      float *layer_r_2 = scratch(me, 317312); /* f32[rows, 48] */
       float *layer_f_2 = own(me, 9216); /* f32[rows, 48] */
-      float *layer_gate_2 = scratch(me, 308992); /* f32[rows, 56] */
-      float *layer_up_2 = scratch(me, 310784); /* f32[rows, 56] */
-      float *layer_u_2 = scratch(me, 312576); /* f32[rows, 56] */
-      float *layer_d_2 = scratch(me, 314368); /* f32[rows, 48] */
+      float *layer_gate_2 = scratch(me, 318848); /* f32[rows, 56] */
+      float *layer_up_2 = scratch(me, 320640); /* f32[rows, 56] */
+      float *layer_u_2 = scratch(me, 322432); /* f32[rows, 56] */
+      float *layer_d_2 = scratch(me, 324224); /* f32[rows, 48] */
       float *layer_d_normed_2 = own(me, 10752); /* f32[rows, 48] */
       /* stage layer */
       begin_stage(me, head_chunks(me, 2));
@@ -268,7 +268,7 @@ static void step_lm_head(struct worker *me, const uint64_t *arguments) {
   float *logits = argument(me, arguments, 4);
   float *last = own(me, 0); /* f32[samples, 48] */
   float *normed = own(me, 768); /* f32[samples, 48] */
-  float *scores = scratch(me, 272896); /* f32[samples, 320] */
+  float *scores = scratch(me, 282752); /* f32[samples, 320] */
   /* stage lm_head */
   begin_stage(me, feature_chunks(me));
   while (claim(me)) {
@@ -282,7 +282,7 @@ static void step_lm_head(struct worker *me, const uint64_t *arguments) {
   hand_off(me);
 }
 
-/* kernel sample(read logits: f32[samples, 320], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 8], read seeds: i32[samples, 2], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
+/* kernel sample(read logits: f32[samples, 320], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 10], read seeds: i32[samples, 2], read biased: i32[samples, 300], read biases: f32[samples, 300], read allowed: i32[samples, 10], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
 static void step_sample(struct worker *me, const uint64_t *arguments) {
   const int samples = me->samples;
   const float *logits = argument(me, arguments, 0);
@@ -292,28 +292,31 @@ static void step_sample(struct worker *me, const uint64_t *arguments) {
   const int32_t *history = argument(me, arguments, 4);
   const float *settings = argument(me, arguments, 5);
   const int32_t *seeds = argument(me, arguments, 6);
-  const int32_t *remaining = argument(me, arguments, 7);
-  const int32_t *done = argument(me, arguments, 8);
-  const int32_t *stop_tokens = argument(me, arguments, 9);
-  int32_t *next_tokens = argument(me, arguments, 10);
-  int32_t *next_positions = argument(me, arguments, 11);
-  int32_t *next_remaining = argument(me, arguments, 12);
-  int32_t *next_done = argument(me, arguments, 13);
-  int32_t *emitted = argument(me, arguments, 14);
-  int32_t *token_value = scratch(me, 272896); /* i32[samples] */
+  const int32_t *biased = argument(me, arguments, 7);
+  const float *biases = argument(me, arguments, 8);
+  const int32_t *allowed = argument(me, arguments, 9);
+  const int32_t *remaining = argument(me, arguments, 10);
+  const int32_t *done = argument(me, arguments, 11);
+  const int32_t *stop_tokens = argument(me, arguments, 12);
+  int32_t *next_tokens = argument(me, arguments, 13);
+  int32_t *next_positions = argument(me, arguments, 14);
+  int32_t *next_remaining = argument(me, arguments, 15);
+  int32_t *next_done = argument(me, arguments, 16);
+  int32_t *emitted = argument(me, arguments, 17);
+  int32_t *token_value = scratch(me, 282752); /* i32[samples] */
   /* stage sample */
   begin_stage(me, 1);
   while (claim(me)) {
-    if (me->chunk == 0) f32_sample(me, token_value, logits, index, slots, positions, history, settings, seeds, samples, 320, 64, 0);
+    if (me->chunk == 0) f32_sample(me, token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, samples, 320, 64, 0);
     if (me->chunk == 0) i32_advance(next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, samples);
   }
   hand_off(me);
 }
 
-static const uint64_t step_calls_0[] = {262144ull, 262272ull, 262208ull, 262784ull, IN_WEIGHTS | 0ull, 263872ull, 263808ull, 265408ull};
-static const uint64_t step_calls_1[] = {263872ull, 265920ull, IN_WEIGHTS | 61440ull, IN_WEIGHTS | 61632ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 80064ull, 265408ull, 262272ull, 262208ull, 0ull, 65536ull, IN_WEIGHTS | 86208ull, IN_WEIGHTS | 98496ull, IN_WEIGHTS | 98688ull, IN_WEIGHTS | 98880ull, IN_WEIGHTS | 111168ull, IN_WEIGHTS | 123456ull, IN_WEIGHTS | 134208ull, IN_WEIGHTS | 134400ull, IN_WEIGHTS | 134592ull, IN_WEIGHTS | 146880ull, IN_WEIGHTS | 153024ull, 131072ull, 196608ull, IN_WEIGHTS | 159168ull, IN_WEIGHTS | 171456ull, IN_WEIGHTS | 171648ull, IN_WEIGHTS | 171840ull, IN_WEIGHTS | 184128ull, IN_WEIGHTS | 196416ull, IN_WEIGHTS | 207168ull};
-static const uint64_t step_calls_2[] = {265920ull, 262336ull, IN_WEIGHTS | 353280ull, IN_WEIGHTS | 0ull, 267456ull};
-static const uint64_t step_calls_3[] = {267456ull, 262336ull, 262272ull, 262208ull, 262784ull, 262656ull, 262528ull, 262400ull, 262464ull, 262592ull, 272576ull, 272640ull, 272704ull, 272768ull, 272832ull};
+static const uint64_t step_calls_0[] = {262144ull, 262272ull, 262208ull, 272640ull, IN_WEIGHTS | 0ull, 273728ull, 273664ull, 275264ull};
+static const uint64_t step_calls_1[] = {273728ull, 275776ull, IN_WEIGHTS | 61440ull, IN_WEIGHTS | 61632ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 80064ull, 275264ull, 262272ull, 262208ull, 0ull, 65536ull, IN_WEIGHTS | 86208ull, IN_WEIGHTS | 98496ull, IN_WEIGHTS | 98688ull, IN_WEIGHTS | 98880ull, IN_WEIGHTS | 111168ull, IN_WEIGHTS | 123456ull, IN_WEIGHTS | 134208ull, IN_WEIGHTS | 134400ull, IN_WEIGHTS | 134592ull, IN_WEIGHTS | 146880ull, IN_WEIGHTS | 153024ull, 131072ull, 196608ull, IN_WEIGHTS | 159168ull, IN_WEIGHTS | 171456ull, IN_WEIGHTS | 171648ull, IN_WEIGHTS | 171840ull, IN_WEIGHTS | 184128ull, IN_WEIGHTS | 196416ull, IN_WEIGHTS | 207168ull};
+static const uint64_t step_calls_2[] = {275776ull, 262336ull, IN_WEIGHTS | 353280ull, IN_WEIGHTS | 0ull, 277312ull};
+static const uint64_t step_calls_3[] = {277312ull, 262336ull, 262272ull, 262208ull, 272640ull, 272448ull, 262528ull, 262656ull, 267648ull, 267456ull, 262400ull, 262464ull, 262592ull, 282432ull, 282496ull, 282560ull, 282624ull, 282688ull};
 static const struct call step_calls[] = {
   {step_embed, step_calls_0},
   {step_decoder, step_calls_1},
@@ -322,7 +325,7 @@ static const struct call step_calls[] = {
 };
 
 static const struct call *const programs[] = {step_calls};
-#define KLOOP_ARENA_BYTES 315904ull
+#define KLOOP_ARENA_BYTES 325760ull
 #define KLOOP_OWN_BYTES 14336ull
 #define KLOOP_WEIGHT_BYTES 353472ull
 #include "library.h"

@@ -65,7 +65,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_ffn_post_norm_2 = argument(me, arguments, 30);
   /* stage decoder */
   {
-    float *const layer_x_copies[2] = {scratch(me, 273344), scratch(me, 274880)};
+    float *const layer_x_copies[2] = {scratch(me, 283200), scratch(me, 284736)};
     for (int layer = 0; layer < 2; ++layer) {
       const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
       float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
@@ -96,37 +96,37 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
       const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
       const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
       float *layer_h = own(me, 0); /* f32[rows, 48] */
-      float *layer_q = scratch(me, 276416); /* f32[rows, 64] */
-      float *layer_k = scratch(me, 278464); /* f32[rows, 32] */
-      float *layer_v = scratch(me, 279488); /* f32[rows, 32] */
-      float *layer_q_rot = scratch(me, 280512); /* f32[rows, 64] */
-      float *layer_k_rot = scratch(me, 282560); /* f32[rows, 32] */
-      float *layer_a = scratch(me, 283584); /* f32[rows, 64] */
-      float *layer_o = scratch(me, 285632); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 286272); /* f32[rows, 64] */
+      float *layer_k = scratch(me, 288320); /* f32[rows, 32] */
+      float *layer_v = scratch(me, 289344); /* f32[rows, 32] */
+      float *layer_q_rot = scratch(me, 290368); /* f32[rows, 64] */
+      float *layer_k_rot = scratch(me, 292416); /* f32[rows, 32] */
+      float *layer_a = scratch(me, 293440); /* f32[rows, 64] */
+      float *layer_o = scratch(me, 295488); /* f32[rows, 48] */
       float *layer_o_normed = own(me, 1536); /* f32[rows, 48] */
-      float *layer_r = scratch(me, 287168); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 297024); /* f32[rows, 48] */
       float *layer_f = own(me, 3072); /* f32[rows, 48] */
-      float *layer_gate = scratch(me, 288704); /* f32[rows, 56] */
-      float *layer_up = scratch(me, 290496); /* f32[rows, 56] */
-      float *layer_u = scratch(me, 292288); /* f32[rows, 56] */
-      float *layer_d = scratch(me, 294080); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 298560); /* f32[rows, 56] */
+      float *layer_up = scratch(me, 300352); /* f32[rows, 56] */
+      float *layer_u = scratch(me, 302144); /* f32[rows, 56] */
+      float *layer_d = scratch(me, 303936); /* f32[rows, 48] */
       float *layer_d_normed = own(me, 4608); /* f32[rows, 48] */
-      float *layer_x_2 = scratch(me, 295616); /* f32[rows, 48] */
+      float *layer_x_2 = scratch(me, 305472); /* f32[rows, 48] */
       float *layer_h_2 = own(me, 6144); /* f32[rows, 48] */
-      float *layer_q_2 = scratch(me, 297152); /* f32[rows, 64] */
-      float *layer_k_2 = scratch(me, 299200); /* f32[rows, 32] */
-      float *layer_v_2 = scratch(me, 300224); /* f32[rows, 32] */
-      float *layer_q_rot_2 = scratch(me, 301248); /* f32[rows, 64] */
-      float *layer_k_rot_2 = scratch(me, 303296); /* f32[rows, 32] */
-      float *layer_a_2 = scratch(me, 304320); /* f32[rows, 64] */
-      float *layer_o_2 = scratch(me, 306368); /* f32[rows, 48] */
+      float *layer_q_2 = scratch(me, 307008); /* f32[rows, 64] */
+      float *layer_k_2 = scratch(me, 309056); /* f32[rows, 32] */
+      float *layer_v_2 = scratch(me, 310080); /* f32[rows, 32] */
+      float *layer_q_rot_2 = scratch(me, 311104); /* f32[rows, 64] */
+      float *layer_k_rot_2 = scratch(me, 313152); /* f32[rows, 32] */
+      float *layer_a_2 = scratch(me, 314176); /* f32[rows, 64] */
+      float *layer_o_2 = scratch(me, 316224); /* f32[rows, 48] */
       float *layer_o_normed_2 = own(me, 7680); /* f32[rows, 48] */
-      float *layer_r_2 = scratch(me, 307904); /* f32[rows, 48] */
+      float *layer_r_2 = scratch(me, 317760); /* f32[rows, 48] */
       float *layer_f_2 = own(me, 9216); /* f32[rows, 48] */
-      float *layer_gate_2 = scratch(me, 309440); /* f32[rows, 56] */
-      float *layer_up_2 = scratch(me, 311232); /* f32[rows, 56] */
-      float *layer_u_2 = scratch(me, 313024); /* f32[rows, 56] */
-      float *layer_d_2 = scratch(me, 314816); /* f32[rows, 48] */
+      float *layer_gate_2 = scratch(me, 319296); /* f32[rows, 56] */
+      float *layer_up_2 = scratch(me, 321088); /* f32[rows, 56] */
+      float *layer_u_2 = scratch(me, 322880); /* f32[rows, 56] */
+      float *layer_d_2 = scratch(me, 324672); /* f32[rows, 48] */
       float *layer_d_normed_2 = own(me, 10752); /* f32[rows, 48] */
       /* stage layer */
       begin_stage(me, head_chunks(me, 2));
@@ -268,7 +268,7 @@ static void step_lm_head(struct worker *me, const uint64_t *arguments) {
   float *logits = argument(me, arguments, 4);
   float *last = own(me, 0); /* f32[samples, 48] */
   float *normed = own(me, 768); /* f32[samples, 48] */
-  float *scores = scratch(me, 273344); /* f32[samples, 320] */
+  float *scores = scratch(me, 283200); /* f32[samples, 320] */
   /* stage lm_head */
   begin_stage(me, feature_chunks(me));
   while (claim(me)) {
@@ -282,7 +282,7 @@ static void step_lm_head(struct worker *me, const uint64_t *arguments) {
   hand_off(me);
 }
 
-/* kernel sample(read logits: f32[samples, 320], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 8], read seeds: i32[samples, 2], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
+/* kernel sample(read logits: f32[samples, 320], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 10], read seeds: i32[samples, 2], read biased: i32[samples, 300], read biases: f32[samples, 300], read allowed: i32[samples, 10], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
 static void step_sample(struct worker *me, const uint64_t *arguments) {
   const int samples = me->samples;
   const float *logits = argument(me, arguments, 0);
@@ -292,28 +292,31 @@ static void step_sample(struct worker *me, const uint64_t *arguments) {
   const int32_t *history = argument(me, arguments, 4);
   const float *settings = argument(me, arguments, 5);
   const int32_t *seeds = argument(me, arguments, 6);
-  const int32_t *remaining = argument(me, arguments, 7);
-  const int32_t *done = argument(me, arguments, 8);
-  const int32_t *stop_tokens = argument(me, arguments, 9);
-  int32_t *next_tokens = argument(me, arguments, 10);
-  int32_t *next_positions = argument(me, arguments, 11);
-  int32_t *next_remaining = argument(me, arguments, 12);
-  int32_t *next_done = argument(me, arguments, 13);
-  int32_t *emitted = argument(me, arguments, 14);
-  int32_t *token_value = scratch(me, 273344); /* i32[samples] */
+  const int32_t *biased = argument(me, arguments, 7);
+  const float *biases = argument(me, arguments, 8);
+  const int32_t *allowed = argument(me, arguments, 9);
+  const int32_t *remaining = argument(me, arguments, 10);
+  const int32_t *done = argument(me, arguments, 11);
+  const int32_t *stop_tokens = argument(me, arguments, 12);
+  int32_t *next_tokens = argument(me, arguments, 13);
+  int32_t *next_positions = argument(me, arguments, 14);
+  int32_t *next_remaining = argument(me, arguments, 15);
+  int32_t *next_done = argument(me, arguments, 16);
+  int32_t *emitted = argument(me, arguments, 17);
+  int32_t *token_value = scratch(me, 283200); /* i32[samples] */
   /* stage sample */
   begin_stage(me, 1);
   while (claim(me)) {
-    if (me->chunk == 0) f32_sample(me, token_value, logits, index, slots, positions, history, settings, seeds, samples, 320, 64, 0);
+    if (me->chunk == 0) f32_sample(me, token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, samples, 320, 64, 0);
     if (me->chunk == 0) i32_advance(next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, samples);
   }
   hand_off(me);
 }
 
-static const uint64_t step_calls_0[] = {262400ull, 262528ull, 262464ull, 263040ull, IN_WEIGHTS | 0ull, 264128ull, 264064ull, 265664ull};
-static const uint64_t step_calls_1[] = {264128ull, 266176ull, IN_WEIGHTS | 61440ull, IN_WEIGHTS | 61632ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 80064ull, 265664ull, 262528ull, 262464ull, 0ull, 65536ull, IN_WEIGHTS | 86208ull, IN_WEIGHTS | 98496ull, IN_WEIGHTS | 98688ull, IN_WEIGHTS | 98880ull, IN_WEIGHTS | 111168ull, IN_WEIGHTS | 123456ull, IN_WEIGHTS | 134208ull, IN_WEIGHTS | 134400ull, IN_WEIGHTS | 134592ull, IN_WEIGHTS | 146880ull, IN_WEIGHTS | 153024ull, 131072ull, 196608ull, IN_WEIGHTS | 159168ull, IN_WEIGHTS | 171456ull, IN_WEIGHTS | 171648ull, IN_WEIGHTS | 171840ull, IN_WEIGHTS | 184128ull, IN_WEIGHTS | 196416ull, IN_WEIGHTS | 207168ull};
-static const uint64_t step_calls_2[] = {266176ull, 262592ull, IN_WEIGHTS | 353280ull, IN_WEIGHTS | 0ull, 267712ull};
-static const uint64_t step_calls_3[] = {267712ull, 262592ull, 262528ull, 262464ull, 263040ull, 262912ull, 262784ull, 262656ull, 262720ull, 262848ull, 272832ull, 272896ull, 272960ull, 273024ull, 262144ull};
+static const uint64_t step_calls_0[] = {262400ull, 262528ull, 262464ull, 272896ull, IN_WEIGHTS | 0ull, 273984ull, 273920ull, 275520ull};
+static const uint64_t step_calls_1[] = {273984ull, 276032ull, IN_WEIGHTS | 61440ull, IN_WEIGHTS | 61632ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 80064ull, 275520ull, 262528ull, 262464ull, 0ull, 65536ull, IN_WEIGHTS | 86208ull, IN_WEIGHTS | 98496ull, IN_WEIGHTS | 98688ull, IN_WEIGHTS | 98880ull, IN_WEIGHTS | 111168ull, IN_WEIGHTS | 123456ull, IN_WEIGHTS | 134208ull, IN_WEIGHTS | 134400ull, IN_WEIGHTS | 134592ull, IN_WEIGHTS | 146880ull, IN_WEIGHTS | 153024ull, 131072ull, 196608ull, IN_WEIGHTS | 159168ull, IN_WEIGHTS | 171456ull, IN_WEIGHTS | 171648ull, IN_WEIGHTS | 171840ull, IN_WEIGHTS | 184128ull, IN_WEIGHTS | 196416ull, IN_WEIGHTS | 207168ull};
+static const uint64_t step_calls_2[] = {276032ull, 262592ull, IN_WEIGHTS | 353280ull, IN_WEIGHTS | 0ull, 277568ull};
+static const uint64_t step_calls_3[] = {277568ull, 262592ull, 262528ull, 262464ull, 272896ull, 272704ull, 262784ull, 262912ull, 267904ull, 267712ull, 262656ull, 262720ull, 262848ull, 282688ull, 282752ull, 282816ull, 282880ull, 262144ull};
 static const struct call step_calls[] = {
   {step_embed, step_calls_0},
   {step_decoder, step_calls_1},
@@ -321,7 +324,7 @@ static const struct call step_calls[] = {
   {step_sample, step_calls_3},
 };
 
-/* kernel response(read tokens: i32[rows], write next_tokens: i32[rows], read slots: i32[rows], read positions: i32[rows], write next_positions: i32[rows], update history: i32[4, 64], read embedding: f32[320, 48], read frequencies: f32[8], read w_attn_norm: f32[2, 48], read w_q: f32[2, 64, 48], read w_k: f32[2, 32, 48], read w_v: f32[2, 32, 48], update keys: f32[2, 4, 2, 64, 16], update values: f32[2, 4, 2, 64, 16], read w_o: f32[2, 48, 64], read w_attn_post_norm: f32[2, 48], read w_ffn_norm: f32[2, 48], read w_gate: f32[2, 56, 48], read w_up: f32[2, 56, 48], read w_down: f32[2, 48, 56], read w_ffn_post_norm: f32[2, 48], read w_attn_norm_2: f32[2, 48], read w_q_2: f32[2, 64, 48], read w_k_2: f32[2, 32, 48], read w_v_2: f32[2, 32, 48], update keys_2: f32[2, 4, 2, 64, 16], update values_2: f32[2, 4, 2, 64, 16], read w_o_2: f32[2, 48, 64], read w_attn_post_norm_2: f32[2, 48], read w_ffn_norm_2: f32[2, 48], read w_gate_2: f32[2, 56, 48], read w_up_2: f32[2, 56, 48], read w_down_2: f32[2, 48, 56], read w_ffn_post_norm_2: f32[2, 48], read index: i32[rows], read w_norm: f32[48], read settings: f32[rows, 8], read seeds: i32[rows, 2], read remaining: i32[rows], write next_remaining: i32[rows], read done: i32[rows], write next_done: i32[rows], read stop_tokens: i32[16], write emitted: i32[4, rows]) */
+/* kernel response(read tokens: i32[rows], write next_tokens: i32[rows], read slots: i32[rows], read positions: i32[rows], write next_positions: i32[rows], update history: i32[4, 64], read embedding: f32[320, 48], read frequencies: f32[8], read w_attn_norm: f32[2, 48], read w_q: f32[2, 64, 48], read w_k: f32[2, 32, 48], read w_v: f32[2, 32, 48], update keys: f32[2, 4, 2, 64, 16], update values: f32[2, 4, 2, 64, 16], read w_o: f32[2, 48, 64], read w_attn_post_norm: f32[2, 48], read w_ffn_norm: f32[2, 48], read w_gate: f32[2, 56, 48], read w_up: f32[2, 56, 48], read w_down: f32[2, 48, 56], read w_ffn_post_norm: f32[2, 48], read w_attn_norm_2: f32[2, 48], read w_q_2: f32[2, 64, 48], read w_k_2: f32[2, 32, 48], read w_v_2: f32[2, 32, 48], update keys_2: f32[2, 4, 2, 64, 16], update values_2: f32[2, 4, 2, 64, 16], read w_o_2: f32[2, 48, 64], read w_attn_post_norm_2: f32[2, 48], read w_ffn_norm_2: f32[2, 48], read w_gate_2: f32[2, 56, 48], read w_up_2: f32[2, 56, 48], read w_down_2: f32[2, 48, 56], read w_ffn_post_norm_2: f32[2, 48], read index: i32[rows], read w_norm: f32[48], read settings: f32[rows, 10], read seeds: i32[rows, 2], read biased: i32[rows, 300], read biases: f32[rows, 300], read allowed: i32[rows, 10], read remaining: i32[rows], write next_remaining: i32[rows], read done: i32[rows], write next_done: i32[rows], read stop_tokens: i32[16], write emitted: i32[4, rows]) */
 static void response_response(struct worker *me, const uint64_t *arguments) {
   const int rows = me->rows;
   const int32_t *tokens = argument(me, arguments, 0);
@@ -362,18 +365,21 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
   const float *w_norm = argument(me, arguments, 35);
   const float *settings = argument(me, arguments, 36);
   const int32_t *seeds = argument(me, arguments, 37);
-  const int32_t *remaining = argument(me, arguments, 38);
-  int32_t *next_remaining = argument(me, arguments, 39);
-  const int32_t *done = argument(me, arguments, 40);
-  int32_t *next_done = argument(me, arguments, 41);
-  const int32_t *stop_tokens = argument(me, arguments, 42);
-  int32_t *emitted = argument(me, arguments, 43);
+  const int32_t *biased = argument(me, arguments, 38);
+  const float *biases = argument(me, arguments, 39);
+  const int32_t *allowed = argument(me, arguments, 40);
+  const int32_t *remaining = argument(me, arguments, 41);
+  int32_t *next_remaining = argument(me, arguments, 42);
+  const int32_t *done = argument(me, arguments, 43);
+  int32_t *next_done = argument(me, arguments, 44);
+  const int32_t *stop_tokens = argument(me, arguments, 45);
+  int32_t *emitted = argument(me, arguments, 46);
   /* stage response */
   {
-    int32_t *const token_tokens_copies[2] = {scratch(me, 273344), scratch(me, 273408)};
-    int32_t *const token_positions_copies[2] = {scratch(me, 273472), scratch(me, 273536)};
-    int32_t *const token_remaining_copies[2] = {scratch(me, 273600), scratch(me, 273664)};
-    int32_t *const token_done_copies[2] = {scratch(me, 273728), scratch(me, 273792)};
+    int32_t *const token_tokens_copies[2] = {scratch(me, 283200), scratch(me, 283264)};
+    int32_t *const token_positions_copies[2] = {scratch(me, 283328), scratch(me, 283392)};
+    int32_t *const token_remaining_copies[2] = {scratch(me, 283456), scratch(me, 283520)};
+    int32_t *const token_done_copies[2] = {scratch(me, 283584), scratch(me, 283648)};
     int token = 0;
     for (; token < 4;) {
       const int32_t *token_tokens = token == 0 ? tokens : token_tokens_copies[token % 2];
@@ -385,14 +391,14 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       const int32_t *token_done = token == 0 ? done : token_done_copies[token % 2];
       int32_t *token_next_done = token_done_copies[(token + 1) % 2];
       int32_t *token_emitted = (int32_t *)((uint8_t *)emitted + (size_t)token * 64);
-      float *token_x = scratch(me, 273856); /* f32[rows, 48] */
-      float *token_rope = scratch(me, 274624); /* f32[rows, 16] */
-      float *token_x_2 = scratch(me, 274880); /* f32[rows, 48] */
+      float *token_x = scratch(me, 283712); /* f32[rows, 48] */
+      float *token_rope = scratch(me, 284480); /* f32[rows, 16] */
+      float *token_x_2 = scratch(me, 284736); /* f32[rows, 48] */
       float *token_last = own(me, 0); /* f32[rows, 48] */
       float *token_normed = own(me, 768); /* f32[rows, 48] */
-      float *token_scores = scratch(me, 275648); /* f32[rows, 320] */
-      float *token_logits = scratch(me, 280768); /* f32[rows, 320] */
-      int32_t *token_token = scratch(me, 285888); /* i32[rows] */
+      float *token_scores = scratch(me, 285504); /* f32[rows, 320] */
+      float *token_logits = scratch(me, 290624); /* f32[rows, 320] */
+      int32_t *token_token = scratch(me, 295744); /* i32[rows] */
       /* stage embed */
       begin_stage(me, feature_chunks(me));
       while (claim(me)) {
@@ -403,7 +409,7 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       hand_off(me);
       /* stage decoder */
       {
-        float *const layer_x_copies[2] = {scratch(me, 285952), scratch(me, 286720)};
+        float *const layer_x_copies[2] = {scratch(me, 295808), scratch(me, 296576)};
         for (int layer = 0; layer < 2; ++layer) {
           const float *layer_x = layer == 0 ? token_x : layer_x_copies[layer % 2];
           float *layer_x_out = layer == 1 ? token_x_2 : layer_x_copies[(layer + 1) % 2];
@@ -434,37 +440,37 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
           const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
           const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
           float *layer_h = own(me, 1536); /* f32[rows, 48] */
-          float *layer_q = scratch(me, 287488); /* f32[rows, 64] */
-          float *layer_k = scratch(me, 288512); /* f32[rows, 32] */
-          float *layer_v = scratch(me, 289024); /* f32[rows, 32] */
-          float *layer_q_rot = scratch(me, 289536); /* f32[rows, 64] */
-          float *layer_k_rot = scratch(me, 290560); /* f32[rows, 32] */
-          float *layer_a = scratch(me, 291072); /* f32[rows, 64] */
-          float *layer_o = scratch(me, 292096); /* f32[rows, 48] */
+          float *layer_q = scratch(me, 297344); /* f32[rows, 64] */
+          float *layer_k = scratch(me, 298368); /* f32[rows, 32] */
+          float *layer_v = scratch(me, 298880); /* f32[rows, 32] */
+          float *layer_q_rot = scratch(me, 299392); /* f32[rows, 64] */
+          float *layer_k_rot = scratch(me, 300416); /* f32[rows, 32] */
+          float *layer_a = scratch(me, 300928); /* f32[rows, 64] */
+          float *layer_o = scratch(me, 301952); /* f32[rows, 48] */
           float *layer_o_normed = own(me, 2304); /* f32[rows, 48] */
-          float *layer_r = scratch(me, 292864); /* f32[rows, 48] */
+          float *layer_r = scratch(me, 302720); /* f32[rows, 48] */
           float *layer_f = own(me, 3072); /* f32[rows, 48] */
-          float *layer_gate = scratch(me, 293632); /* f32[rows, 56] */
-          float *layer_up = scratch(me, 294528); /* f32[rows, 56] */
-          float *layer_u = scratch(me, 295424); /* f32[rows, 56] */
-          float *layer_d = scratch(me, 296320); /* f32[rows, 48] */
+          float *layer_gate = scratch(me, 303488); /* f32[rows, 56] */
+          float *layer_up = scratch(me, 304384); /* f32[rows, 56] */
+          float *layer_u = scratch(me, 305280); /* f32[rows, 56] */
+          float *layer_d = scratch(me, 306176); /* f32[rows, 48] */
           float *layer_d_normed = own(me, 3840); /* f32[rows, 48] */
-          float *layer_x_2 = scratch(me, 297088); /* f32[rows, 48] */
+          float *layer_x_2 = scratch(me, 306944); /* f32[rows, 48] */
           float *layer_h_2 = own(me, 4608); /* f32[rows, 48] */
-          float *layer_q_2 = scratch(me, 297856); /* f32[rows, 64] */
-          float *layer_k_2 = scratch(me, 298880); /* f32[rows, 32] */
-          float *layer_v_2 = scratch(me, 299392); /* f32[rows, 32] */
-          float *layer_q_rot_2 = scratch(me, 299904); /* f32[rows, 64] */
-          float *layer_k_rot_2 = scratch(me, 300928); /* f32[rows, 32] */
-          float *layer_a_2 = scratch(me, 301440); /* f32[rows, 64] */
-          float *layer_o_2 = scratch(me, 302464); /* f32[rows, 48] */
+          float *layer_q_2 = scratch(me, 307712); /* f32[rows, 64] */
+          float *layer_k_2 = scratch(me, 308736); /* f32[rows, 32] */
+          float *layer_v_2 = scratch(me, 309248); /* f32[rows, 32] */
+          float *layer_q_rot_2 = scratch(me, 309760); /* f32[rows, 64] */
+          float *layer_k_rot_2 = scratch(me, 310784); /* f32[rows, 32] */
+          float *layer_a_2 = scratch(me, 311296); /* f32[rows, 64] */
+          float *layer_o_2 = scratch(me, 312320); /* f32[rows, 48] */
           float *layer_o_normed_2 = own(me, 5376); /* f32[rows, 48] */
-          float *layer_r_2 = scratch(me, 303232); /* f32[rows, 48] */
+          float *layer_r_2 = scratch(me, 313088); /* f32[rows, 48] */
           float *layer_f_2 = own(me, 6144); /* f32[rows, 48] */
-          float *layer_gate_2 = scratch(me, 304000); /* f32[rows, 56] */
-          float *layer_up_2 = scratch(me, 304896); /* f32[rows, 56] */
-          float *layer_u_2 = scratch(me, 305792); /* f32[rows, 56] */
-          float *layer_d_2 = scratch(me, 306688); /* f32[rows, 48] */
+          float *layer_gate_2 = scratch(me, 313856); /* f32[rows, 56] */
+          float *layer_up_2 = scratch(me, 314752); /* f32[rows, 56] */
+          float *layer_u_2 = scratch(me, 315648); /* f32[rows, 56] */
+          float *layer_d_2 = scratch(me, 316544); /* f32[rows, 48] */
           float *layer_d_normed_2 = own(me, 6912); /* f32[rows, 48] */
           /* stage layer */
           begin_stage(me, head_chunks(me, 2));
@@ -608,7 +614,7 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       /* stage sample */
       begin_stage(me, 1);
       while (claim(me)) {
-        if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, rows, 320, 64, 9728);
+        if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, biased, biases, allowed, rows, 320, 64, 9728);
         if (me->chunk == 0) i32_advance(token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, rows);
       }
       hand_off_until(me, token_next_done, rows, token + 1);
@@ -626,13 +632,13 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
   }
 }
 
-static const uint64_t response_calls_0[] = {262400ull, 273088ull, 262528ull, 262464ull, 273152ull, 263040ull, IN_WEIGHTS | 0ull, 264064ull, IN_WEIGHTS | 61440ull, IN_WEIGHTS | 61632ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 80064ull, 0ull, 65536ull, IN_WEIGHTS | 86208ull, IN_WEIGHTS | 98496ull, IN_WEIGHTS | 98688ull, IN_WEIGHTS | 98880ull, IN_WEIGHTS | 111168ull, IN_WEIGHTS | 123456ull, IN_WEIGHTS | 134208ull, IN_WEIGHTS | 134400ull, IN_WEIGHTS | 134592ull, IN_WEIGHTS | 146880ull, IN_WEIGHTS | 153024ull, 131072ull, 196608ull, IN_WEIGHTS | 159168ull, IN_WEIGHTS | 171456ull, IN_WEIGHTS | 171648ull, IN_WEIGHTS | 171840ull, IN_WEIGHTS | 184128ull, IN_WEIGHTS | 196416ull, IN_WEIGHTS | 207168ull, 262592ull, IN_WEIGHTS | 353280ull, 262912ull, 262784ull, 262656ull, 273216ull, 262720ull, 273280ull, 262848ull, 262144ull};
+static const uint64_t response_calls_0[] = {262400ull, 282944ull, 262528ull, 262464ull, 283008ull, 272896ull, IN_WEIGHTS | 0ull, 273920ull, IN_WEIGHTS | 61440ull, IN_WEIGHTS | 61632ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 80064ull, 0ull, 65536ull, IN_WEIGHTS | 86208ull, IN_WEIGHTS | 98496ull, IN_WEIGHTS | 98688ull, IN_WEIGHTS | 98880ull, IN_WEIGHTS | 111168ull, IN_WEIGHTS | 123456ull, IN_WEIGHTS | 134208ull, IN_WEIGHTS | 134400ull, IN_WEIGHTS | 134592ull, IN_WEIGHTS | 146880ull, IN_WEIGHTS | 153024ull, 131072ull, 196608ull, IN_WEIGHTS | 159168ull, IN_WEIGHTS | 171456ull, IN_WEIGHTS | 171648ull, IN_WEIGHTS | 171840ull, IN_WEIGHTS | 184128ull, IN_WEIGHTS | 196416ull, IN_WEIGHTS | 207168ull, 262592ull, IN_WEIGHTS | 353280ull, 272704ull, 262784ull, 262912ull, 267904ull, 267712ull, 262656ull, 283072ull, 262720ull, 283136ull, 262848ull, 262144ull};
 static const struct call response_calls[] = {
   {response_response, response_calls_0},
 };
 
 static const struct call *const programs[] = {step_calls, response_calls};
-#define KLOOP_ARENA_BYTES 316352ull
+#define KLOOP_ARENA_BYTES 326208ull
 #define KLOOP_OWN_BYTES 15168ull
 #define KLOOP_WEIGHT_BYTES 353472ull
 #include "library.h"

@@ -50,7 +50,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_down = argument(me, arguments, 15);
   /* stage layer */
   {
-    float *const layer_x_copies[2] = {scratch(me, 76224), scratch(me, 77760)};
+    float *const layer_x_copies[2] = {scratch(me, 86080), scratch(me, 87616)};
     for (int layer = 0; layer < 2; ++layer) {
       const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
       float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
@@ -66,19 +66,19 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
       const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
       const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
       float *layer_h = own(me, 0); /* f32[rows, 48] */
-      float *layer_q = scratch(me, 79296); /* f32[rows, 48] */
-      float *layer_k = scratch(me, 80832); /* f32[rows, 16] */
-      float *layer_v = scratch(me, 81344); /* f32[rows, 16] */
-      float *layer_q_rot = scratch(me, 81856); /* f32[rows, 48] */
-      float *layer_k_rot = scratch(me, 83392); /* f32[rows, 16] */
-      float *layer_a = scratch(me, 83904); /* f32[rows, 48] */
-      float *layer_o = scratch(me, 85440); /* f32[rows, 48] */
-      float *layer_r = scratch(me, 86976); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 89152); /* f32[rows, 48] */
+      float *layer_k = scratch(me, 90688); /* f32[rows, 16] */
+      float *layer_v = scratch(me, 91200); /* f32[rows, 16] */
+      float *layer_q_rot = scratch(me, 91712); /* f32[rows, 48] */
+      float *layer_k_rot = scratch(me, 93248); /* f32[rows, 16] */
+      float *layer_a = scratch(me, 93760); /* f32[rows, 48] */
+      float *layer_o = scratch(me, 95296); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 96832); /* f32[rows, 48] */
       float *layer_f = own(me, 1536); /* f32[rows, 48] */
-      float *layer_gate = scratch(me, 88512); /* f32[rows, 50] */
-      float *layer_up = scratch(me, 90112); /* f32[rows, 50] */
-      float *layer_u = scratch(me, 91712); /* f32[rows, 50] */
-      float *layer_d = scratch(me, 93312); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 98368); /* f32[rows, 50] */
+      float *layer_up = scratch(me, 99968); /* f32[rows, 50] */
+      float *layer_u = scratch(me, 101568); /* f32[rows, 50] */
+      float *layer_d = scratch(me, 103168); /* f32[rows, 48] */
       /* stage attn_norm */
       begin_stage(me, feature_chunks(me));
       while (claim(me)) {
@@ -156,7 +156,7 @@ static void step_lm_head(struct worker *me, const uint64_t *arguments) {
   hand_off(me);
 }
 
-/* kernel sample(read logits: f32[samples, 331], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 8], read seeds: i32[samples, 2], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
+/* kernel sample(read logits: f32[samples, 331], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 10], read seeds: i32[samples, 2], read biased: i32[samples, 300], read biases: f32[samples, 300], read allowed: i32[samples, 11], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
 static void step_sample(struct worker *me, const uint64_t *arguments) {
   const int samples = me->samples;
   const float *logits = argument(me, arguments, 0);
@@ -166,28 +166,31 @@ static void step_sample(struct worker *me, const uint64_t *arguments) {
   const int32_t *history = argument(me, arguments, 4);
   const float *settings = argument(me, arguments, 5);
   const int32_t *seeds = argument(me, arguments, 6);
-  const int32_t *remaining = argument(me, arguments, 7);
-  const int32_t *done = argument(me, arguments, 8);
-  const int32_t *stop_tokens = argument(me, arguments, 9);
-  int32_t *next_tokens = argument(me, arguments, 10);
-  int32_t *next_positions = argument(me, arguments, 11);
-  int32_t *next_remaining = argument(me, arguments, 12);
-  int32_t *next_done = argument(me, arguments, 13);
-  int32_t *emitted = argument(me, arguments, 14);
-  int32_t *token_value = scratch(me, 76224); /* i32[samples] */
+  const int32_t *biased = argument(me, arguments, 7);
+  const float *biases = argument(me, arguments, 8);
+  const int32_t *allowed = argument(me, arguments, 9);
+  const int32_t *remaining = argument(me, arguments, 10);
+  const int32_t *done = argument(me, arguments, 11);
+  const int32_t *stop_tokens = argument(me, arguments, 12);
+  int32_t *next_tokens = argument(me, arguments, 13);
+  int32_t *next_positions = argument(me, arguments, 14);
+  int32_t *next_remaining = argument(me, arguments, 15);
+  int32_t *next_done = argument(me, arguments, 16);
+  int32_t *emitted = argument(me, arguments, 17);
+  int32_t *token_value = scratch(me, 86080); /* i32[samples] */
   /* stage sample */
   begin_stage(me, 1);
   while (claim(me)) {
-    if (me->chunk == 0) f32_sample(me, token_value, logits, index, slots, positions, history, settings, seeds, samples, 331, 64, 0);
+    if (me->chunk == 0) f32_sample(me, token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, samples, 331, 64, 0);
     if (me->chunk == 0) i32_advance(next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, samples);
   }
   hand_off(me);
 }
 
-static const uint64_t step_calls_0[] = {65536ull, 65664ull, 65600ull, 66176ull, IN_WEIGHTS | 0ull, 67264ull, 67200ull, 68800ull};
-static const uint64_t step_calls_1[] = {67264ull, 69056ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 68800ull, 65664ull, 65600ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull};
-static const uint64_t step_calls_2[] = {69056ull, 65728ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 70592ull};
-static const uint64_t step_calls_3[] = {70592ull, 65728ull, 65664ull, 65600ull, 66176ull, 66048ull, 65920ull, 65792ull, 65856ull, 65984ull, 75904ull, 75968ull, 76032ull, 76096ull, 76160ull};
+static const uint64_t step_calls_0[] = {65536ull, 65664ull, 65600ull, 76032ull, IN_WEIGHTS | 0ull, 77120ull, 77056ull, 78656ull};
+static const uint64_t step_calls_1[] = {77120ull, 78912ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 78656ull, 65664ull, 65600ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull};
+static const uint64_t step_calls_2[] = {78912ull, 65728ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 80448ull};
+static const uint64_t step_calls_3[] = {80448ull, 65728ull, 65664ull, 65600ull, 76032ull, 75840ull, 65920ull, 66048ull, 71040ull, 70848ull, 65792ull, 65856ull, 65984ull, 85760ull, 85824ull, 85888ull, 85952ull, 86016ull};
 static const struct call step_calls[] = {
   {step_embed, step_calls_0},
   {step_decoder, step_calls_1},
@@ -196,7 +199,7 @@ static const struct call step_calls[] = {
 };
 
 static const struct call *const programs[] = {step_calls};
-#define KLOOP_ARENA_BYTES 94848ull
+#define KLOOP_ARENA_BYTES 104704ull
 #define KLOOP_OWN_BYTES 5632ull
 #define KLOOP_WEIGHT_BYTES 247488ull
 #include "library.h"

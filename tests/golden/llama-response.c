@@ -50,7 +50,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_down = argument(me, arguments, 15);
   /* stage layer */
   {
-    float *const layer_x_copies[2] = {scratch(me, 76672), scratch(me, 78208)};
+    float *const layer_x_copies[2] = {scratch(me, 86528), scratch(me, 88064)};
     for (int layer = 0; layer < 2; ++layer) {
       const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
       float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
@@ -66,19 +66,19 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
       const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
       const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
       float *layer_h = own(me, 0); /* f32[rows, 48] */
-      float *layer_q = scratch(me, 79744); /* f32[rows, 48] */
-      float *layer_k = scratch(me, 81280); /* f32[rows, 16] */
-      float *layer_v = scratch(me, 81792); /* f32[rows, 16] */
-      float *layer_q_rot = scratch(me, 82304); /* f32[rows, 48] */
-      float *layer_k_rot = scratch(me, 83840); /* f32[rows, 16] */
-      float *layer_a = scratch(me, 84352); /* f32[rows, 48] */
-      float *layer_o = scratch(me, 85888); /* f32[rows, 48] */
-      float *layer_r = scratch(me, 87424); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 89600); /* f32[rows, 48] */
+      float *layer_k = scratch(me, 91136); /* f32[rows, 16] */
+      float *layer_v = scratch(me, 91648); /* f32[rows, 16] */
+      float *layer_q_rot = scratch(me, 92160); /* f32[rows, 48] */
+      float *layer_k_rot = scratch(me, 93696); /* f32[rows, 16] */
+      float *layer_a = scratch(me, 94208); /* f32[rows, 48] */
+      float *layer_o = scratch(me, 95744); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 97280); /* f32[rows, 48] */
       float *layer_f = own(me, 1536); /* f32[rows, 48] */
-      float *layer_gate = scratch(me, 88960); /* f32[rows, 50] */
-      float *layer_up = scratch(me, 90560); /* f32[rows, 50] */
-      float *layer_u = scratch(me, 92160); /* f32[rows, 50] */
-      float *layer_d = scratch(me, 93760); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 98816); /* f32[rows, 50] */
+      float *layer_up = scratch(me, 100416); /* f32[rows, 50] */
+      float *layer_u = scratch(me, 102016); /* f32[rows, 50] */
+      float *layer_d = scratch(me, 103616); /* f32[rows, 48] */
       /* stage attn_norm */
       begin_stage(me, feature_chunks(me));
       while (claim(me)) {
@@ -156,7 +156,7 @@ static void step_lm_head(struct worker *me, const uint64_t *arguments) {
   hand_off(me);
 }
 
-/* kernel sample(read logits: f32[samples, 331], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 8], read seeds: i32[samples, 2], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
+/* kernel sample(read logits: f32[samples, 331], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 10], read seeds: i32[samples, 2], read biased: i32[samples, 300], read biases: f32[samples, 300], read allowed: i32[samples, 11], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
 static void step_sample(struct worker *me, const uint64_t *arguments) {
   const int samples = me->samples;
   const float *logits = argument(me, arguments, 0);
@@ -166,28 +166,31 @@ static void step_sample(struct worker *me, const uint64_t *arguments) {
   const int32_t *history = argument(me, arguments, 4);
   const float *settings = argument(me, arguments, 5);
   const int32_t *seeds = argument(me, arguments, 6);
-  const int32_t *remaining = argument(me, arguments, 7);
-  const int32_t *done = argument(me, arguments, 8);
-  const int32_t *stop_tokens = argument(me, arguments, 9);
-  int32_t *next_tokens = argument(me, arguments, 10);
-  int32_t *next_positions = argument(me, arguments, 11);
-  int32_t *next_remaining = argument(me, arguments, 12);
-  int32_t *next_done = argument(me, arguments, 13);
-  int32_t *emitted = argument(me, arguments, 14);
-  int32_t *token_value = scratch(me, 76672); /* i32[samples] */
+  const int32_t *biased = argument(me, arguments, 7);
+  const float *biases = argument(me, arguments, 8);
+  const int32_t *allowed = argument(me, arguments, 9);
+  const int32_t *remaining = argument(me, arguments, 10);
+  const int32_t *done = argument(me, arguments, 11);
+  const int32_t *stop_tokens = argument(me, arguments, 12);
+  int32_t *next_tokens = argument(me, arguments, 13);
+  int32_t *next_positions = argument(me, arguments, 14);
+  int32_t *next_remaining = argument(me, arguments, 15);
+  int32_t *next_done = argument(me, arguments, 16);
+  int32_t *emitted = argument(me, arguments, 17);
+  int32_t *token_value = scratch(me, 86528); /* i32[samples] */
   /* stage sample */
   begin_stage(me, 1);
   while (claim(me)) {
-    if (me->chunk == 0) f32_sample(me, token_value, logits, index, slots, positions, history, settings, seeds, samples, 331, 64, 0);
+    if (me->chunk == 0) f32_sample(me, token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, samples, 331, 64, 0);
     if (me->chunk == 0) i32_advance(next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, samples);
   }
   hand_off(me);
 }
 
-static const uint64_t step_calls_0[] = {65792ull, 65920ull, 65856ull, 66432ull, IN_WEIGHTS | 0ull, 67520ull, 67456ull, 69056ull};
-static const uint64_t step_calls_1[] = {67520ull, 69312ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 69056ull, 65920ull, 65856ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull};
-static const uint64_t step_calls_2[] = {69312ull, 65984ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 70848ull};
-static const uint64_t step_calls_3[] = {70848ull, 65984ull, 65920ull, 65856ull, 66432ull, 66304ull, 66176ull, 66048ull, 66112ull, 66240ull, 76160ull, 76224ull, 76288ull, 76352ull, 65536ull};
+static const uint64_t step_calls_0[] = {65792ull, 65920ull, 65856ull, 76288ull, IN_WEIGHTS | 0ull, 77376ull, 77312ull, 78912ull};
+static const uint64_t step_calls_1[] = {77376ull, 79168ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 78912ull, 65920ull, 65856ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull};
+static const uint64_t step_calls_2[] = {79168ull, 65984ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 80704ull};
+static const uint64_t step_calls_3[] = {80704ull, 65984ull, 65920ull, 65856ull, 76288ull, 76096ull, 66176ull, 66304ull, 71296ull, 71104ull, 66048ull, 66112ull, 66240ull, 86016ull, 86080ull, 86144ull, 86208ull, 65536ull};
 static const struct call step_calls[] = {
   {step_embed, step_calls_0},
   {step_decoder, step_calls_1},
@@ -195,7 +198,7 @@ static const struct call step_calls[] = {
   {step_sample, step_calls_3},
 };
 
-/* kernel response(read tokens: i32[rows], write next_tokens: i32[rows], read slots: i32[rows], read positions: i32[rows], write next_positions: i32[rows], update history: i32[4, 64], read embedding: f32[331, 48], read frequencies: f32[4], read w_attn_norm: f32[2, 48], read w_q: f32[2, 48, 48], read w_k: f32[2, 16, 48], read w_v: f32[2, 16, 48], update keys: f32[2, 4, 2, 64, 8], update values: f32[2, 4, 2, 64, 8], read w_o: f32[2, 48, 48], read w_ffn_norm: f32[2, 48], read w_gate: f32[2, 50, 48], read w_up: f32[2, 50, 48], read w_down: f32[2, 48, 50], read index: i32[rows], read w_norm: f32[48], read w_head: f32[331, 48], read settings: f32[rows, 8], read seeds: i32[rows, 2], read remaining: i32[rows], write next_remaining: i32[rows], read done: i32[rows], write next_done: i32[rows], read stop_tokens: i32[16], write emitted: i32[4, rows]) */
+/* kernel response(read tokens: i32[rows], write next_tokens: i32[rows], read slots: i32[rows], read positions: i32[rows], write next_positions: i32[rows], update history: i32[4, 64], read embedding: f32[331, 48], read frequencies: f32[4], read w_attn_norm: f32[2, 48], read w_q: f32[2, 48, 48], read w_k: f32[2, 16, 48], read w_v: f32[2, 16, 48], update keys: f32[2, 4, 2, 64, 8], update values: f32[2, 4, 2, 64, 8], read w_o: f32[2, 48, 48], read w_ffn_norm: f32[2, 48], read w_gate: f32[2, 50, 48], read w_up: f32[2, 50, 48], read w_down: f32[2, 48, 50], read index: i32[rows], read w_norm: f32[48], read w_head: f32[331, 48], read settings: f32[rows, 10], read seeds: i32[rows, 2], read biased: i32[rows, 300], read biases: f32[rows, 300], read allowed: i32[rows, 11], read remaining: i32[rows], write next_remaining: i32[rows], read done: i32[rows], write next_done: i32[rows], read stop_tokens: i32[16], write emitted: i32[4, rows]) */
 static void response_response(struct worker *me, const uint64_t *arguments) {
   const int rows = me->rows;
   const int32_t *tokens = argument(me, arguments, 0);
@@ -222,18 +225,21 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
   const float *w_head = argument(me, arguments, 21);
   const float *settings = argument(me, arguments, 22);
   const int32_t *seeds = argument(me, arguments, 23);
-  const int32_t *remaining = argument(me, arguments, 24);
-  int32_t *next_remaining = argument(me, arguments, 25);
-  const int32_t *done = argument(me, arguments, 26);
-  int32_t *next_done = argument(me, arguments, 27);
-  const int32_t *stop_tokens = argument(me, arguments, 28);
-  int32_t *emitted = argument(me, arguments, 29);
+  const int32_t *biased = argument(me, arguments, 24);
+  const float *biases = argument(me, arguments, 25);
+  const int32_t *allowed = argument(me, arguments, 26);
+  const int32_t *remaining = argument(me, arguments, 27);
+  int32_t *next_remaining = argument(me, arguments, 28);
+  const int32_t *done = argument(me, arguments, 29);
+  int32_t *next_done = argument(me, arguments, 30);
+  const int32_t *stop_tokens = argument(me, arguments, 31);
+  int32_t *emitted = argument(me, arguments, 32);
   /* stage response */
   {
-    int32_t *const token_tokens_copies[2] = {scratch(me, 76672), scratch(me, 76736)};
-    int32_t *const token_positions_copies[2] = {scratch(me, 76800), scratch(me, 76864)};
-    int32_t *const token_remaining_copies[2] = {scratch(me, 76928), scratch(me, 76992)};
-    int32_t *const token_done_copies[2] = {scratch(me, 77056), scratch(me, 77120)};
+    int32_t *const token_tokens_copies[2] = {scratch(me, 86528), scratch(me, 86592)};
+    int32_t *const token_positions_copies[2] = {scratch(me, 86656), scratch(me, 86720)};
+    int32_t *const token_remaining_copies[2] = {scratch(me, 86784), scratch(me, 86848)};
+    int32_t *const token_done_copies[2] = {scratch(me, 86912), scratch(me, 86976)};
     int token = 0;
     for (; token < 4;) {
       const int32_t *token_tokens = token == 0 ? tokens : token_tokens_copies[token % 2];
@@ -245,13 +251,13 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       const int32_t *token_done = token == 0 ? done : token_done_copies[token % 2];
       int32_t *token_next_done = token_done_copies[(token + 1) % 2];
       int32_t *token_emitted = (int32_t *)((uint8_t *)emitted + (size_t)token * 64);
-      float *token_x = scratch(me, 77184); /* f32[rows, 48] */
-      float *token_rope = scratch(me, 77952); /* f32[rows, 8] */
-      float *token_x_2 = scratch(me, 78080); /* f32[rows, 48] */
+      float *token_x = scratch(me, 87040); /* f32[rows, 48] */
+      float *token_rope = scratch(me, 87808); /* f32[rows, 8] */
+      float *token_x_2 = scratch(me, 87936); /* f32[rows, 48] */
       float *token_last = own(me, 0); /* f32[rows, 48] */
       float *token_normed = own(me, 768); /* f32[rows, 48] */
-      float *token_logits = scratch(me, 78848); /* f32[rows, 331] */
-      int32_t *token_token = scratch(me, 84160); /* i32[rows] */
+      float *token_logits = scratch(me, 88704); /* f32[rows, 331] */
+      int32_t *token_token = scratch(me, 94016); /* i32[rows] */
       /* stage embed */
       begin_stage(me, feature_chunks(me));
       while (claim(me)) {
@@ -262,7 +268,7 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       hand_off(me);
       /* stage decoder */
       {
-        float *const layer_x_copies[2] = {scratch(me, 84224), scratch(me, 84992)};
+        float *const layer_x_copies[2] = {scratch(me, 94080), scratch(me, 94848)};
         for (int layer = 0; layer < 2; ++layer) {
           const float *layer_x = layer == 0 ? token_x : layer_x_copies[layer % 2];
           float *layer_x_out = layer == 1 ? token_x_2 : layer_x_copies[(layer + 1) % 2];
@@ -278,19 +284,19 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
           const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
           const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
           float *layer_h = own(me, 1536); /* f32[rows, 48] */
-          float *layer_q = scratch(me, 85760); /* f32[rows, 48] */
-          float *layer_k = scratch(me, 86528); /* f32[rows, 16] */
-          float *layer_v = scratch(me, 86784); /* f32[rows, 16] */
-          float *layer_q_rot = scratch(me, 87040); /* f32[rows, 48] */
-          float *layer_k_rot = scratch(me, 87808); /* f32[rows, 16] */
-          float *layer_a = scratch(me, 88064); /* f32[rows, 48] */
-          float *layer_o = scratch(me, 88832); /* f32[rows, 48] */
-          float *layer_r = scratch(me, 89600); /* f32[rows, 48] */
+          float *layer_q = scratch(me, 95616); /* f32[rows, 48] */
+          float *layer_k = scratch(me, 96384); /* f32[rows, 16] */
+          float *layer_v = scratch(me, 96640); /* f32[rows, 16] */
+          float *layer_q_rot = scratch(me, 96896); /* f32[rows, 48] */
+          float *layer_k_rot = scratch(me, 97664); /* f32[rows, 16] */
+          float *layer_a = scratch(me, 97920); /* f32[rows, 48] */
+          float *layer_o = scratch(me, 98688); /* f32[rows, 48] */
+          float *layer_r = scratch(me, 99456); /* f32[rows, 48] */
           float *layer_f = own(me, 2304); /* f32[rows, 48] */
-          float *layer_gate = scratch(me, 90368); /* f32[rows, 50] */
-          float *layer_up = scratch(me, 91200); /* f32[rows, 50] */
-          float *layer_u = scratch(me, 92032); /* f32[rows, 50] */
-          float *layer_d = scratch(me, 92864); /* f32[rows, 48] */
+          float *layer_gate = scratch(me, 100224); /* f32[rows, 50] */
+          float *layer_up = scratch(me, 101056); /* f32[rows, 50] */
+          float *layer_u = scratch(me, 101888); /* f32[rows, 50] */
+          float *layer_d = scratch(me, 102720); /* f32[rows, 48] */
           /* stage attn_norm */
           begin_stage(me, feature_chunks(me));
           while (claim(me)) {
@@ -357,7 +363,7 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       /* stage sample */
       begin_stage(me, 1);
       while (claim(me)) {
-        if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, rows, 331, 64, 4096);
+        if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, biased, biases, allowed, rows, 331, 64, 4096);
         if (me->chunk == 0) i32_advance(token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, rows);
       }
       hand_off_until(me, token_next_done, rows, token + 1);
@@ -375,13 +381,13 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
   }
 }
 
-static const uint64_t response_calls_0[] = {65792ull, 76416ull, 65920ull, 65856ull, 76480ull, 66432ull, IN_WEIGHTS | 0ull, 67456ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull, 65984ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 66304ull, 66176ull, 66048ull, 76544ull, 66112ull, 76608ull, 66240ull, 65536ull};
+static const uint64_t response_calls_0[] = {65792ull, 86272ull, 65920ull, 65856ull, 86336ull, 76288ull, IN_WEIGHTS | 0ull, 77312ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull, 65984ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 76096ull, 66176ull, 66304ull, 71296ull, 71104ull, 66048ull, 86400ull, 66112ull, 86464ull, 66240ull, 65536ull};
 static const struct call response_calls[] = {
   {response_response, response_calls_0},
 };
 
 static const struct call *const programs[] = {step_calls, response_calls};
-#define KLOOP_ARENA_BYTES 95296ull
+#define KLOOP_ARENA_BYTES 105152ull
 #define KLOOP_OWN_BYTES 9728ull
 #define KLOOP_WEIGHT_BYTES 247488ull
 #include "library.h"

@@ -17,7 +17,7 @@
 #include "sample.cuh"
 
 DEVICE_TABLE uint64_t step_embed_arguments[] = {
-  65792ull, 65920ull, 65856ull, 66432ull, IN_WEIGHTS | 0ull, 67520ull, 67456ull, 69056ull,
+  65792ull, 65920ull, 65856ull, 76288ull, IN_WEIGHTS | 0ull, 77376ull, 77312ull, 78912ull,
 };
 /* kernel embed(read tokens: i32[rows], read slots: i32[rows], read positions: i32[rows], update history: i32[4, 64], read embedding: f32[331, 48], write x: f32[rows, 48], read frequencies: f32[4], write rope: f32[rows, 8]) */
 DEVICE void step_embed_compute(struct worker *me) {
@@ -49,7 +49,7 @@ KERNEL step_embed(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_decoder_arguments[] = {
-  67520ull, 69312ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 69056ull, 65920ull, 65856ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull,
+  77376ull, 79168ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 78912ull, 65920ull, 65856ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull,
 };
 /* kernel decoder(read x: f32[rows, 48], write x_out: f32[rows, 48], read w_attn_norm: f32[2, 48], read w_q: f32[2, 48, 48], read w_k: f32[2, 16, 48], read w_v: f32[2, 16, 48], read rope: f32[rows, 8], read slots: i32[rows], read positions: i32[rows], update keys: f32[2, 4, 2, 64, 8], update values: f32[2, 4, 2, 64, 8], read w_o: f32[2, 48, 48], read w_ffn_norm: f32[2, 48], read w_gate: f32[2, 50, 48], read w_up: f32[2, 50, 48], read w_down: f32[2, 48, 50]) */
 DEVICE void step_decoder_compute(struct worker *me) {
@@ -63,22 +63,22 @@ DEVICE void step_decoder_compute(struct worker *me) {
   float *values = (float *)argument(me, step_decoder_arguments, 10);
   const uint8_t *w_ffn_norm = (const uint8_t *)argument(me, step_decoder_arguments, 12);
   for (int layer = 0; layer < 2; ++layer) {
-    const float *layer_x = layer == 0 ? x : (const float *)scratch(me, 76672 + (uint64_t)(layer % 2) * 1536);
-    float *layer_x_out = layer == 1 ? x_out : (float *)scratch(me, 76672 + (uint64_t)((layer + 1) % 2) * 1536);
+    const float *layer_x = layer == 0 ? x : (const float *)scratch(me, 86528 + (uint64_t)(layer % 2) * 1536);
+    float *layer_x_out = layer == 1 ? x_out : (float *)scratch(me, 86528 + (uint64_t)((layer + 1) % 2) * 1536);
     const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 59136);
     float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 16384);
     float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 16384);
     const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 59136);
-    float *layer_q = (float *)scratch(me, 79744); /* f32[rows, 48] */
-    float *layer_k = (float *)scratch(me, 81280); /* f32[rows, 16] */
-    float *layer_v = (float *)scratch(me, 81792); /* f32[rows, 16] */
-    float *layer_a = (float *)scratch(me, 82304); /* f32[rows, 48] */
-    float *layer_o = (float *)scratch(me, 83840); /* f32[rows, 48] */
-    float *layer_r = (float *)scratch(me, 85376); /* f32[rows, 48] */
-    float *layer_gate = (float *)scratch(me, 86912); /* f32[rows, 50] */
-    float *layer_up = (float *)scratch(me, 88512); /* f32[rows, 50] */
-    float *layer_u = (float *)scratch(me, 90112); /* f32[rows, 50] */
-    float *layer_d = (float *)scratch(me, 91712); /* f32[rows, 48] */
+    float *layer_q = (float *)scratch(me, 89600); /* f32[rows, 48] */
+    float *layer_k = (float *)scratch(me, 91136); /* f32[rows, 16] */
+    float *layer_v = (float *)scratch(me, 91648); /* f32[rows, 16] */
+    float *layer_a = (float *)scratch(me, 92160); /* f32[rows, 48] */
+    float *layer_o = (float *)scratch(me, 93696); /* f32[rows, 48] */
+    float *layer_r = (float *)scratch(me, 95232); /* f32[rows, 48] */
+    float *layer_gate = (float *)scratch(me, 96768); /* f32[rows, 50] */
+    float *layer_up = (float *)scratch(me, 98368); /* f32[rows, 50] */
+    float *layer_u = (float *)scratch(me, 99968); /* f32[rows, 50] */
+    float *layer_d = (float *)scratch(me, 101568); /* f32[rows, 48] */
     /* stage attn_norm */
     {
       const range units = part_of(me, 5); /* linear 3, linear 1, linear 1 */
@@ -105,7 +105,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
         compute_sync();
         f32_append_kv(me, layer_keys, layer_values, own_k_rot, layer_v, slots, positions, me->rows, 2, 8, 64, range{item.head, item.head + 1}, item.index * 64, (item.index + 1) * 64);
         compute_sync();
-        attention<float, 8, 4, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, positions, me->rows, attention_shape{6, 2, 64, 0.3535533845424652f, 0.0f, 0, (float *)scratch(me, 93248), 1}, item);
+        attention<float, 8, 4, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, positions, me->rows, attention_shape{6, 2, 64, 0.3535533845424652f, 0.0f, 0, (float *)scratch(me, 103104), 1}, item);
         compute_sync();
       }
     }
@@ -198,7 +198,7 @@ KERNEL step_decoder(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_lm_head_arguments[] = {
-  69312ull, 65984ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 70848ull,
+  79168ull, 65984ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 80704ull,
 };
 /* kernel lm_head(read x: f32[rows, 48], read index: i32[samples], read w_norm: f32[48], read w_head: f32[331, 48], write logits: f32[samples, 331]) */
 DEVICE void step_lm_head_compute(struct worker *me) {
@@ -239,9 +239,9 @@ KERNEL step_lm_head(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_sample_arguments[] = {
-  70848ull, 65984ull, 65920ull, 65856ull, 66432ull, 66304ull, 66176ull, 66048ull, 66112ull, 66240ull, 76160ull, 76224ull, 76288ull, 76352ull, 65536ull,
+  80704ull, 65984ull, 65920ull, 65856ull, 76288ull, 76096ull, 66176ull, 66304ull, 71296ull, 71104ull, 66048ull, 66112ull, 66240ull, 86016ull, 86080ull, 86144ull, 86208ull, 65536ull,
 };
-/* kernel sample(read logits: f32[samples, 331], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 8], read seeds: i32[samples, 2], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
+/* kernel sample(read logits: f32[samples, 331], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 10], read seeds: i32[samples, 2], read biased: i32[samples, 300], read biases: f32[samples, 300], read allowed: i32[samples, 11], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
 DEVICE void step_sample_compute(struct worker *me) {
   const float *logits = (const float *)argument(me, step_sample_arguments, 0);
   const int32_t *index = (const int32_t *)argument(me, step_sample_arguments, 1);
@@ -250,20 +250,23 @@ DEVICE void step_sample_compute(struct worker *me) {
   const int32_t *history = (const int32_t *)argument(me, step_sample_arguments, 4);
   const float *settings = (const float *)argument(me, step_sample_arguments, 5);
   const int32_t *seeds = (const int32_t *)argument(me, step_sample_arguments, 6);
-  const int32_t *remaining = (const int32_t *)argument(me, step_sample_arguments, 7);
-  const int32_t *done = (const int32_t *)argument(me, step_sample_arguments, 8);
-  const int32_t *stop_tokens = (const int32_t *)argument(me, step_sample_arguments, 9);
-  int32_t *next_tokens = (int32_t *)argument(me, step_sample_arguments, 10);
-  int32_t *next_positions = (int32_t *)argument(me, step_sample_arguments, 11);
-  int32_t *next_remaining = (int32_t *)argument(me, step_sample_arguments, 12);
-  int32_t *next_done = (int32_t *)argument(me, step_sample_arguments, 13);
-  int32_t *emitted = (int32_t *)argument(me, step_sample_arguments, 14);
-  int32_t *token_value = (int32_t *)scratch(me, 76672); /* i32[samples] */
+  const int32_t *biased = (const int32_t *)argument(me, step_sample_arguments, 7);
+  const float *biases = (const float *)argument(me, step_sample_arguments, 8);
+  const int32_t *allowed = (const int32_t *)argument(me, step_sample_arguments, 9);
+  const int32_t *remaining = (const int32_t *)argument(me, step_sample_arguments, 10);
+  const int32_t *done = (const int32_t *)argument(me, step_sample_arguments, 11);
+  const int32_t *stop_tokens = (const int32_t *)argument(me, step_sample_arguments, 12);
+  int32_t *next_tokens = (int32_t *)argument(me, step_sample_arguments, 13);
+  int32_t *next_positions = (int32_t *)argument(me, step_sample_arguments, 14);
+  int32_t *next_remaining = (int32_t *)argument(me, step_sample_arguments, 15);
+  int32_t *next_done = (int32_t *)argument(me, step_sample_arguments, 16);
+  int32_t *emitted = (int32_t *)argument(me, step_sample_arguments, 17);
+  int32_t *token_value = (int32_t *)scratch(me, 86528); /* i32[samples] */
   /* stage sample */
   {
-    f32_best_of_parts(me, (struct found *)scratch(me, 76736), logits, me->samples, 331);
+    f32_best_of_parts(me, (struct found *)scratch(me, 86592), logits, me->samples, 331);
     hand_off(me, 5);
-    if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 76736), token_value, logits, index, slots, positions, history, settings, seeds, me->samples, 331, 64, (float *)scratch(me, 109504), (uint32_t *)scratch(me, 110848));
+    if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 86592), token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, me->samples, 331, 64, (float *)scratch(me, 119360), (uint32_t *)scratch(me, 120704));
     compute_sync();
     if (me->block == 0) i32_advance(me, next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, me->samples);
   }
@@ -280,9 +283,9 @@ KERNEL step_sample(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t response_response_arguments[] = {
-  65792ull, 76416ull, 65920ull, 65856ull, 76480ull, 66432ull, IN_WEIGHTS | 0ull, 67456ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull, 65984ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 66304ull, 66176ull, 66048ull, 76544ull, 66112ull, 76608ull, 66240ull, 65536ull,
+  65792ull, 86272ull, 65920ull, 65856ull, 86336ull, 76288ull, IN_WEIGHTS | 0ull, 77312ull, IN_WEIGHTS | 64512ull, IN_WEIGHTS | 64704ull, IN_WEIGHTS | 73920ull, IN_WEIGHTS | 76992ull, 0ull, 32768ull, IN_WEIGHTS | 80064ull, IN_WEIGHTS | 89280ull, IN_WEIGHTS | 89472ull, IN_WEIGHTS | 101760ull, IN_WEIGHTS | 114048ull, 65984ull, IN_WEIGHTS | 182784ull, IN_WEIGHTS | 182976ull, 76096ull, 66176ull, 66304ull, 71296ull, 71104ull, 66048ull, 86400ull, 66112ull, 86464ull, 66240ull, 65536ull,
 };
-/* kernel response(read tokens: i32[rows], write next_tokens: i32[rows], read slots: i32[rows], read positions: i32[rows], write next_positions: i32[rows], update history: i32[4, 64], read embedding: f32[331, 48], read frequencies: f32[4], read w_attn_norm: f32[2, 48], read w_q: f32[2, 48, 48], read w_k: f32[2, 16, 48], read w_v: f32[2, 16, 48], update keys: f32[2, 4, 2, 64, 8], update values: f32[2, 4, 2, 64, 8], read w_o: f32[2, 48, 48], read w_ffn_norm: f32[2, 48], read w_gate: f32[2, 50, 48], read w_up: f32[2, 50, 48], read w_down: f32[2, 48, 50], read index: i32[rows], read w_norm: f32[48], read w_head: f32[331, 48], read settings: f32[rows, 8], read seeds: i32[rows, 2], read remaining: i32[rows], write next_remaining: i32[rows], read done: i32[rows], write next_done: i32[rows], read stop_tokens: i32[16], write emitted: i32[4, rows]) */
+/* kernel response(read tokens: i32[rows], write next_tokens: i32[rows], read slots: i32[rows], read positions: i32[rows], write next_positions: i32[rows], update history: i32[4, 64], read embedding: f32[331, 48], read frequencies: f32[4], read w_attn_norm: f32[2, 48], read w_q: f32[2, 48, 48], read w_k: f32[2, 16, 48], read w_v: f32[2, 16, 48], update keys: f32[2, 4, 2, 64, 8], update values: f32[2, 4, 2, 64, 8], read w_o: f32[2, 48, 48], read w_ffn_norm: f32[2, 48], read w_gate: f32[2, 50, 48], read w_up: f32[2, 50, 48], read w_down: f32[2, 48, 50], read index: i32[rows], read w_norm: f32[48], read w_head: f32[331, 48], read settings: f32[rows, 10], read seeds: i32[rows, 2], read biased: i32[rows, 300], read biases: f32[rows, 300], read allowed: i32[rows, 11], read remaining: i32[rows], write next_remaining: i32[rows], read done: i32[rows], write next_done: i32[rows], read stop_tokens: i32[16], write emitted: i32[4, rows]) */
 DEVICE void response_response_compute(struct worker *me) {
   const int32_t *tokens = (const int32_t *)argument(me, response_response_arguments, 0);
   int32_t *next_tokens = (int32_t *)argument(me, response_response_arguments, 1);
@@ -300,28 +303,31 @@ DEVICE void response_response_compute(struct worker *me) {
   const float *w_norm = (const float *)argument(me, response_response_arguments, 20);
   const float *settings = (const float *)argument(me, response_response_arguments, 22);
   const int32_t *seeds = (const int32_t *)argument(me, response_response_arguments, 23);
-  const int32_t *remaining = (const int32_t *)argument(me, response_response_arguments, 24);
-  int32_t *next_remaining = (int32_t *)argument(me, response_response_arguments, 25);
-  const int32_t *done = (const int32_t *)argument(me, response_response_arguments, 26);
-  int32_t *next_done = (int32_t *)argument(me, response_response_arguments, 27);
-  const int32_t *stop_tokens = (const int32_t *)argument(me, response_response_arguments, 28);
-  int32_t *emitted = (int32_t *)argument(me, response_response_arguments, 29);
+  const int32_t *biased = (const int32_t *)argument(me, response_response_arguments, 24);
+  const float *biases = (const float *)argument(me, response_response_arguments, 25);
+  const int32_t *allowed = (const int32_t *)argument(me, response_response_arguments, 26);
+  const int32_t *remaining = (const int32_t *)argument(me, response_response_arguments, 27);
+  int32_t *next_remaining = (int32_t *)argument(me, response_response_arguments, 28);
+  const int32_t *done = (const int32_t *)argument(me, response_response_arguments, 29);
+  int32_t *next_done = (int32_t *)argument(me, response_response_arguments, 30);
+  const int32_t *stop_tokens = (const int32_t *)argument(me, response_response_arguments, 31);
+  int32_t *emitted = (int32_t *)argument(me, response_response_arguments, 32);
   int token = 0;
   for (; token < 4;) {
-    const int32_t *token_tokens = token == 0 ? tokens : (const int32_t *)scratch(me, 76672 + (uint64_t)(token % 2) * 64);
-    int32_t *token_next_tokens = (int32_t *)scratch(me, 76672 + (uint64_t)((token + 1) % 2) * 64);
-    const int32_t *token_positions = token == 0 ? positions : (const int32_t *)scratch(me, 76800 + (uint64_t)(token % 2) * 64);
-    int32_t *token_next_positions = (int32_t *)scratch(me, 76800 + (uint64_t)((token + 1) % 2) * 64);
-    const int32_t *token_remaining = token == 0 ? remaining : (const int32_t *)scratch(me, 76928 + (uint64_t)(token % 2) * 64);
-    int32_t *token_next_remaining = (int32_t *)scratch(me, 76928 + (uint64_t)((token + 1) % 2) * 64);
-    const int32_t *token_done = token == 0 ? done : (const int32_t *)scratch(me, 77056 + (uint64_t)(token % 2) * 64);
-    int32_t *token_next_done = (int32_t *)scratch(me, 77056 + (uint64_t)((token + 1) % 2) * 64);
+    const int32_t *token_tokens = token == 0 ? tokens : (const int32_t *)scratch(me, 86528 + (uint64_t)(token % 2) * 64);
+    int32_t *token_next_tokens = (int32_t *)scratch(me, 86528 + (uint64_t)((token + 1) % 2) * 64);
+    const int32_t *token_positions = token == 0 ? positions : (const int32_t *)scratch(me, 86656 + (uint64_t)(token % 2) * 64);
+    int32_t *token_next_positions = (int32_t *)scratch(me, 86656 + (uint64_t)((token + 1) % 2) * 64);
+    const int32_t *token_remaining = token == 0 ? remaining : (const int32_t *)scratch(me, 86784 + (uint64_t)(token % 2) * 64);
+    int32_t *token_next_remaining = (int32_t *)scratch(me, 86784 + (uint64_t)((token + 1) % 2) * 64);
+    const int32_t *token_done = token == 0 ? done : (const int32_t *)scratch(me, 86912 + (uint64_t)(token % 2) * 64);
+    int32_t *token_next_done = (int32_t *)scratch(me, 86912 + (uint64_t)((token + 1) % 2) * 64);
     int32_t *token_emitted = (int32_t *)((uint8_t *)emitted + (size_t)token * 64);
-    float *token_x = (float *)scratch(me, 77184); /* f32[rows, 48] */
-    float *token_rope = (float *)scratch(me, 77952); /* f32[rows, 8] */
-    float *token_x_2 = (float *)scratch(me, 78080); /* f32[rows, 48] */
-    float *token_logits = (float *)scratch(me, 78848); /* f32[rows, 331] */
-    int32_t *token_token = (int32_t *)scratch(me, 84160); /* i32[rows] */
+    float *token_x = (float *)scratch(me, 87040); /* f32[rows, 48] */
+    float *token_rope = (float *)scratch(me, 87808); /* f32[rows, 8] */
+    float *token_x_2 = (float *)scratch(me, 87936); /* f32[rows, 48] */
+    float *token_logits = (float *)scratch(me, 88704); /* f32[rows, 331] */
+    int32_t *token_token = (int32_t *)scratch(me, 94016); /* i32[rows] */
     /* stage embed */
     {
       const range units = part_of(me, 3); /* embed 3 */
@@ -331,22 +337,22 @@ DEVICE void response_response_compute(struct worker *me) {
     }
     hand_off(me, 6);
     for (int layer = 0; layer < 2; ++layer) {
-      const float *layer_x = layer == 0 ? token_x : (const float *)scratch(me, 84224 + (uint64_t)(layer % 2) * 768);
-      float *layer_x_out = layer == 1 ? token_x_2 : (float *)scratch(me, 84224 + (uint64_t)((layer + 1) % 2) * 768);
+      const float *layer_x = layer == 0 ? token_x : (const float *)scratch(me, 94080 + (uint64_t)(layer % 2) * 768);
+      float *layer_x_out = layer == 1 ? token_x_2 : (float *)scratch(me, 94080 + (uint64_t)((layer + 1) % 2) * 768);
       const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 59136);
       float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 16384);
       float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 16384);
       const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 59136);
-      float *layer_q = (float *)scratch(me, 85760); /* f32[rows, 48] */
-      float *layer_k = (float *)scratch(me, 86528); /* f32[rows, 16] */
-      float *layer_v = (float *)scratch(me, 86784); /* f32[rows, 16] */
-      float *layer_a = (float *)scratch(me, 87040); /* f32[rows, 48] */
-      float *layer_o = (float *)scratch(me, 87808); /* f32[rows, 48] */
-      float *layer_r = (float *)scratch(me, 88576); /* f32[rows, 48] */
-      float *layer_gate = (float *)scratch(me, 89344); /* f32[rows, 50] */
-      float *layer_up = (float *)scratch(me, 90176); /* f32[rows, 50] */
-      float *layer_u = (float *)scratch(me, 91008); /* f32[rows, 50] */
-      float *layer_d = (float *)scratch(me, 91840); /* f32[rows, 48] */
+      float *layer_q = (float *)scratch(me, 95616); /* f32[rows, 48] */
+      float *layer_k = (float *)scratch(me, 96384); /* f32[rows, 16] */
+      float *layer_v = (float *)scratch(me, 96640); /* f32[rows, 16] */
+      float *layer_a = (float *)scratch(me, 96896); /* f32[rows, 48] */
+      float *layer_o = (float *)scratch(me, 97664); /* f32[rows, 48] */
+      float *layer_r = (float *)scratch(me, 98432); /* f32[rows, 48] */
+      float *layer_gate = (float *)scratch(me, 99200); /* f32[rows, 50] */
+      float *layer_up = (float *)scratch(me, 100032); /* f32[rows, 50] */
+      float *layer_u = (float *)scratch(me, 100864); /* f32[rows, 50] */
+      float *layer_d = (float *)scratch(me, 101696); /* f32[rows, 48] */
       /* stage attn_norm */
       {
         const range units = part_of(me, 5); /* linear 3, linear 1, linear 1 */
@@ -373,7 +379,7 @@ DEVICE void response_response_compute(struct worker *me) {
           compute_sync();
           f32_append_kv(me, layer_keys, layer_values, own_k_rot, layer_v, slots, token_positions, me->rows, 2, 8, 64, range{item.head, item.head + 1}, item.index * 64, (item.index + 1) * 64);
           compute_sync();
-          attention<float, 8, 4, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, token_positions, me->rows, attention_shape{6, 2, 64, 0.3535533845424652f, 0.0f, 0, (float *)scratch(me, 92608), 1}, item);
+          attention<float, 8, 4, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, token_positions, me->rows, attention_shape{6, 2, 64, 0.3535533845424652f, 0.0f, 0, (float *)scratch(me, 102464), 1}, item);
           compute_sync();
         }
       }
@@ -425,9 +431,9 @@ DEVICE void response_response_compute(struct worker *me) {
     hand_off(me, 12);
     /* stage sample */
     {
-      f32_best_of_parts(me, (struct found *)scratch(me, 93568), token_logits, me->rows, 331);
+      f32_best_of_parts(me, (struct found *)scratch(me, 103424), token_logits, me->rows, 331);
       hand_off(me, 13);
-      if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 93568), token_token, token_logits, index, slots, token_positions, history, settings, seeds, me->rows, 331, 64, (float *)scratch(me, 109952), (uint32_t *)scratch(me, 111296));
+      if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 103424), token_token, token_logits, index, slots, token_positions, history, settings, seeds, biased, biases, allowed, me->rows, 331, 64, (float *)scratch(me, 119808), (uint32_t *)scratch(me, 121152));
       compute_sync();
       if (me->block == 0) i32_advance(me, token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, me->rows);
     }
@@ -436,10 +442,10 @@ DEVICE void response_response_compute(struct worker *me) {
     if (me->last_iteration) break;
   }
   if (me->block == 0) {
-    copy_bytes(me, next_tokens, scratch(me, 76672 + (uint64_t)(token % 2) * 64), 16);
-    copy_bytes(me, next_positions, scratch(me, 76800 + (uint64_t)(token % 2) * 64), 16);
-    copy_bytes(me, next_remaining, scratch(me, 76928 + (uint64_t)(token % 2) * 64), 16);
-    copy_bytes(me, next_done, scratch(me, 77056 + (uint64_t)(token % 2) * 64), 16);
+    copy_bytes(me, next_tokens, scratch(me, 86528 + (uint64_t)(token % 2) * 64), 16);
+    copy_bytes(me, next_positions, scratch(me, 86656 + (uint64_t)(token % 2) * 64), 16);
+    copy_bytes(me, next_remaining, scratch(me, 86784 + (uint64_t)(token % 2) * 64), 16);
+    copy_bytes(me, next_done, scratch(me, 86912 + (uint64_t)(token % 2) * 64), 16);
   }
   hand_off(me, 15);
 }

@@ -290,7 +290,27 @@ describe('the API', () => {
     ['too many texts', { ...greedy, prompt: 'x', n: 17 }, 400, 'invalid_value', 'n'],
     ['too many texts in all', { ...greedy, prompt: Array(40).fill('x'), n: 2 }, 400, 'invalid_value', 'n'],
     ['an unknown parameter', { ...greedy, prompt: 'x', min_token: 3 }, 400, 'unknown_parameter', 'min_token'],
-    ['what we do not do', { ...greedy, prompt: 'x', logit_bias: { 5: 1 } }, 400, 'unsupported_parameter', 'logit_bias'],
+    ['what we do not do', { ...greedy, prompt: 'x', suffix: 'y' }, 400, 'unsupported_parameter', 'suffix'],
+    [
+      'a bias beyond its range',
+      { ...greedy, prompt: 'x', logit_bias: { 5: 101 } },
+      400,
+      'invalid_value',
+      'logit_bias.5',
+    ],
+    ['a bias of no token', { ...greedy, prompt: 'x', logit_bias: { a: 1 } }, 400, 'invalid_value', 'logit_bias.a'],
+    [
+      'a bias of a token that is not there',
+      { ...greedy, prompt: 'x', logit_bias: { 300: 1 } },
+      400,
+      'invalid_value',
+      'logit_bias',
+    ],
+    [
+      'too many biases',
+      { ...greedy, prompt: 'x', logit_bias: Object.fromEntries(Array.from({ length: 301 }, (_, i) => [i, 1])) },
+      ...([400, 'invalid_value', 'logit_bias'] as const),
+    ],
     ['a prompt over the context', { ...greedy, prompt: 'x'.repeat(200) }, 400, 'context_length_exceeded', null],
     ['a text that cannot fit', { ...greedy, prompt: 'x'.repeat(300_000) }, 400, 'context_length_exceeded', null],
     ['a token that does not exist', { ...greedy, prompt: [5, 300] }, 400, 'invalid_value', null],
@@ -304,6 +324,19 @@ describe('the API', () => {
         error: { message: expect.any(String) as string, type: 'invalid_request_error', code, param },
       });
     }
+  });
+
+  it('hands biases of tokens on', async () => {
+    const { model, executable } = fakeModel();
+    const other = await serveModels([model]);
+    await json(
+      other.post('/v1/completions', { ...greedy, prompt: 'x', max_tokens: 1, logit_bias: { 17: -100, 5: 2.5 } }),
+    );
+    expect(executable.steps.at(-1)!.sampling[0]!.bias).toEqual([
+      [5, 2.5],
+      [17, -100],
+    ]);
+    await other.server.close();
   });
 
   it('does not tokenize what cannot fit', async () => {

@@ -13,7 +13,7 @@ input remaining: i32[samples] index
 input done: i32[samples] index
 input stop_tokens: i32[16] index
 input seeds: i32[samples, 2] index
-input settings: f32[samples, 8] index
+input settings: f32[samples, 10] index
 checkpoint table: f32[11, 8] weight = "table; \\"quoted\\""
 checkpoint w_a.0: f32[8, 8] weight = "a" rows 0 count 8 shard axis 0 parts 1 replicas 1 place 0 bytes 256 rows
 checkpoint w_a.1: f32[8, 8] weight = "a" rows 8 count 8
@@ -56,7 +56,7 @@ kernel response (
   read done: i32[samples] index,
   read stop_tokens: i32[16] index,
   read seeds: i32[samples, 2] index,
-  read settings: f32[samples, 8] index,
+  read settings: f32[samples, 10] index,
   read table: f32[11, 8] weight,
   read frequencies: f32[2] weight,
   update history: i32[4, 16] state,

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Workspace } from '../../../tests/support/models.js';
 import type { OperatorOf } from '../../ir/program.js';
 import type { Operand } from '../../ops/definition.js';
-import { sample, settingsPerSample } from '../../ops/sample.js';
+import { allowedWords, maxBiasedTokens, sample, settingsPerSample } from '../../ops/sample.js';
 import { f32ToBf16Array } from '../../util/float.js';
 import { chooseInstructionSet, instructionSets } from './instruction-set.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
@@ -30,12 +30,13 @@ MAP(silu)
 MAP(gelu)
 EXPORT void test_bf16(const float *x, uint16_t *y, int n) { bf16_store_state(y, x, n); }
 EXPORT int test_choose(const float *logits, int vocab, const int32_t *history, int count, const float *settings,
-                       const int32_t *seed, int position) {
+                       const int32_t *seed, int position, const int32_t *biased, const float *biases,
+                       const int32_t *allowed) {
   struct worker me = {.own = malloc((size_t)vocab * sampler_bytes_per_token())};
   /* What another kernel has left there. */
   memset(me.own, 0x5b, (size_t)vocab * sampler_bytes_per_token());
   struct sampler s = sampler_at(&me, 0, vocab);
-  const int token = choose(&s, logits, history, count, settings, seed, position);
+  const int token = choose(&s, logits, &(struct edits){biased, biases, allowed}, history, count, settings, seed, position);
   free(me.own);
   return token;
 }
@@ -56,6 +57,26 @@ interface Choice {
   /** temperature, top-k, top-p, min-p, then the penalties: repetition, presence, frequency, where what was made begins */
   readonly settings: readonly [...Five, presence?: number, frequency?: number, madeFrom?: number];
   readonly seed: readonly [number, number];
+  readonly bias?: readonly (readonly [token: number, bias: number])[];
+  readonly allowed?: readonly number[];
+}
+
+/** The operands that settings and edits become. */
+function settingsOf({ settings, bias = [], allowed }: Choice): Float32Array {
+  const full = new Float32Array(settingsPerSample);
+  full.set(settings as readonly number[]);
+  full.set([bias.length, allowed === undefined ? 0 : 1], 8);
+  return full;
+}
+
+function editsOf({ logits, bias = [], allowed = [] }: Choice): readonly [Int32Array, Float32Array, Int32Array] {
+  // What is beyond the count is from an older sample.
+  const biased = new Int32Array(maxBiasedTokens).fill(-7);
+  const biases = new Float32Array(maxBiasedTokens).fill(1000);
+  bias.forEach(([token, value], i) => ([biased[i], biases[i]] = [token, value]));
+  const mask = new Int32Array(allowedWords(logits.length));
+  for (const token of allowed) mask[token >> 5]! |= 1 << (token & 31);
+  return [biased, biases, mask];
 }
 
 const workspace = new Workspace();
@@ -71,7 +92,7 @@ function loadTestLibrary(path: string): TestLibrary {
       return y;
     };
   const choose = library.func(
-    'int test_choose(const float *logits, int vocab, const int32_t *history, int count, const float *settings, const int32_t *seed, int position)',
+    'int test_choose(const float *logits, int vocab, const int32_t *history, int count, const float *settings, const int32_t *seed, int position, const int32_t *biased, const float *biases, const int32_t *allowed)',
   ) as (...values: unknown[]) => number;
   return {
     map,
@@ -80,40 +101,45 @@ function loadTestLibrary(path: string): TestLibrary {
       (library.func('void test_bf16(const float *x, uint16_t *y, int n)') as Map16)(x, y, x.length);
       return y;
     },
-    choose: ({ logits, history, settings, seed }) =>
+    choose: (choice) =>
       choose(
-        logits,
-        logits.length,
-        Int32Array.from(history),
-        history.length,
-        Float32Array.from({ length: settingsPerSample }, (_, i) => settings[i] ?? 0),
-        Int32Array.from(seed),
-        history.length - 1,
+        choice.logits,
+        choice.logits.length,
+        Int32Array.from(choice.history),
+        choice.history.length,
+        settingsOf(choice),
+        Int32Array.from(choice.seed),
+        choice.history.length - 1,
+        ...editsOf(choice),
       ),
   };
 }
 
 /** The choice as ops/sample.ts means it. */
-function expectedToken({ logits, history, settings, seed }: Choice): number {
+function expectedToken(choice: Choice): number {
+  const { logits, history, seed } = choice;
   const vocab = logits.length;
   const rows = (shape: number[], data: Float32Array | Int32Array): Operand => ({
     dtype: data instanceof Int32Array ? 'i32' : 'f32',
     shape,
     data,
   });
-  const full = new Float32Array(settingsPerSample);
-  full.set(settings as readonly number[]);
+  const [biased, biases, allowed] = editsOf(choice);
   const operands: Record<string, Operand> = {
     logits: rows([1, vocab], logits),
     index: rows([1], Int32Array.of(0)),
     slots: rows([1], Int32Array.of(0)),
     positions: rows([1], Int32Array.of(history.length - 1)),
     history: rows([1, history.length], Int32Array.from(history)),
-    settings: rows([1, settingsPerSample], full),
+    settings: rows([1, settingsPerSample], settingsOf(choice)),
     seeds: rows([1, 2], Int32Array.from(seed)),
+    biased: rows([1, maxBiasedTokens], biased),
+    biases: rows([1, maxBiasedTokens], biases),
+    allowed: rows([1, allowed.length], allowed),
     token: rows([1], new Int32Array(1)),
   };
-  const names = Object.fromEntries(sample.reads.map((name) => [name, name])) as OperatorOf<'sample'>['reads'];
+  const operandNames = [...sample.reads, ...sample.optionalReads];
+  const names = Object.fromEntries(operandNames.map((name) => [name, name])) as OperatorOf<'sample'>['reads'];
   const operator: OperatorOf<'sample'> = {
     kind: 'sample',
     reads: names,
@@ -233,6 +259,26 @@ describe.each(runnable.map((set) => [set.name, set] as const))('support kernels 
     for (const [name, values] of settings) {
       const choice: Choice = { logits: logits.slice(), history: [1, 2, 3], settings: values, seed: [9, 1] };
       expect(library.choose({ ...choice, logits }), name).toBe(expectedToken(choice));
+    }
+  });
+
+  it('adds biases and obeys masks as ops/sample.ts does', () => {
+    for (const [name, values] of settings) {
+      for (let seed = 1; seed <= 6; seed++) {
+        const vocab = 97;
+        const history = Array.from({ length: 20 }, (_, i) => (i * 7 * seed) % vocab);
+        const bias = [0, 40, 96].map((token, i) => [(token + seed) % vocab, 6 * i - 5.5] as const);
+        const allowed = [...Array(vocab).keys()].filter((token) => (token * 31 + seed) % 5 === 0);
+        for (const edits of [{ bias }, { allowed }, { bias, allowed }, { allowed: [seed] }]) {
+          const choice: Choice = {
+            ...{ logits: noisyLogits(vocab, seed), history, settings: values, seed: [seed, 3] },
+            ...edits,
+          };
+          const token = library.choose(choice);
+          expect(token, name).toBe(expectedToken({ ...choice, logits: choice.logits.slice() }));
+          if (choice.allowed !== undefined) expect(choice.allowed).toContain(token);
+        }
+      }
     }
   });
 

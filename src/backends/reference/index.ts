@@ -5,16 +5,17 @@
 import { setImmediate } from 'node:timers/promises';
 import type { Weights } from '../../checkpoint/weights.js';
 import { createMachine, type Machine, type MachineOptions } from '../../ir/interpret.js';
-import { createStateStore } from '../../ir/machine-values.js';
+import { allocate, createStateStore } from '../../ir/machine-values.js';
 import { dtypes } from '../../ir/formats.js';
 import { schedules, type Name, type Program } from '../../ir/program.js';
+import type { Extents } from '../../ir/tensor.js';
 import { definitionOf } from '../../ops/index.js';
 import { ints } from '../../ops/shared.js';
 import { defined } from '../../util/assert.js';
 import { AbortedError } from '../../util/errors.js';
 import { assertChecked } from '../../passes/check-schedule.js';
 import type { Backend, Counters, Executable, ExecutionPlan } from '../backend.js';
-import { runStep, type Launch } from '../host-loop.js';
+import { optionalInputs, runStep, type Arrays, type Launch } from '../host-loop.js';
 import { weightLoader } from './weights.js';
 
 export const referenceBackend: Backend = {
@@ -56,7 +57,7 @@ function createExecutable(plan: ExecutionPlan, weights: Weights): Executable {
   );
   const launch: Launch = async (program, inputs, extents) => {
     const machine = defined(machines.get(program), 'machine');
-    const outputs = await inPieces(machine.steps(inputs, extents), meter);
+    const outputs = await inPieces(machine.steps(withOptional(program, inputs, extents), extents), meter);
     return new Map([...outputs].map(([name, { data }]) => [name, data]));
   };
   let queue: Promise<unknown> = Promise.resolve();
@@ -103,6 +104,12 @@ function bytesReadBy(...[operator, typeOf, operand, extents]: Parameters<OnOpera
   const context = positions.length === 0 ? 0 : seen / positions.length;
   const { weightBytes, stateBytes } = definitionOf(operator.kind).cost(operator, typeOf, { ...extents, context });
   return weightBytes + stateBytes;
+}
+
+/** Nobody looks at an optional input that is not given; zeros stand in its place. */
+function withOptional(program: Program, inputs: Arrays, extents: Extents): Arrays {
+  const missing = program.values.filter(({ name }) => optionalInputs.has(name) && !inputs.has(name));
+  return new Map([...inputs, ...missing.map(({ name, tensor }) => [name, allocate(tensor, extents).data] as const)]);
 }
 
 /** Runs a machine to its end with a pause for other work after every call and token. */

@@ -104,8 +104,11 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
       reads.seeds,
     ];
     const names = [writes.token, ...operands].map((name) => at.name(name)).join(', ');
+    const edits = [reads.biased, reads.biases, reads.allowed]
+      .map((name) => (name === undefined ? 'NULL' : at.name(name)))
+      .join(', ');
     const memory = at.ownMemory(samplerBytesPerToken * vocab);
-    at.statement(`f32_sample(me, ${names}, ${at.rows(writes.token)}, ${vocab}, ${at.context}, ${memory});`);
+    at.statement(`f32_sample(me, ${names}, ${edits}, ${at.rows(writes.token)}, ${vocab}, ${at.context}, ${memory});`);
   },
 
   advance({ reads, writes }, at) {

@@ -1,6 +1,7 @@
 /*
- * sample and advance: the choice of the next token, and the stop test. The meaning is that of ops/sample.ts: penalties,
- * temperature, top-k, top-p, min-p, then one draw of Philox4x32-10 with the seed as key and the position as counter.
+ * sample and advance: the choice of the next token, and the stop test. The meaning is that of ops/sample.ts: biases and
+ * mask, penalties, temperature, top-k, top-p, min-p, then one draw of Philox4x32-10 with the seed as key and the position
+ * as counter.
  * Weights are float32 here (float64 there), so that a draw differs at most where two tokens' borders meet.
  */
 #pragma once
@@ -8,7 +9,8 @@
 #include "engine.h"
 #include "vector_math.h"
 
-#define SETTINGS 8
+#define SETTINGS 10
+#define BIASED_TOKENS 300
 #define STOP_TOKENS 16
 /* Weights are summed in blocks, so that the draw first finds its block. */
 #define WEIGHT_BLOCK 256
@@ -67,6 +69,28 @@ static int32_t largest_id(const float *logits, int vocab) {
   for (; i < vocab; ++i)
     if (logits[i] > best || (id < 0 && logits[i] == best)) best = logits[id = i];
   return id < 0 ? 0 : id;
+}
+
+/* What the caller says of single tokens; of one sample. */
+struct edits {
+  const int32_t *biased;
+  const float *biases;
+  const int32_t *allowed;
+};
+
+static inline struct edits edits_of(const struct edits *all, int sample, int vocab) {
+  if (all->biased == NULL) return *all;
+  return (struct edits){all->biased + sample * BIASED_TOKENS, all->biases + sample * BIASED_TOKENS,
+                        all->allowed + (size_t)sample * (size_t)((vocab + 31) / 32)};
+}
+
+static inline bool edits_logits(const float *settings) { return settings[8] > 0.0f || settings[9] != 0.0f; }
+
+static void edit(struct sampler *s, const struct edits *edits, const float *settings) {
+  for (int i = 0; i < (int)settings[8]; ++i) s->logits[edits->biased[i]] += edits->biases[i];
+  if (settings[9] == 0.0f) return;
+  for (int id = 0; id < s->vocab; ++id)
+    if (((uint32_t)edits->allowed[id >> 5] >> (id & 31) & 1) == 0) s->logits[id] = -INFINITY;
 }
 
 static inline bool penalizes(const float *settings) {
@@ -221,13 +245,14 @@ static int32_t pick_candidate(struct sampler *s, int count, double uniform) {
   return s->candidates[count - 1].id;
 }
 
-static int32_t choose(struct sampler *s, const float *logits, const int32_t *history, int count, const float *settings,
-                      const int32_t *seed, int position) {
+static int32_t choose(struct sampler *s, const float *logits, const struct edits *edits, const int32_t *history,
+                      int count, const float *settings, const int32_t *seed, int position) {
   const float temperature = settings[0], top_p = settings[2], min_p = settings[3];
-  const bool penalized = penalizes(settings);
+  const bool penalized = penalizes(settings), edited = edits_logits(settings);
   const int top_k = (int)settings[1];
-  if (!penalized && temperature <= 0.0f) return largest_id(logits, s->vocab);
+  if (!penalized && !edited && temperature <= 0.0f) return largest_id(logits, s->vocab);
   memcpy(s->logits, logits, (size_t)s->vocab * sizeof *logits);
+  if (edited) edit(s, edits, settings);
   if (penalized) penalize(s, history, count, settings);
   const int32_t best = largest_id(s->logits, s->vocab);
   if (temperature <= 0.0f) return best;
@@ -266,13 +291,17 @@ static int32_t choose(struct sampler *s, const float *logits, const int32_t *his
 static __attribute__((noinline, unused)) void f32_sample(struct worker *me, int32_t *token, const float *logits,
                                                          const int32_t *index, const int32_t *slots,
                                                          const int32_t *positions, const int32_t *history,
-                                                         const float *settings, const int32_t *seeds, int samples,
-                                                         int vocab, int context, uint64_t memory) {
+                                                         const float *settings, const int32_t *seeds,
+                                                         const int32_t *biased, const float *biases,
+                                                         const int32_t *allowed, int samples, int vocab, int context,
+                                                         uint64_t memory) {
   struct sampler sampler = sampler_at(me, memory, vocab);
+  const struct edits all = {biased, biases, allowed};
   for (int s = 0; s < samples; ++s) {
     const int position = positions[index[s]];
+    const struct edits own = edits_of(&all, s, vocab);
     token[s] = position < 0 ? 0
-                            : choose(&sampler, logits + (size_t)s * (size_t)vocab,
+                            : choose(&sampler, logits + (size_t)s * (size_t)vocab, &own,
                                      history + (size_t)slots[index[s]] * (size_t)context, position + 1,
                                      settings + s * SETTINGS, seeds + 2 * s, position);
   }

@@ -96,13 +96,16 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const { logits, index, slots, positions, history, settings, seeds } = reads;
     const operands = [writes.token, logits, index, slots, positions, history, settings, seeds];
     const names = operands.map((name) => at.name(name)).join(', ');
+    const edits = [reads.biased, reads.biases, reads.allowed]
+      .map((name) => (name === undefined ? 'nullptr' : at.name(name)))
+      .join(', ');
     const found = `(struct found *)${at.scratch(8 * at.scope.maxRows * at.scope.blocks)}`;
     const room = `(float *)${at.scratch(4 * vocab)}, (uint32_t *)${at.scratch(4 * vocab)}`;
     // Every block looks at its part first: the largest logit is all that greedy choices want.
     at.everywhere(`f32_best_of_parts(me, ${found}, ${at.name(logits)}, ${at.rows(writes.token)}, ${vocab});`);
     at.everywhere(at.scope.handOff('the largest logits'));
     at.statement(
-      `f32_sample(me, ${found}, ${names}, ${at.rows(writes.token)}, ${vocab}, ${at.scope.context}, ${room});`,
+      `f32_sample(me, ${found}, ${names}, ${edits}, ${at.rows(writes.token)}, ${vocab}, ${at.scope.context}, ${room});`,
     );
   },
 

@@ -1,7 +1,7 @@
 /*
  * sample and advance: the choice of the next token, and the stop test, by one block. The meaning is that of ops/sample.ts:
- * penalties, temperature, top-k, top-p, min-p, then one draw of Philox4x32-10 with the seed as key and the position as
- * counter.
+ * biases and mask, penalties, temperature, top-k, top-p, min-p, then one draw of Philox4x32-10 with the seed as key and
+ * the position as counter.
  *
  * Nothing is sorted. Weights exp(l - max) are integers of 2^-40, so that sums are exact in any order; the least logit that
  * top-k or top-p keeps is found digit by digit (eight bits at a time) from histograms of counts or weights.
@@ -9,7 +9,8 @@
 #pragma once
 #include "engine.cuh"
 
-#define SETTINGS 8
+#define SETTINGS 10
+#define BIASED_TOKENS 300
 #define STOP_TOKENS 16
 #define DIGITS 256
 
@@ -221,6 +222,30 @@ DEVICE struct limit nucleus(struct worker *me, const float *logits, int vocab, f
   return limit;
 }
 
+/* What the caller says of single tokens; of one sample. Settings say how much of it there is. */
+struct edits {
+  const int32_t *biased;
+  const float *biases;
+  const int32_t *allowed;
+};
+
+DEVICE struct edits edits_of(const struct edits &all, int sample, int vocab) {
+  if (all.biased == nullptr) return all;
+  return {all.biased + sample * BIASED_TOKENS, all.biases + sample * BIASED_TOKENS,
+          all.allowed + (size_t)sample * (size_t)((vocab + 31) / 32)};
+}
+
+DEVICE bool is_masked(const struct edits &edits, const float *settings, int id) {
+  return settings[9] != 0.0f && ((uint32_t)edits.allowed[id >> 5] >> (id & 31) & 1) == 0;
+}
+
+DEVICE float edited_logit(const float *logits, const struct edits &edits, const float *settings, int id) {
+  if (is_masked(edits, settings, id)) return -INFINITY_F;
+  for (int i = 0; i < (int)settings[8]; ++i)
+    if (edits.biased[i] == id) return logits[id] + edits.biases[i];
+  return logits[id];
+}
+
 DEVICE bool penalizes(const float *settings) {
   return settings[4] != 1.0f || settings[5] != 0.0f || settings[6] != 0.0f;
 }
@@ -229,13 +254,16 @@ DEVICE bool penalizes(const float *settings) {
  * Changes the logits of tokens that were there before, whoever finds them how often. Presence and frequency count only the
  * tokens that were made; `counts` is room for a count of each token, of which only those are set to 0 first.
  */
-DEVICE void penalize(struct worker *me, float *adjusted, uint32_t *counts, const float *logits, int vocab,
-                     const int32_t *history, int count, const float *settings) {
+DEVICE void penalize(struct worker *me, float *adjusted, uint32_t *counts, const float *logits, const struct edits &edits,
+                     int vocab, const int32_t *history, int count, const float *settings) {
   const float repetition = settings[4], presence = settings[5], frequency = settings[6];
   for (int i = me->thread; i < count; i += COMPUTE_THREADS) {
     const int32_t id = history[i];
     if (id < 0 || id >= vocab) continue;
-    if (repetition != 1.0f) store_same(adjusted + id, logits[id] > 0.0f ? logits[id] / repetition : logits[id] * repetition);
+    if (repetition != 1.0f) {
+      const float logit = edited_logit(logits, edits, settings, id);
+      store_same(adjusted + id, logit > 0.0f ? logit / repetition : logit * repetition);
+    }
     store_count(counts + id, 0);
   }
   compute_sync();
@@ -252,15 +280,17 @@ DEVICE void penalize(struct worker *me, float *adjusted, uint32_t *counts, const
   compute_sync();
 }
 
-DEVICE_CALL int32_t choose(struct worker *me, const struct found *found, float *adjusted, uint32_t *counts, const float *logits, int vocab, const int32_t *history, int count,
-                           const float *settings, const int32_t *seed, int position) {
+DEVICE_CALL int32_t choose(struct worker *me, const struct found *found, float *adjusted, uint32_t *counts, const float *logits, const struct edits &edits, int vocab,
+                           const int32_t *history, int count, const float *settings, const int32_t *seed, int position) {
   const float temperature = settings[0], top_p = settings[2], min_p = settings[3];
-  const bool penalized = penalizes(settings);
+  const bool penalized = penalizes(settings), edited = settings[8] > 0.0f || settings[9] != 0.0f;
   const int top_k = (int)settings[1];
-  if (!penalized && temperature <= 0.0f) return best_of_parts(me, found);
-  for (int i = me->thread; i < vocab; i += COMPUTE_THREADS) adjusted[i] = logits[i];
+  if (!penalized && !edited && temperature <= 0.0f) return best_of_parts(me, found);
+  for (int i = me->thread; i < vocab; i += COMPUTE_THREADS) adjusted[i] = is_masked(edits, settings, i) ? -INFINITY_F : logits[i];
   compute_sync();
-  if (penalized) penalize(me, adjusted, counts, logits, vocab, history, count, settings);
+  for (int i = me->thread; i < (int)settings[8]; i += COMPUTE_THREADS) adjusted[edits.biased[i]] += edits.biases[i];
+  compute_sync();
+  if (penalized) penalize(me, adjusted, counts, logits, edits, vocab, history, count, settings);
   const int32_t best = (int32_t)best_of(me, adjusted, {0, vocab}).id;
   if (temperature <= 0.0f) return best;
   compute_sync();
@@ -284,11 +314,12 @@ DEVICE_CALL int32_t choose(struct worker *me, const struct found *found, float *
 /* `adjusted` and `counts` are room for the vocabulary of one sample. */
 DEVICE_CALL void f32_sample(struct worker *me, const struct found *found, int32_t *token, const float *logits, const int32_t *index, const int32_t *slots,
                             const int32_t *positions, const int32_t *history, const float *settings, const int32_t *seeds,
-                            int samples, int vocab, int context, float *adjusted, uint32_t *counts) {
+                            const int32_t *biased, const float *biases, const int32_t *allowed, int samples, int vocab, int context, float *adjusted, uint32_t *counts) {
   for (int s = 0; s < samples; ++s) {
     const int row = index[s], position = positions[row];
     const int32_t chosen = position < 0 ? 0
-                                        : choose(me, found + s * me->blocks, adjusted, counts, logits + (size_t)s * (size_t)vocab, vocab,
+                                        : choose(me, found + s * me->blocks, adjusted, counts, logits + (size_t)s * (size_t)vocab,
+                                                 edits_of({biased, biases, allowed}, s, vocab), vocab,
                                                  history + (size_t)slots[row] * (size_t)context, position + 1,
                                                  settings + s * SETTINGS, seeds + 2 * s, position);
     if (me->thread == 0) token[s] = chosen;
