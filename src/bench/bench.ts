@@ -11,11 +11,13 @@ import { schedules as allSchedules, type DType, type Schedule } from '../ir/prog
 import type { ModelConfig } from '../models/model-config.js';
 import { chooseFormats, type Formats } from '../runtime/load-model.js';
 import { AbortedError, messageOf, ToolchainError, UsageError } from '../util/errors.js';
+import { readHostMachine } from './calibrate/host-file.js';
 import { compareWithPeer, requireEqual, type Claim, type PeerAgreement } from './correctness.js';
 import { IdleWatch } from './idle.js';
 import { describeMachine, type Machine } from './machine.js';
 import { openPeer, requireRunner, type Peer, type PeerInfo } from './peer.js';
 import { PeerVariant } from './peer-variant.js';
+import { predictorFor } from './predict.js';
 import { duelsOf, resultsOf, type Duel, type Result } from './results.js';
 import { measureRounds, type Measurements } from './rounds.js';
 import { planRun, threadCounts, type Plan, type Sizes } from './settings.js';
@@ -130,7 +132,7 @@ class Bench {
       onProgress: (done, total) => this.#progress('measuring', done, total, 'steps'),
       ...(signal === undefined ? {} : { signal }),
     });
-    const results = resultsOf(measured);
+    const results = this.#predicted(subject, backend.name, formats, resultsOf(measured));
     return {
       machine: await describeMachine(),
       config,
@@ -146,6 +148,24 @@ class Bench {
       results,
       duels: duelsOf(results),
     };
+  }
+
+  /** With what the simulator says, where this machine has been measured for it. */
+  #predicted(
+    { checkpoint }: Subject,
+    backend: string,
+    { quant, formatOf }: Formats,
+    results: readonly Result[],
+  ): Result[] {
+    const host = backend === 'cpu' ? readHostMachine(this.#cacheDir) : undefined;
+    if (host === undefined) return [...results];
+    const { config, weights } = checkpoint;
+    const formats = formatOf && new Map([...weights.names()].map((name) => [name, formatOf(name)] as const));
+    const predict = predictorFor({ config, quant, ...(formats === undefined ? {} : { formats }) }, host);
+    return results.map((result) => {
+      const predicted = predict(result);
+      return predicted === undefined ? result : { ...result, predicted };
+    });
   }
 
   readonly #progress: OnProgress = (...progress) => this.#options.onProgress?.(...progress);

@@ -71,6 +71,13 @@ const columns: readonly ResultColumn[] = [
   { title: 'test', cell: ({ workload }) => workloadName(workload) },
   { title: 'tok/s', ...right, cell: ({ tokensPerSecond }) => significant(tokensPerSecond.median) },
   { title: '(min..max)', cell: ({ tokensPerSecond }) => range(tokensPerSecond) },
+  {
+    title: 'predicted',
+    ...right,
+    optional: true,
+    cell: ({ predicted, tokensPerSecond }) =>
+      orNone(predicted, (rate) => `${significant(rate)} (${percent(rate / tokensPerSecond.median - 1)})`),
+  },
   { title: 'ms/token', ...right, cell: ({ msPerToken }) => significant(msPerToken) },
   { title: 'calls/token', ...right, cell: ({ perToken }) => orNone(perToken?.kernelCalls, significant) },
   { title: 'barriers/token', ...right, cell: ({ perToken }) => orNone(perToken?.barriers, significant) },
@@ -92,6 +99,11 @@ export function tableLines({ results }: Pick<BenchReport, 'results'>): string[] 
     shown,
     results.map((result) => shown.map(({ cell }) => cell(result))),
   );
+}
+
+/** `+3%` */
+function percent(part: number): string {
+  return `${part < 0 ? '-' : '+'}${Math.round(Math.abs(part) * 100)}%`;
 }
 
 function orNone<T>(value: T | null | undefined, show: (value: T) => string): string {
@@ -186,6 +198,7 @@ function resultJson({ identity, workload, perToken, samples, ...figures }: Resul
     test: workloadName(workload),
     tokens: workload.tokens,
     tokens_per_second: figures.tokensPerSecond,
+    predicted_tokens_per_second: figures.predicted ?? null,
     ms_per_token: figures.msPerToken,
     kernel_calls_per_token: perToken?.kernelCalls ?? null,
     barriers_per_token: perToken?.barriers ?? null,

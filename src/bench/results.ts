@@ -25,6 +25,8 @@ export interface Result {
   readonly ratioToOperator: Spread | null;
   /** How many times as fast as the peer with the number of threads that suits it best. */
   readonly ratioToPeer: Spread | null;
+  /** Tokens per second that the simulator gives; absent where it was not asked, or has no answer. */
+  readonly predicted?: number;
   readonly samples: readonly Sample[];
 }
 

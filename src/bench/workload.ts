@@ -23,6 +23,11 @@ export function workloadName(workload: Workload): string {
   }
 }
 
+/** Positions that a token attends to on average, of `tokens` after `depth`. */
+export function meanContext(depth: number, tokens: number): number {
+  return Math.max(1, Math.round(depth + tokens / 2));
+}
+
 /** Tokens of a prompt that means nothing: the work is the same. The peer makes the same ones. */
 export function fillerTokens(count: number, vocab: number): number[] {
   return Array.from({ length: count }, (_, i) => (i * 7919 + 1) % vocab);

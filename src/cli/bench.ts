@@ -5,7 +5,7 @@ import { reportJson, reportLines } from '../bench/report.js';
 import { backendNames } from '../backends/registry.js';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
 import { listenForInterrupt } from './interrupt.js';
-import { defined, integer, quantNames } from './options.js';
+import { defined, integer, listOf, quantNames } from './options.js';
 import { note, paint, print, printJson, progressBar } from './output.js';
 import type { Verb } from './verb.js';
 
@@ -46,11 +46,6 @@ export const bench: Verb = (program) => {
     .option('--json', 'print one JSON object')
     .action(benchAction);
 };
-
-/** Distinct items of a comma-separated list, in order. */
-function listOf<T>(text: string, parse: (item: string) => T): T[] {
-  return [...new Set(text.split(',').map((item) => parse(item.trim())))];
-}
 
 /** `operator,looped`. Throws InvalidArgumentError. */
 export function scheduleList(text: string): Schedule[] {

@@ -10,9 +10,9 @@ import { findPreset } from '../models/presets.js';
 import { callsPerToken, explainProgram } from '../passes/explain.js';
 import { compileModel, type CompiledModel } from '../passes/pipeline.js';
 import { loopingAdvice } from '../simulator/advice.js';
-import { findMachine } from '../simulator/machines/index.js';
 import { PricedProgram } from '../simulator/price.js';
 import { formatTable } from '../util/table.js';
+import { machineNames, machineOf } from './machine-option.js';
 import { integer, scheduleOption } from './options.js';
 import { note, paint, print, printJson } from './output.js';
 import type { Verb } from './verb.js';
@@ -35,7 +35,7 @@ export const explain: Verb = (program) => {
     )
     .addOption(scheduleOption())
     .option('--sockets <n>', 'accelerators that share the model', integer(1, 1024), 1)
-    .option('--machine <machine>', 'say what looping gives there (simulated): sn40l, dgx-h100, h200, or a .json file')
+    .option('--machine <machine>', `say what looping gives there (simulated): ${machineNames}, or a .json file`)
     .option('--ir', 'print the program itself')
     .option('--json', 'print one JSON object');
   command.action(explainAction);
@@ -58,7 +58,8 @@ async function explainAction(spec: string, flags: Flags): Promise<void> {
 /** What looping gives on a simulated machine, one sequence at a usual context. */
 function adviceFor(config: ModelConfig, name: string, sockets: number): string[] {
   const point = { sockets, batch: 1, context: Math.min(config.context, 4096) };
-  return loopingAdvice(new PricedProgram(config), findMachine(name), point, 'offloaded');
+  const machine = machineOf(name);
+  return loopingAdvice(new PricedProgram(config), machine, point, machine.orchestration ?? 'offloaded');
 }
 
 /** A preset has no weights; of a checkpoint only the shapes are looked at. */

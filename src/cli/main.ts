@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { AbortedError, KloopError, messageOf, UsageError } from '../util/errors.js';
 import { bench } from './bench.js';
+import { calibrate } from './calibrate.js';
 import { chat } from './chat.js';
 import { doctor } from './doctor.js';
 import { explain } from './explain.js';
@@ -21,7 +22,20 @@ import { simulate } from './simulate.js';
 import { synth } from './synth.js';
 import type { Verb } from './verb.js';
 
-const verbs: readonly Verb[] = [run, chat, serve, pull, presets, synth, explain, bench, simulate, reproduce, doctor];
+const verbs: readonly Verb[] = [
+  run,
+  chat,
+  serve,
+  pull,
+  presets,
+  synth,
+  explain,
+  bench,
+  calibrate,
+  simulate,
+  reproduce,
+  doctor,
+];
 
 /** Runs one command line and returns the exit code. */
 async function main(args: readonly string[]): Promise<number> {

@@ -26,6 +26,11 @@ export function decimal(min: number, max: number): (text: string) => number {
   };
 }
 
+/** Distinct items of a comma-separated list, in order. */
+export function listOf<T>(text: string, parse: (item: string) => T): T[] {
+  return [...new Set(text.split(',').map((item) => parse(item.trim())))];
+}
+
 /** For options that may be given several times. */
 export function collect(text: string, before: readonly string[] = []): readonly string[] {
   return [...before, text];

@@ -9,18 +9,12 @@ import { pipeline } from 'node:stream/promises';
 import { Option, type Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/directory.js';
 import { resolveModel } from '../checkpoint/resolve.js';
-import { schedules, type Schedule } from '../ir/program.js';
+import { schedules, type DType, type Schedule } from '../ir/program.js';
 import { findPreset } from '../models/presets.js';
 import { loopingAdvice } from '../simulator/advice.js';
-import type { Machine } from '../simulator/machine.js';
-import { findMachine, machines } from '../simulator/machines/index.js';
+import { orchestrations, type Machine, type Orchestration } from '../simulator/machine.js';
 import { isPricedName, priceModel, type ModelSpec, type PricedModel } from '../simulator/price.js';
-import {
-  orchestrations,
-  simulate as runSimulation,
-  type Orchestration,
-  type Simulation,
-} from '../simulator/simulate.js';
+import { simulate as runSimulation, type Simulation } from '../simulator/simulate.js';
 import { sweep } from '../simulator/sweep.js';
 import { sweepPoints, type SweepPoint } from '../simulator/sweep-grid.js';
 import { timeline } from '../simulator/timeline.js';
@@ -30,18 +24,20 @@ import { UsageError } from '../util/errors.js';
 import { asStorageError } from '../util/files.js';
 import { formatTable } from '../util/table.js';
 import { formatBytes, formatDuration, significant } from '../util/units.js';
-import { collect, integer } from './options.js';
+import { machineNames, machineOf } from './machine-option.js';
+import { collect, integer, quantNames } from './options.js';
 import { note, paint, print, printJson, progressBar } from './output.js';
 import { formatSweep, type SweepFormat } from './sweep-output.js';
 import type { Verb } from './verb.js';
 
 interface Flags {
   readonly machine: string;
+  readonly quant?: DType;
   readonly sockets?: number;
   readonly batch: number;
   readonly context?: number;
   readonly schedule: Schedule;
-  readonly orchestration: Orchestration;
+  readonly orchestration?: Orchestration;
   readonly sweep?: readonly string[];
   readonly csv?: boolean;
   readonly json?: boolean;
@@ -53,12 +49,12 @@ interface Flags {
 const defaultContext = 4096;
 
 export const simulate: Verb = (program) => {
-  const names = machines.map(({ name }) => name).join(', ');
   const command: Command = program
     .command('simulate')
     .description('predict the time of a token on a machine that need not be there')
     .argument('[model]', 'a name that `kloop presets` lists, a model that is only priced, or a model directory')
-    .requiredOption('--machine <machine>', `${names}, or a .json file`)
+    .requiredOption('--machine <machine>', `${machineNames}, or a .json file`)
+    .addOption(new Option('--quant <format>', "format of the weights (default: the model's)").choices(quantNames))
     .option('--sockets <n>', 'accelerators that share the model (default: all of the machine)', integer(1, 4096))
     .option('--batch <n>', 'sequences decoded together', integer(1, 4096), 1)
     .option(
@@ -70,7 +66,10 @@ export const simulate: Verb = (program) => {
       new Option('--schedule <schedule>', 'where the kernel boundaries are').choices(schedules).default('looped'),
     )
     .addOption(
-      new Option('--orchestration <who>', 'who issues the kernel calls').choices(orchestrations).default('offloaded'),
+      new Option(
+        '--orchestration <who>',
+        "who issues the kernel calls (default: the machine's, mostly offloaded)",
+      ).choices(orchestrations),
     )
     .option('--sweep <name=a,b,c>', 'vary sockets, batch, context, schedule, or a number of the machine', collect)
     .option('--csv', 'print a sweep as CSV')
@@ -82,19 +81,19 @@ export const simulate: Verb = (program) => {
 };
 
 async function simulateAction(spec: string | undefined, flags: Flags): Promise<void> {
-  const machine = findMachine(flags.machine);
+  const machine = machineOf(flags.machine);
   if (flags.printMachine === true) {
     printJson(machine);
     return;
   }
   if (spec === undefined) throw new UsageError('which model?', { hint: 'for example `kloop simulate llama-3.1-8b`' });
-  const model = specOf(spec);
+  const model = specOf(spec, flags.quant);
   const point: SweepPoint = {
     schedule: flags.schedule,
     sockets: flags.sockets ?? machine.maxSockets,
     batch: flags.batch,
     context: flags.context ?? Math.min(defaultContext, contextOf(model)),
-    orchestration: flags.orchestration,
+    orchestration: flags.orchestration ?? machine.orchestration ?? 'offloaded',
     values: {},
   };
   if (flags.sweep !== undefined) {
@@ -116,12 +115,18 @@ async function simulateAction(spec: string | undefined, flags: Flags): Promise<v
   }
 }
 
-/** A preset or priced model by name; of a checkpoint only the shapes are looked at. */
-function specOf(spec: string): ModelSpec {
-  if (isPricedName(spec)) return { kind: 'name', name: spec };
-  const { config, weights } = openCheckpoint(resolveModel(spec));
-  weights.close();
-  return { kind: 'config', config };
+/** A preset or priced model by name; of a checkpoint only shapes and formats are looked at. */
+function specOf(spec: string, quant: DType | undefined): ModelSpec {
+  const asked = quant === undefined ? {} : { quant };
+  if (isPricedName(spec)) return { kind: 'name', name: spec, ...asked };
+  const { config, weights, format, formatOf } = openCheckpoint(resolveModel(spec));
+  try {
+    if (formatOf === undefined || quant !== undefined) return { kind: 'config', config, ...asked };
+    const formats = new Map([...weights.names()].map((name) => [name, formatOf(name)] as const));
+    return { kind: 'config', config, quant: format, formats };
+  } finally {
+    weights.close();
+  }
 }
 
 function contextOf(model: ModelSpec): number {

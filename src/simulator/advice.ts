@@ -1,8 +1,8 @@
 /** What kernel looping will give on a machine, before anything is run, and why: for `explain` and `simulate`. */
 import { formatDuration, significant } from '../util/units.js';
-import type { Machine } from './machine.js';
+import type { Machine, Orchestration } from './machine.js';
 import type { PricedModel } from './price.js';
-import { simulate, type Orchestration, type Simulation } from './simulate.js';
+import { simulate, type Simulation } from './simulate.js';
 import type { Point } from './workload.js';
 
 /** Below this, a gain is not worth the words. */

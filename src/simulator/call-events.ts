@@ -3,9 +3,10 @@
  * each operator. Trace files and terminal timelines are drawn from it. Here all iterations are simulated.
  */
 import { psToMicroseconds } from './node-times.js';
-import { farShareOf, launchSteps, syncTime, type Orchestration } from './simulate.js';
+import { farShareOf, launchSteps, syncTime } from './simulate.js';
 import { runWholePart, type PartRun } from './simulate-part.js';
-import type { Machine } from './machine.js';
+import type { Machine, Orchestration } from './machine.js';
+import { atWorkingSet } from './working-set.js';
 import type { WorkKernel, WorkPart, Workload } from './workload.js';
 
 export interface Slice {
@@ -28,6 +29,7 @@ export function* callSlices(
   orchestration: Orchestration,
 ): Generator<{ readonly call: number; readonly kernel: string; readonly slices: readonly Slice[] }> {
   const farShare = farShareOf(workload, machine);
+  const caching = atWorkingSet(machine, workload.residentBytes);
   const bodies = new Map<WorkKernel, readonly Slice[]>();
   let nowUs = 0;
   for (const [call, { kernel }] of workload.calls.entries()) {
@@ -37,7 +39,7 @@ export function* callSlices(
       slices.push({ track: orchestratorTrack, name, startUs: nowUs, endUs, depth: 0 });
       nowUs = endUs;
     }
-    const body = bodies.get(kernel) ?? kernelSlices(kernel, machine, farShare);
+    const body = bodies.get(kernel) ?? kernelSlices(kernel, caching, farShare);
     bodies.set(kernel, body);
     slices.push(...body.map((slice) => shifted(slice, nowUs)));
     nowUs += body.reduce((end, { endUs }) => Math.max(end, endUs), 0);

@@ -159,6 +159,7 @@ class KernelLowering {
     const streams = isKind(operator, 'attention') ? streamsOf(typeOf(operator.reads.keys).shape[1], batch) : 1;
     const base: WorkNode = {
       name: result?.name ?? operator.kind,
+      ...(isKind(operator, 'linear') ? { format: typeOf(operator.reads.weight).dtype } : {}),
       kind,
       category: scope.decoder ? categoryOf(operator, siblings) : 'other',
       cost,

@@ -4,6 +4,8 @@
  */
 import { readFileSync, statSync } from 'node:fs';
 import { z } from 'zod';
+import { dtypes } from '../ir/formats.js';
+import type { DType } from '../ir/program.js';
 import { messageOf, UsageError } from '../util/errors.js';
 
 /**
@@ -13,6 +15,10 @@ import { messageOf, UsageError } from '../util/errors.js';
  */
 export const bases = ['printed', 'derived', 'inferred', 'fitted', 'measured'] as const;
 export type Basis = (typeof bases)[number];
+
+/** Who issues kernel calls: the host, or the machine itself (a captured graph, offloaded schedules). */
+export const orchestrations = ['offloaded', 'host'] as const;
+export type Orchestration = (typeof orchestrations)[number];
 
 export interface Quantity<U extends string = string> {
   readonly value: number;
@@ -43,6 +49,8 @@ const machineSchema = z.strictObject({
   /** `dataflow`: operators of a kernel are spatial and overlap. `sequential`: they take turns on the same units. */
   style: z.enum(['dataflow', 'sequential']),
   maxSockets: z.int().min(1).max(4096),
+  /** Where nobody says otherwise; default: offloaded. */
+  orchestration: z.enum(orchestrations).optional(),
   memory: z.strictObject({
     /** Specified, the figure that "percent of peak" is about. */
     bandwidth: rate,
@@ -50,6 +58,17 @@ const machineSchema = z.strictObject({
     efficiency: share,
     latency: microseconds,
     capacity: bytes,
+    /**
+     * Rates at which a model of this size arrives, token after token, where caches hold some of it; by size. In between
+     * they are interpolated; a model that is larger than all of them arrives at the bandwidth.
+     */
+    workingSets: z
+      .array(z.strictObject({ size: bytes, bandwidth: rate }))
+      .max(64)
+      .refine((sets) => sets.every(({ size }, i) => i === 0 || size.value > sets[i - 1]!.size.value), {
+        message: 'must be in order of size',
+      })
+      .optional(),
   }),
   /** A larger and slower memory behind it, for what does not fit. */
   farMemory: z.strictObject({ bandwidth: rate, capacity: bytes }).optional(),
@@ -71,6 +90,8 @@ const machineSchema = z.strictObject({
     rowBandwidth: rate,
     /** At which the keys and values of one head of one sequence are read. */
     headBandwidth: rate,
+    /** Stored bytes of weights that one row is multiplied with in a second, by format; others: as on-chip memory reads. */
+    weightRates: z.partialRecord(z.enum(dtypes as [DType, ...DType[]]), rate).optional(),
   }),
   /** From the last input of an operator to its first output, beyond bytes and arithmetic. */
   latency: z.strictObject({

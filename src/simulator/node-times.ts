@@ -4,7 +4,7 @@
  */
 import { allGatherTime, bestAllReduce } from './collectives.js';
 import type { Machine } from './machine.js';
-import { addCosts, type WorkNode, type WorkPart } from './workload.js';
+import type { WorkNode, WorkPart } from './workload.js';
 
 const psPerSecond = 1e12;
 const psPerMicrosecond = 1e6;
@@ -39,13 +39,17 @@ export function timesOf(part: WorkPart, machine: Machine): NodeTimes[] {
 
 /** Arithmetic, in padded rows, and reading from on-chip memory, on all units of the machine. */
 function workSeconds(nodes: readonly WorkNode[], machine: Machine): number {
-  const { compute, onChip } = machine;
+  const { compute } = machine;
   const flops = nodes.reduce((sum, node) => sum + paddedFlops(node, compute.rowTile.value), 0);
-  const { weightBytes, stateBytes } = addCosts(nodes.map(({ cost }) => cost));
-  return Math.max(
-    flops / (compute.peak.value * compute.usable.value),
-    (weightBytes + stateBytes) / onChip.bandwidth.value,
-  );
+  const reading = nodes.reduce((sum, node) => sum + readSeconds(node, machine), 0);
+  return Math.max(flops / (compute.peak.value * compute.usable.value), reading);
+}
+
+/** Weights and state, each once; weights may have to be decoded. */
+function readSeconds({ cost, format }: WorkNode, { compute, onChip }: Machine): number {
+  const rate = format === undefined ? undefined : compute.weightRates?.[format];
+  if (rate === undefined) return (cost.weightBytes + cost.stateBytes) / onChip.bandwidth.value;
+  return cost.weightBytes / rate.value + cost.stateBytes / onChip.bandwidth.value;
 }
 
 function paddedFlops({ kind, cost, rows }: WorkNode, rowTile: number): number {

@@ -2,6 +2,7 @@
  * From a model to its workload on a machine. A model that kloop runs is compiled as the machine wants it, and its program
  * is priced; a model that kloop only prices has its costs in workloads/.
  */
+import type { DType } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { findPreset, presets } from '../models/presets.js';
 import { compileModel } from '../passes/pipeline.js';
@@ -19,13 +20,21 @@ export interface PricedModel {
   workload(machine: Machine, point: Point): Workload;
 }
 
-/** What to price, as plain data: a name, or the configuration of a checkpoint. */
+/** What to price, as plain data: a name, or the configuration of a checkpoint with the formats of its matrices. */
 export type ModelSpec =
-  { readonly kind: 'name'; readonly name: string } | { readonly kind: 'config'; readonly config: ModelConfig };
+  | { readonly kind: 'name'; readonly name: string; readonly quant?: DType }
+  | ({ readonly kind: 'config'; readonly config: ModelConfig } & WeightFormats);
+
+export interface WeightFormats {
+  /** Of all matrices; default: the precision of the configuration. */
+  readonly quant?: DType;
+  /** Of single matrices, by the checkpoint's names, where they differ. */
+  readonly formats?: ReadonlyMap<string, DType>;
+}
 
 /** @throws UsageError for a name that is neither a preset nor a model that is only priced */
 export function priceModel(spec: ModelSpec): PricedModel {
-  return spec.kind === 'config' ? new PricedProgram(spec.config) : findPricedModel(spec.name);
+  return spec.kind === 'config' ? new PricedProgram(spec.config, spec) : findPricedModel(spec.name, spec.quant);
 }
 
 /** True where `name` is a preset or a model that is only priced. */
@@ -33,12 +42,20 @@ export function isPricedName(name: string): boolean {
   return findPreset(name) !== undefined || findCostModel(name) !== undefined;
 }
 
-/** A preset, or a model that is only priced. @throws UsageError for another name */
-export function findPricedModel(name: string): PricedModel {
+/**
+ * A preset, or a model that is only priced.
+ * @throws UsageError for another name, and for `quant` of a model that has no program
+ */
+export function findPricedModel(name: string, quant?: DType): PricedModel {
   const preset = findPreset(name);
-  if (preset !== undefined) return new PricedProgram(preset.config);
+  if (preset !== undefined) return new PricedProgram(preset.config, quant === undefined ? {} : { quant });
   const shape = findCostModel(name);
   if (shape !== undefined) {
+    if (quant !== undefined) {
+      throw new UsageError(`${name} is priced in its published precision only, not in ${quant}`, {
+        hint: 'leave out --quant',
+      });
+    }
     return { name: shape.name, workload: (machine, point) => costModelWorkload(shape, machine, point) };
   }
   const names = [...presets, ...costModelShapes].map((known) => known.name);
@@ -52,7 +69,10 @@ export class PricedProgram implements PricedModel {
   readonly name: string;
   private readonly programs = new Map<string, ReturnType<typeof compileFor>>();
 
-  constructor(private readonly config: ModelConfig) {
+  constructor(
+    private readonly config: ModelConfig,
+    private readonly formats: WeightFormats = {},
+  ) {
     this.name = config.name;
   }
 
@@ -64,7 +84,7 @@ export class PricedProgram implements PricedModel {
     const key = [schedule, sockets, tile.value, capacity.value, machine.memory.capacity.value].join();
     let program = this.programs.get(key);
     if (program === undefined || program.limits.rows < batch) {
-      program = compileFor(this.config, machine, {
+      program = compileFor(this.config, this.formats, machine, {
         schedule,
         sockets,
         batch: Math.max(64, batch),
@@ -76,10 +96,18 @@ export class PricedProgram implements PricedModel {
   }
 }
 
-function compileFor(config: ModelConfig, machine: Machine, { schedule, sockets, batch, context }: Point) {
+function compileFor(
+  config: ModelConfig,
+  { quant, formats }: WeightFormats,
+  machine: Machine,
+  { schedule, sockets, batch, context }: Point,
+) {
   const { onChip, memory } = machine;
+  const weightFormat = quant ?? config.dtype;
   const { plan } = compileModel(config, {
     schedule,
+    weightFormat,
+    ...(formats === undefined ? {} : { formatOf: (tensor: string) => formats.get(tensor) ?? weightFormat }),
     sockets,
     limits: { rows: batch, samples: batch, slots: batch, context },
     capabilities: {

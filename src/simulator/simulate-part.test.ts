@@ -151,6 +151,9 @@ describe('properties', () => {
   it('more bandwidth never hurts, and equal input gives equal output', () => {
     fc.assert(
       fc.property(parts, (part) => {
+        // Two that compete for a resource may come in another order, which is Graham's anomaly and no error.
+        fc.pre(part.nodes.every(({ addressed }) => addressed !== true));
+        fc.pre(part.nodes.filter(({ collective }) => collective !== undefined).length <= 1);
         const faster = toyMachine({
           'latency.linear': 2,
           'latency.elementwise': 1,

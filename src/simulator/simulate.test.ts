@@ -83,3 +83,16 @@ it('refuses what does not fit, and uses the far memory where there is one', () =
   // Three quarters of the weights come over 100 GB/s.
   expect(slow.tpotUs).toBeGreaterThan(10 * fast.tpotUs);
 });
+
+it('prices every matrix in its own format', () => {
+  const { config } = defined(
+    presets.find(({ name }) => name === 'tinystories-15m'),
+    'preset',
+  );
+  const point = { schedule: 'looped', sockets: 1, batch: 1, context: 64 } as const;
+  const bytes = (formats: ConstructorParameters<typeof PricedProgram>[1]): number =>
+    bytesPerToken(new PricedProgram(config, formats).workload(findMachine('h200'), point));
+  const one = new Map([['model.layers.3.mlp.down_proj.weight', 'f32' as const]]);
+  expect(bytes({ quant: 'bf16', formats: one }) - bytes({ quant: 'bf16' })).toBe(2 * config.hidden * config.ffn);
+  expect(bytes({ quant: 'q8_0' })).toBeLessThan(bytes({ quant: 'bf16' }) * 0.55);
+});

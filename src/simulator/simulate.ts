@@ -4,14 +4,11 @@
  */
 import { UsageError } from '../util/errors.js';
 import { formatBytes } from '../util/units.js';
-import type { Machine } from './machine.js';
+import type { Machine, Orchestration } from './machine.js';
 import { microsecondsToPs, psToMicroseconds } from './node-times.js';
 import { simulatePart, type PartResult } from './simulate-part.js';
+import { atWorkingSet } from './working-set.js';
 import { bytesPerToken, categories, type Category, type WorkCall, type WorkKernel, type Workload } from './workload.js';
-
-/** Who issues kernel calls: the host, or the machine itself (a captured graph, offloaded schedules). */
-export type Orchestration = 'host' | 'offloaded';
-export const orchestrations: readonly Orchestration[] = ['offloaded', 'host'];
 
 /** Microseconds of one token step; the classes add up to the whole. */
 export interface Breakdown {
@@ -59,14 +56,19 @@ export interface Simulation {
 }
 
 /** @throws UsageError where the machine has too few sockets or too little memory */
-export function simulate(workload: Workload, machine: Machine, orchestration: Orchestration = 'offloaded'): Simulation {
+export function simulate(
+  workload: Workload,
+  machine: Machine,
+  orchestration: Orchestration = machine.orchestration ?? 'offloaded',
+): Simulation {
   const farShare = farShareOf(workload, machine);
+  const caching = atWorkingSet(machine, workload.residentBytes);
   const kernels = new Map<WorkKernel, KernelResult>();
   const token = new TokenSum(workload, machine, orchestration);
   for (const call of workload.calls) {
     let result = kernels.get(call.kernel);
     if (result === undefined) {
-      result = simulateKernel(call.kernel, machine, farShare);
+      result = simulateKernel(call.kernel, caching, farShare);
       kernels.set(call.kernel, result);
     }
     token.add(call, result);

@@ -1,8 +1,7 @@
 /** Which points a sweep has: the product of what is varied, as plain data that can be sent to a worker. */
 import { schedules, type Schedule } from '../ir/program.js';
 import { UsageError } from '../util/errors.js';
-import { quantitiesOf, type Machine } from './machine.js';
-import { orchestrations, type Orchestration } from './simulate.js';
+import { orchestrations, quantitiesOf, type Machine, type Orchestration } from './machine.js';
 import type { Point } from './workload.js';
 
 export interface SweepPoint extends Point {

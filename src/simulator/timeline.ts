@@ -5,8 +5,7 @@
 import { assert, defined } from '../util/assert.js';
 import { significant } from '../util/units.js';
 import { callSlices, orchestratorTrack, type Slice } from './call-events.js';
-import type { Machine } from './machine.js';
-import type { Orchestration } from './simulate.js';
+import type { Machine, Orchestration } from './machine.js';
 import type { Workload } from './workload.js';
 
 /** `separate` has a call for each layer, `looped` one for all. Lines are at most `width` wide. */

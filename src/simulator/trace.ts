@@ -3,8 +3,7 @@
  * Loads carry their bytes and how long the memory stood still before them. Format: "Trace Event Format", complete events.
  */
 import { callSlices, type Slice } from './call-events.js';
-import type { Machine } from './machine.js';
-import type { Orchestration } from './simulate.js';
+import type { Machine, Orchestration } from './machine.js';
 import type { Workload } from './workload.js';
 
 const memoryTrack = 'memory';

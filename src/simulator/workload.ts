@@ -3,7 +3,7 @@
  * another, each part a dataflow graph of operators with their costs, run `trip` times. lower-program.ts makes it from a
  * Program, workloads/ from shapes of models that kloop only prices.
  */
-import type { Schedule } from '../ir/program.js';
+import type { DType, Schedule } from '../ir/program.js';
 import type { Cost } from '../ops/definition.js';
 
 /** What is asked about a model. */
@@ -55,6 +55,8 @@ export interface WorkNode {
   /** Under which the reports count it. */
   readonly category: Category;
   readonly cost: Cost;
+  /** Of its weights; absent where it is the machine's own. */
+  readonly format?: DType;
   /** Index of the stage of the kernel (planStages): between stages, workers of one chip synchronize. */
   readonly stage: number;
   /** Rows that share what is read. */

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -42,6 +42,27 @@ describe('kloop simulate', () => {
     const [one, two] = [await time('sn40l'), await time(file)];
     expect(two / one).toBeGreaterThan(0.5);
     expect(two / one).toBeLessThan(0.55);
+  });
+
+  it('predicts for this machine where it has been measured, in the format that is asked for', async () => {
+    const env = { XDG_CACHE_HOME: dir };
+    const args = ['simulate', 'tinystories-15m', '--machine', 'host', '--json'];
+    const missing = await runCli(args, { env });
+    expect(missing).toMatchObject({ code: 2, stdout: '' });
+    expect(missing.stderr).toBe(
+      'kloop: this machine has not been measured yet; run `kloop calibrate` once, a minute or two\n',
+    );
+    const printed = await runCli(['simulate', '--machine', 'h200', '--print-machine']);
+    const machine = { ...(JSON.parse(printed.stdout) as object), name: 'host', maxSockets: 1, orchestration: 'host' };
+    mkdirSync(join(dir, 'kloop'), { recursive: true });
+    writeFileSync(join(dir, 'kloop', 'host-machine.json'), JSON.stringify(machine));
+    const [bf16, q8] = await Promise.all([runCli(args, { env }), runCli([...args, '--quant', 'q8_0'], { env })]);
+    const json = [bf16, q8].map(({ stdout }) => JSON.parse(stdout) as Record<string, number | string>);
+    expect(json[0]).toMatchObject({ machine: 'host', orchestration: 'host' });
+    // 34 bytes for 32 weights, and a cache in bf16 in both.
+    expect(Number(json[1]!['bytes_per_token'])).toBeLessThan(Number(json[0]!['bytes_per_token']) * 0.7);
+    const explained = await runCli(['explain', 'tinystories-15m', '--machine', 'host'], { env });
+    expect(explained.stdout).toContain('looping the layers on 1 x NVIDIA H200');
   });
 
   it('sweeps in parallel, in order, as CSV', async () => {

@@ -20,6 +20,8 @@ export interface BandwidthOptions {
   readonly threads?: number;
   /** Size of the buffer; default: `defaultBufferBytes()`. */
   readonly bytes?: number;
+  /** Times that every thread reads its part; default: once. More for a buffer that caches hold. */
+  readonly passes?: number;
   /** Directory for the compiled code; the standard cache where absent. */
   readonly cacheDir?: string;
 }
@@ -33,6 +35,7 @@ const mib = 2 ** 20;
  */
 export async function openBandwidthMeter(options: BandwidthOptions = {}): Promise<BandwidthMeter> {
   const { threads = physicalCores(), bytes = defaultBufferBytes(), cacheDir = defaultCacheDir() } = options;
+  const { passes = 1 } = options;
   const compiler = await findCompiler();
   if (compiler === undefined) {
     throw new ToolchainError('measuring the memory bandwidth takes a C compiler (cc, gcc or clang)', {
@@ -44,7 +47,7 @@ export async function openBandwidthMeter(options: BandwidthOptions = {}): Promis
   const library = loadShared(await compileLibrary({ source, instructionSet, cacheDir, compiler }));
   const allocate = library.func('void *kloop_bandwidth_buffer(double bytes)');
   const free = library.func('void kloop_bandwidth_free(void *buffer, double bytes)');
-  const pass = library.func('double kloop_bandwidth(const void *buffer, double bytes, int threads)');
+  const pass = library.func('double kloop_bandwidth(const void *buffer, double bytes, int threads, int passes)');
   let buffer: unknown = allocate(bytes);
   if (buffer === null) {
     throw new ToolchainError(`there is no memory for a buffer of ${bytes} bytes to measure the bandwidth with`, {
@@ -56,7 +59,7 @@ export async function openBandwidthMeter(options: BandwidthOptions = {}): Promis
     bytes,
     measure: () => {
       assert(buffer !== null, 'the bandwidth meter is closed');
-      return pass(buffer, bytes, threads) as number;
+      return pass(buffer, bytes, threads, passes) as number;
     },
     close: () => {
       if (buffer !== null) free(buffer, bytes);

@@ -4,7 +4,8 @@ import { defined } from '../../util/assert.js';
 import type { Machine } from '../machine.js';
 import { machines } from '../machines/index.js';
 import { findPricedModel, type PricedModel } from '../price.js';
-import { simulate, type Orchestration, type Simulation } from '../simulate.js';
+import type { Orchestration } from '../machine.js';
+import { simulate, type Simulation } from '../simulate.js';
 import type { Workload } from '../workload.js';
 
 export interface Setup {

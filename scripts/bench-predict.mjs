@@ -1,0 +1,80 @@
+/**
+ * Predict, then measure: calibrates this machine, benchmarks models that the calibration has not seen under all schedules,
+ * and prints the error of every prediction. Exit code 1 when the median is above the threshold.
+ *
+ *   npm run bench:predict                                            15M, 135M and 1B, q8_0 and q4_0
+ *   npm run bench:predict -- --models smollm2-135m --quants bf16 --rounds 3 --cache-dir DIR --json
+ */
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const entry = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
+const threshold = 0.15;
+
+const { values } = parseArgs({
+  options: {
+    models: { type: 'string', default: 'tinystories-15m,smollm2-135m,llama-3.2-1b' },
+    quants: { type: 'string', default: 'q8_0,q4_0' },
+    rounds: { type: 'string', default: '5' },
+    'cache-dir': { type: 'string' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const cache = values['cache-dir'] === undefined ? [] : ['--cache-dir', values['cache-dir']];
+
+/** What `kloop` prints as JSON; its progress goes to the terminal. */
+function kloop(...args) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [entry, ...args, '--json', ...cache], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let text = '';
+    child.stdout.setEncoding('utf8').on('data', (piece) => (text += piece));
+    child.on('error', reject);
+    child.on('close', (code) => {
+      if (code === 0) resolve(JSON.parse(text));
+      else reject(new Error(`kloop ${args.join(' ')} ended with code ${code}`));
+    });
+  });
+}
+
+const quants = values.quants.split(',');
+const machine = await kloop('calibrate');
+const rows = [];
+for (const model of values.models.split(',')) {
+  for (const quant of quants) {
+    const { results } = await kloop(
+      'bench',
+      model,
+      '--quant',
+      quant,
+      '--prompt-tokens',
+      '0',
+      '--rounds',
+      values.rounds,
+    );
+    for (const { schedule, tokens_per_second, predicted_tokens_per_second: predicted } of results) {
+      const measured = tokens_per_second.median;
+      rows.push({ model, quant, schedule, predicted, measured, error: predicted / measured - 1 });
+    }
+  }
+}
+const errors = rows.map(({ error }) => Math.abs(error)).sort((a, b) => a - b);
+const median = (errors[(errors.length - 1) >> 1] + errors[errors.length >> 1]) / 2;
+if (values.json)
+  console.log(JSON.stringify({ machine: machine.title, rows, median_error: median, threshold }, null, 2));
+else {
+  console.log('| model | weights | schedule | predicted tok/s | measured | error |');
+  console.log('| --- | --- | --- | ---: | ---: | ---: |');
+  for (const { model, quant, schedule, predicted, measured, error } of rows) {
+    const percent = `${error < 0 ? '-' : '+'}${Math.abs(error * 100).toFixed(0)}%`;
+    console.log(
+      `| ${model} | ${quant} | ${schedule} | ${predicted.toFixed(1)} | ${measured.toFixed(1)} | ${percent} |`,
+    );
+  }
+  console.log(
+    `\nmedian error ${(median * 100).toFixed(1)}%, worst ${(errors.at(-1) * 100).toFixed(1)}%; threshold of the median ${threshold * 100}%`,
+  );
+}
+if (!(median <= threshold)) process.exitCode = 1;

@@ -1,0 +1,179 @@
+/**
+ * Measures this machine for the simulator: memory and caches with the bandwidth meter, everything else with small models
+ * on the cpu backend itself. About a minute, most of it compiling; a machine that is busy gives a machine that is slow.
+ */
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { cpus, totalmem } from 'node:os';
+import { join } from 'node:path';
+import type { Backend } from '../../backends/backend.js';
+import { defaultBufferBytes, lastLevelCacheBytes, measureReadBandwidth } from '../../backends/cpu/bandwidth.js';
+import { physicalCores } from '../../backends/cpu/processors.js';
+import type { DType } from '../../ir/program.js';
+import { openCheckpoint } from '../../checkpoint/directory.js';
+import { writeSynthetic } from '../../checkpoint/synth.js';
+import type { Machine } from '../../simulator/machine.js';
+import { defined } from '../../util/assert.js';
+import { AbortedError } from '../../util/errors.js';
+import { asStorageError } from '../../util/files.js';
+import { median } from '../../util/statistics.js';
+import { Variant } from '../variant.js';
+import {
+  allCases,
+  calibratedFormats,
+  calibrationCases,
+  context,
+  depth,
+  tokens,
+  type Case,
+  type Cases,
+} from './cases.js';
+import { solveMachine, type Observations } from './solve.js';
+
+export interface CalibrateOptions {
+  readonly backend: Backend;
+  readonly cacheDir: string;
+  /** Formats of weights; default: all. */
+  readonly formats?: readonly DType[];
+  /** Measurements of every case and of every buffer; default 9. Each counts with its median. */
+  readonly rounds?: number;
+  readonly onProgress?: (label: string, done: number, total: number, unit: 'steps') => void;
+  readonly signal?: AbortSignal;
+}
+
+const defaultRounds = 9;
+/** Rounds before them, in which code gets its final form and caches their contents. */
+const warmUpRounds = 6;
+const mib = 2 ** 20;
+/** Where caches end is not known before; finer where the last level usually does. */
+const workingSetMib = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
+/** Bytes that one measurement of a working set reads at least. */
+const readBytes = 512 * mib;
+const promptTokens = 128;
+
+/** @throws ToolchainError without a compiler, StorageError, AbortedError */
+export async function calibrate(options: CalibrateOptions): Promise<Machine> {
+  const threads = physicalCores();
+  const cacheBytes = lastLevelCacheBytes() || 16 * mib;
+  const memory = await measureMemory(threads, options);
+  const cases = calibrationCases(threads, cacheBytes, options.formats ?? calibratedFormats);
+  const { us, promptRate } = await measureCases(cases, options);
+  const { capabilities } = options.backend;
+  return solveMachine(cases, {
+    ...memory,
+    title: `${cpus()[0]?.model.trim() ?? 'this machine'}, ${threads} threads`.slice(0, 200),
+    threads,
+    cacheBytes,
+    memoryBytes: Math.min(totalmem(), process.constrainedMemory() || Infinity),
+    nearBytes: capabilities.memories[0]?.bytes ?? mib,
+    tileBytes: capabilities.tileBytes,
+    promptRate,
+    us,
+  });
+}
+
+type Memory = Pick<Observations, 'bandwidth' | 'workingSets' | 'oneThreadRate'>;
+
+async function measureMemory(threads: number, options: CalibrateOptions): Promise<Memory> {
+  const { cacheDir, rounds = defaultRounds, onProgress, signal } = options;
+  const whole = defaultBufferBytes();
+  const sizes = workingSetMib.map((size) => size * mib).filter((size) => size < whole);
+  const total = threads + sizes.length + 1;
+  let done = 0;
+  const rate = async (bytes: number, count: number): Promise<number> => {
+    stopIf(signal);
+    onProgress?.('reading memory', done++, total, 'steps');
+    const passes = Math.max(1, Math.ceil(readBytes / bytes));
+    return measureReadBandwidth({ threads: count, bytes, passes, cacheDir }, rounds);
+  };
+  const bandwidth: number[] = [];
+  for (let count = 1; count <= threads; count++) bandwidth.push(await rate(whole, count));
+  const workingSets: { bytes: number; rate: number }[] = [];
+  for (const bytes of sizes) workingSets.push({ bytes, rate: await rate(bytes, threads) });
+  const oneThreadRate = await rate(mib / 4, 1);
+  return { bandwidth, workingSets, oneThreadRate };
+}
+
+interface Ready {
+  readonly one: Case;
+  readonly variant: Variant;
+}
+
+interface Timed {
+  readonly us: ReadonlyMap<Case, readonly number[]>;
+  /** FLOP/s of a prompt. */
+  readonly promptRate: number;
+}
+
+/** All cases are ready before the first is timed, and are timed in turn. */
+async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Timed> {
+  const { cacheDir, rounds = defaultRounds, onProgress, signal } = options;
+  const all = allCases(cases);
+  const directory = await temporaryDirectory(cacheDir);
+  const ready: Ready[] = [];
+  try {
+    for (const [i, one] of all.entries()) {
+      stopIf(signal);
+      onProgress?.('compiling small models', i, all.length, 'steps');
+      ready.push({ one, variant: await prepare(one, join(directory, String(i)), options) });
+    }
+    const times = new Map<Case, number[]>(all.map((one) => [one, []]));
+    for (let round = 0; round < warmUpRounds + rounds; round++) {
+      for (const [i, { one, variant }] of ready.entries()) {
+        stopIf(signal);
+        onProgress?.('timing small models', round * ready.length + i, (warmUpRounds + rounds) * ready.length, 'steps');
+        const { milliseconds } = await variant.time({ kind: 'decode', tokens, depth });
+        if (round >= warmUpRounds) times.get(one)!.push((milliseconds * 1000) / tokens);
+      }
+    }
+    return { us: times, promptRate: await measurePrompt(cases, ready, rounds) };
+  } finally {
+    for (const { variant } of ready) await variant.close();
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/** What it writes is of no use afterwards. */
+async function prepare(one: Case, cacheDir: string, { backend, signal }: CalibrateOptions): Promise<Variant> {
+  const directory = join(cacheDir, 'model');
+  await writeSynthetic(one.config, directory, signal === undefined ? {} : { signal });
+  const checkpoint = openCheckpoint(directory);
+  try {
+    return await Variant.prepare(checkpoint, {
+      ...{ backend, schedule: one.schedule, threads: one.threads, cacheDir },
+      formats: { quant: one.quant, formatOf: undefined },
+      limits: { rows: 64, samples: 1, slots: 1, context },
+      ...(signal === undefined ? {} : { signal }),
+    });
+  } finally {
+    checkpoint.weights.close();
+  }
+}
+
+/** Of the first of the formats. */
+async function measurePrompt({ formats }: Cases, ready: readonly Ready[], rounds: number): Promise<number> {
+  const [pair] = formats.values();
+  const { one, variant } = defined(
+    ready.find((candidate) => candidate.one === pair?.many),
+    'wide case',
+  );
+  const times: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    times.push((await variant.time({ kind: 'prefill', tokens: promptTokens })).milliseconds);
+  }
+  const { hidden, ffn, layers } = one.config;
+  const flops = 2 * layers * (4 * hidden * hidden + 3 * hidden * ffn) * promptTokens;
+  return flops / (median(times) * 1e-3);
+}
+
+async function temporaryDirectory(cacheDir: string): Promise<string> {
+  try {
+    await mkdir(cacheDir, { recursive: true });
+    return await mkdtemp(join(cacheDir, 'calibrate-'));
+  } catch (error) {
+    throw asStorageError(cacheDir, error);
+  }
+}
+
+function stopIf(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw new AbortedError('the calibration was stopped');
+}

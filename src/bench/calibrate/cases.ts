@@ -1,0 +1,117 @@
+/**
+ * What calibration times: small models that are no benchmark's, in pairs that differ in one thing only, so that a
+ * difference of two times is the cost of that thing.
+ */
+import type { DType, Schedule } from '../../ir/program.js';
+import { blockOf } from '../../ir/formats.js';
+import type { ModelConfig } from '../../models/model-config.js';
+import { parseModelConfig } from '../../models/parse-config.js';
+import { assert } from '../../util/assert.js';
+
+export interface Case {
+  readonly config: ModelConfig;
+  readonly quant: DType;
+  readonly schedule: Schedule;
+  readonly threads: number;
+}
+
+/** The same with few and with many layers. */
+export interface Pair {
+  readonly few: Case;
+  readonly many: Case;
+}
+
+export interface Cases {
+  /** Layers so narrow that they are nothing but their operators, by one thread: what operators cost. */
+  readonly alone: Pair;
+  /** By all threads: what the hand-off between stages costs. */
+  readonly together: Pair;
+  /** `together.many` with a call for every operator: what a call costs. */
+  readonly calls: Case;
+  /** `together.many` with one call for all tokens: what the host costs. */
+  readonly response: Case;
+  /** Layers of weights that the last-level cache holds: how fast a format is worked on. */
+  readonly formats: ReadonlyMap<DType, Pair>;
+}
+
+/** Formats that `--quant` knows; those of a block within a GGUF file are worked on as on-chip memory reads. */
+export const calibratedFormats = ['q8_0', 'q4_0', 'bf16', 'f16', 'f32'] as const satisfies readonly DType[];
+
+/** Positions of the cache, and tokens that are made after `depth` ones. */
+export const context = 256;
+export const depth = 8;
+export const tokens = 240;
+
+/** @param cacheBytes of all last-level caches together */
+export function calibrationCases(threads: number, cacheBytes: number, formats: readonly DType[]): Cases {
+  const narrow = (layers: number, others: Partial<Case> = {}): Case => ({
+    config: shape(`narrow-${layers}`, { layers, hidden: 64, ffn: 64, heads: 2, headDim: 32 }),
+    quant: 'q8_0',
+    schedule: 'looped',
+    threads,
+    ...others,
+  });
+  const pair = (others: Partial<Case>): Pair => ({ few: narrow(4, others), many: narrow(36, others) });
+  return {
+    alone: pair({ threads: 1 }),
+    together: pair({}),
+    calls: narrow(36, { schedule: 'operator' }),
+    response: narrow(36, { schedule: 'response' }),
+    formats: new Map(formats.map((quant) => [quant, widePair(quant, threads, cacheBytes)])),
+  };
+}
+
+const wide = { hidden: 512, ffn: 1024, heads: 8, headDim: 64 };
+
+/** Half of the cache at most, so that a neighbour who shares it does not matter much. */
+function widePair(quant: DType, threads: number, cacheBytes: number): Pair {
+  const { elements, bytes } = blockOf(quant);
+  const layerBytes = (layerElements(wide) / elements) * bytes;
+  const most = Math.max(3, Math.min(12, Math.floor(cacheBytes / 2 / layerBytes)));
+  const of = (layers: number): Case => ({
+    config: shape(`wide-${layers}`, { layers, ...wide }),
+    quant,
+    schedule: 'looped',
+    threads,
+  });
+  return { few: of(1), many: of(most) };
+}
+
+interface Sizes {
+  readonly hidden: number;
+  readonly ffn: number;
+  readonly heads: number;
+  readonly headDim: number;
+}
+
+/** Elements of the matrices of a layer, with a key/value head for every head. */
+function layerElements({ hidden, ffn }: Sizes): number {
+  return 4 * hidden * hidden + 3 * hidden * ffn;
+}
+
+function shape(
+  name: string,
+  { layers, hidden, ffn, heads, headDim }: Sizes & { readonly layers: number },
+): ModelConfig {
+  assert(heads * headDim === hidden, 'heads of a calibration model');
+  const json = {
+    architectures: ['LlamaForCausalLM'],
+    num_hidden_layers: layers,
+    hidden_size: hidden,
+    intermediate_size: ffn,
+    num_attention_heads: heads,
+    num_key_value_heads: heads,
+    vocab_size: 512,
+    max_position_embeddings: context,
+    rms_norm_eps: 1e-5,
+    tie_word_embeddings: true,
+    torch_dtype: 'bfloat16',
+  };
+  return parseModelConfig(json, name);
+}
+
+/** Every case once: those that are equal are one object. */
+export function allCases({ alone, together, calls, response, formats }: Cases): Case[] {
+  const pairs = [alone, together, ...formats.values()];
+  return [...pairs.flatMap(({ few, many }) => [few, many]), calls, response];
+}

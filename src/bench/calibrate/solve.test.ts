@@ -1,0 +1,85 @@
+import { describe, expect, it } from 'vitest';
+import { schedules, type DType } from '../../ir/program.js';
+import { withValues, type Machine } from '../../simulator/machine.js';
+import { findPricedModel, PricedProgram } from '../../simulator/price.js';
+import { simulate } from '../../simulator/simulate.js';
+import { meanContext } from '../workload.js';
+import { allCases, calibrationCases, depth, tokens, type Case } from './cases.js';
+import { solveMachine, type Observations } from './solve.js';
+
+const formats: readonly DType[] = ['q8_0', 'q4_0'];
+const cases = calibrationCases(2, 32 * 2 ** 20, formats);
+
+const memory = {
+  title: 'known',
+  threads: 2,
+  memoryBytes: 16e9,
+  cacheBytes: 32 * 2 ** 20,
+  nearBytes: 2 ** 20,
+  tileBytes: 4096,
+  bandwidth: [20e9, 30e9],
+  workingSets: [
+    { bytes: 2 ** 20, rate: 300e9 },
+    { bytes: 2 ** 25, rate: 100e9 },
+    { bytes: 2 ** 27, rate: 30e9 },
+  ],
+  oneThreadRate: 150e9,
+  promptRate: 2e11,
+} satisfies Partial<Observations>;
+
+/** A machine whose numbers are known, to be found again from nothing but times. */
+function knownMachine(): Machine {
+  const us = new Map(allCases(cases).map((one) => [one, [10]]));
+  const blank = solveMachine(cases, { ...memory, us });
+  const rate = (value: number) => ({ value, unit: 'B/s', source: 'test', basis: 'measured' }) as const;
+  const known = withValues(blank, {
+    'latency.linear': 0.2,
+    'latency.attention': 0.2,
+    'latency.cache': 0.2,
+    'latency.elementwise': 0.2,
+    'latency.sampling': 4,
+    'latency.stage': 0.7,
+    'call.launch': 1.5,
+    'call.hostRoundTrip': 12,
+  });
+  return { ...known, compute: { ...known.compute, weightRates: { q8_0: rate(60e9), q4_0: rate(35e9) } } };
+}
+
+function observe(machine: Machine): Map<Case, number[]> {
+  return new Map(
+    allCases(cases).map((one) => {
+      const { config, quant, schedule, threads } = one;
+      const own = threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
+      const point = { schedule, sockets: 1, batch: 1, context: meanContext(depth, tokens) };
+      const { tpotUs } = simulate(new PricedProgram(config, { quant }).workload(own, point), own);
+      // The same noise on all of a round.
+      return [one, [tpotUs, tpotUs + 50, tpotUs + 3]];
+    }),
+  );
+}
+
+describe('solveMachine', () => {
+  const known = knownMachine();
+  const found = solveMachine(cases, { ...memory, us: observe(known) });
+
+  it('finds the numbers that made the times', () => {
+    for (const path of ['linear', 'elementwise', 'stage'] as const) {
+      expect(found.latency[path].value).toBeCloseTo(known.latency[path].value, 2);
+    }
+    expect(found.call.launch.value).toBeCloseTo(1.5, 2);
+    expect(found.call.hostRoundTrip.value).toBeCloseTo(12, 1);
+    expect(found.latency.sampling.basis).toBe('measured');
+  });
+
+  it.each(schedules)('predicts models that were not measured: %s', (schedule) => {
+    for (const quant of formats) {
+      for (const name of ['tinystories-15m', 'smollm2-135m']) {
+        const model = findPricedModel(name, quant);
+        const point = { schedule, sockets: 1, batch: 1, context: 72 };
+        const time = (machine: Machine): number => simulate(model.workload(machine, point), machine).tpotUs;
+        expect(time(found) / time(known)).toBeGreaterThan(0.97);
+        expect(time(found) / time(known)).toBeLessThan(1.03);
+      }
+    }
+  });
+});

@@ -1,0 +1,194 @@
+/**
+ * From measured times to the numbers of a machine file. One number after another is chosen so that the simulation of a
+ * small model, or of the difference of two, takes as long as it took; nothing is fitted to what is predicted afterwards.
+ */
+import type { DType } from '../../ir/program.js';
+import { parseMachine, withValues, type Basis, type Machine, type Quantity } from '../../simulator/machine.js';
+import { PricedProgram } from '../../simulator/price.js';
+import { simulate } from '../../simulator/simulate.js';
+import { defined } from '../../util/assert.js';
+import { median } from '../../util/statistics.js';
+import { meanContext } from '../workload.js';
+import { depth, tokens, type Case, type Cases, type Pair } from './cases.js';
+import { hostName } from './host-file.js';
+
+/** Rates in bytes per second. */
+export interface Observations {
+  readonly title: string;
+  readonly threads: number;
+  readonly memoryBytes: number;
+  readonly cacheBytes: number;
+  /** Second-level cache of a core, and unit in which weights stream, as the backend plans with them. */
+  readonly nearBytes: number;
+  readonly tileBytes: number;
+  /** Out of memory, by 1, 2, ... threads. */
+  readonly bandwidth: readonly number[];
+  /** Of a buffer that is read again and again, by its bytes; in order. */
+  readonly workingSets: readonly { readonly bytes: number; readonly rate: number }[];
+  /** Of one thread out of its own cache. */
+  readonly oneThreadRate: number;
+  /** FLOP/s of a prompt. */
+  readonly promptRate: number;
+  /** Microseconds per token of each case, in every round. */
+  readonly us: ReadonlyMap<Case, readonly number[]>;
+}
+
+/** A machine file. */
+export function solveMachine(cases: Cases, seen: Observations): Machine {
+  const timesOf = (one: Case): readonly number[] => defined(seen.us.get(one), 'times of a case');
+  // Of the same round: what slows the machine for a moment slows both.
+  const more = (a: Case, b: Case): number => median(timesOf(a).map((us, round) => us - timesOf(b)[round]!));
+  const perLayer = (pair: Pair): number => more(pair.many, pair.few) / layersBetween(pair);
+  const { many } = cases.together;
+  let machine = blankMachine(seen);
+  const set = (paths: readonly string[], time: (machine: Machine) => number, wanted: number): void => {
+    const at = (us: number): Machine =>
+      withValues(machine, Object.fromEntries(paths.map((path) => [path, us])), 'measured');
+    machine = at(solve((us) => time(at(us)), wanted));
+  };
+
+  const between = (a: Case, b: Case) => (m: Machine) => simulated(a, m) - simulated(b, m);
+
+  // Each depends a little on those after it.
+  for (let pass = 0; pass < passes; pass++) {
+    // One thread waits for nobody: what its layers cost is their operators.
+    set(operatorPaths, (m) => simulatedLayer(cases.alone, m), perLayer(cases.alone));
+    set(['latency.stage'], (m) => simulatedLayer(cases.together, m), perLayer(cases.together));
+    set(['call.launch'], between(cases.calls, many), more(cases.calls, many));
+    set(['call.hostRoundTrip'], between(many, cases.response), more(many, cases.response));
+    for (const [format, pair] of cases.formats) {
+      const at = (us: number): Machine => withRate(machine, format, us);
+      machine = at(solve((us) => simulatedLayer(pair, at(us)), perLayer(pair)));
+    }
+    // What is left of a token outside of its layers.
+    set(['latency.sampling'], (m) => simulated(many, m), median(timesOf(many)));
+  }
+  return machine;
+}
+
+const passes = 3;
+const operatorPaths = ['latency.linear', 'latency.attention', 'latency.cache', 'latency.elementwise'];
+
+/** Between these many microseconds everything is looked for; nothing takes no time. */
+const leastUs = 1e-6;
+const mostUs = 1e6;
+
+/** Where a time that grows with `us` reaches `wanted`; 0 where it is longer from the start. */
+function solve(time: (us: number) => number, wanted: number): number {
+  if (time(leastUs) >= wanted) return 0;
+  let [low, high] = [leastUs, mostUs];
+  while (high / low > 1.0001) {
+    const middle = Math.sqrt(low * high);
+    if (time(middle) < wanted) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+/** Compiled once: a search simulates a case many times. */
+const programs = new WeakMap<Case, PricedProgram>();
+
+/** Microseconds per token. */
+function simulated(one: Case, machine: Machine): number {
+  const { config, quant, schedule, threads } = one;
+  const program = programs.get(one) ?? new PricedProgram(config, { quant });
+  programs.set(one, program);
+  const point = { schedule, sockets: 1, batch: 1, context: meanContext(depth, tokens) };
+  // The hand-off is between threads.
+  const own = threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
+  return simulate(program.workload(own, point), own).tpotUs;
+}
+
+function simulatedLayer(pair: Pair, machine: Machine): number {
+  return (simulated(pair.many, machine) - simulated(pair.few, machine)) / layersBetween(pair);
+}
+
+function layersBetween({ few, many }: Pair): number {
+  return many.config.layers - few.config.layers;
+}
+
+/** With a rate at which a megabyte of the format takes `us`. */
+function withRate(machine: Machine, format: DType, us: number): Machine {
+  const source = 'layers that the last-level cache holds, less what operators and hand-offs take';
+  const rate = quantity(1e6 / (Math.max(us, leastUs) * 1e-6), 'B/s', 'measured', source);
+  return {
+    ...machine,
+    compute: { ...machine.compute, weightRates: { ...machine.compute.weightRates, [format]: rate } },
+  };
+}
+
+function quantity<U extends string>(value: number, unit: U, basis: Basis, source: string): Quantity<U> {
+  return { value, unit, source, basis };
+}
+
+/** All that is read off, and nothing that is solved for. */
+function blankMachine(seen: Observations): Machine {
+  const measured = <U extends string>(value: number, unit: U, source: string): Quantity<U> =>
+    quantity(value, unit, 'measured', source);
+  const none = (source: string): Quantity<'us'> => quantity(0, 'us', 'inferred', source);
+  const operator = measured(0, 'us', 'narrow layers by one thread, less their bytes; all operators alike');
+  const { threads } = seen;
+  const byThreads = seen.bandwidth.map((rate, i) => `${i + 1}: ${(rate / 1e9).toFixed(1)} GB/s`).join(', ');
+  const smallest = defined(seen.workingSets[0], 'working set');
+  return parseMachine(
+    {
+      name: hostName,
+      title: seen.title,
+      style: 'sequential',
+      maxSockets: 1,
+      orchestration: 'host',
+      memory: {
+        bandwidth: measured(
+          defined(seen.bandwidth.at(-1), 'bandwidth'),
+          'B/s',
+          `reading a buffer that no cache holds, by threads ${byThreads}`,
+        ),
+        efficiency: quantity(1, '1', 'inferred', 'the bandwidth is measured, not specified'),
+        latency: none('hidden by prefetching'),
+        capacity: measured(seen.memoryBytes, 'B', 'as the system tells'),
+        workingSets: seen.workingSets.map(({ bytes, rate }) => ({
+          size: measured(bytes, 'B', 'size of the buffer'),
+          bandwidth: measured(rate, 'B/s', `read again and again, by ${threads} threads`),
+        })),
+      },
+      onChip: {
+        capacity: quantity(seen.nearBytes * threads, 'B', 'inferred', 'second-level caches, as prefetching plans'),
+        bandwidth: measured(smallest.rate, 'B/s', 'the smallest of the working sets'),
+        tile: quantity(seen.tileBytes, 'B', 'inferred', 'unit in which weights are prefetched'),
+      },
+      compute: {
+        peak: measured(seen.promptRate, 'FLOP/s', 'a prompt, q8_0'),
+        usable: quantity(1, '1', 'inferred', 'the rate is measured'),
+        rowTile: quantity(1, '1', 'inferred', 'rows are not padded'),
+        rowLanes: quantity(threads, '1', 'inferred', 'a row for each thread'),
+        rowBandwidth: measured(seen.oneThreadRate, 'B/s', 'one thread, out of its own cache'),
+        headBandwidth: measured(seen.oneThreadRate, 'B/s', 'one thread, out of its own cache'),
+      },
+      latency: {
+        linear: operator,
+        attention: operator,
+        cache: operator,
+        elementwise: operator,
+        sampling: measured(0, 'us', 'a token of narrow layers, less all else'),
+        stage: measured(0, 'us', `narrow layers, ${threads} threads, less what one thread takes`),
+      },
+      call: {
+        programLoad: none('code stays loaded'),
+        argumentLoad: none('contained in the launch'),
+        launch: measured(0, 'us', 'schedule operator, less looped'),
+        sync: none('contained in the launch'),
+        syncPerDoubling: none('one socket'),
+        hostLaunch: none('contained in the launch'),
+        hostRoundTrip: measured(0, 'us', 'schedule looped, less response'),
+      },
+      link: {
+        bandwidth: quantity(1e9, 'B/s', 'inferred', 'one socket: never used'),
+        latency: none('one socket'),
+        perPeer: none('one socket'),
+        algorithms: ['ring'],
+        collectives: 'alone',
+      },
+    },
+    hostName,
+  );
+}

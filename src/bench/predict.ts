@@ -1,0 +1,29 @@
+/** Predict, then measure: what the simulator says of a variant, on this machine as `kloop calibrate` measured it. */
+import type { DType, Schedule } from '../ir/program.js';
+import type { ModelConfig } from '../models/model-config.js';
+import type { Machine } from '../simulator/machine.js';
+import { PricedProgram } from '../simulator/price.js';
+import { simulate } from '../simulator/simulate.js';
+import type { Result } from './results.js';
+import { meanContext } from './workload.js';
+
+export interface Subject {
+  readonly config: ModelConfig;
+  readonly quant: DType;
+  /** Of single matrices, where they differ. */
+  readonly formats?: ReadonlyMap<string, DType>;
+}
+
+/** Tokens per second of a result; undefined for what the machine file says nothing of: prompts, other threads, a peer. */
+export type Predict = (result: Result) => number | undefined;
+
+export function predictorFor({ config, ...formats }: Subject, host: Machine): Predict {
+  const priced = new PricedProgram(config, formats);
+  const threads = host.compute.rowLanes.value;
+  return ({ identity, workload }) => {
+    if (identity.engine !== 'kloop' || identity.threads !== threads || workload.kind !== 'decode') return undefined;
+    const context = meanContext(workload.depth, workload.tokens);
+    const point = { schedule: identity.schedule as Schedule, sockets: 1, batch: 1, context };
+    return simulate(priced.workload(host, point), host).tokensPerSecond;
+  };
+}
