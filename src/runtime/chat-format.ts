@@ -1,5 +1,6 @@
 /** Messages to prompt text, with the template and the special tokens of one checkpoint. */
 import { ChatRenderer, requireTemplate, type ChatMessage, type ChatRequest } from '../text/chat-template.js';
+import { toolFormatOf, type ToolFormat } from '../text/tool-formats.js';
 
 export interface ChatSource {
   /** Jinja source; absent where the model is not made for conversation. */
@@ -20,6 +21,12 @@ export class ChatFormat {
 
   get available(): boolean {
     return this.#source.template !== undefined;
+  }
+
+  /** How answers in this format call tools; undefined where the template knows none. */
+  get toolFormat(): ToolFormat | undefined {
+    const { template } = this.#source;
+    return template === undefined ? undefined : toolFormatOf(template);
   }
 
   /** The prompt text, special tokens included. Throws TemplateError where there is no template or it fails. */

@@ -3,7 +3,10 @@ import type { Counters, Executable } from '../backends/backend.js';
 import type { DType, Limits, Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import type { ChatMessage } from '../text/chat-template.js';
+import { Grammars, type Grammar } from '../text/grammar.js';
+import type { GrammarSource } from '../text/grammar-thread.js';
 import type { Tokenizer } from '../text/tokenizer.js';
+import type { ToolFormat } from '../text/tool-formats.js';
 import { UsageError } from '../util/errors.js';
 import type { ChatFormat, ChatOptions } from './chat-format.js';
 import { checkPrompt } from './check-prompt.js';
@@ -45,6 +48,7 @@ export class Model {
   readonly defaultSampling: SamplingOptions;
   readonly #executable: Executable;
   readonly #engine: Engine;
+  readonly #grammars: Grammars;
   readonly #freeSlots: number[];
   readonly #onClose: () => void;
   #closing: Promise<void> | undefined;
@@ -65,6 +69,7 @@ export class Model {
     this.#onClose = parts.onClose ?? (() => undefined);
     const scheduler = new Scheduler(executable, { limits });
     this.#engine = { scheduler, tokenizer, chat, limits, vocab: config.vocab, stopTokens };
+    this.#grammars = new Grammars({ tokenizer, vocab: config.vocab, stopTokens });
     this.#freeSlots = Array.from({ length: limits.slots }, (_, slot) => limits.slots - 1 - slot);
   }
 
@@ -75,6 +80,11 @@ export class Model {
 
   get hasChatTemplate(): boolean {
     return this.#engine.chat.available;
+  }
+
+  /** How answers call tools; undefined where the chat template knows none. */
+  get toolFormat(): ToolFormat | undefined {
+    return this.#engine.chat.toolFormat;
   }
 
   /** Takes a free slot. Throws UsageError where all are taken, or after `close`. */
@@ -101,6 +111,14 @@ export class Model {
     return this.tokenizer.encode(text, { addSpecial: false });
   }
 
+  /**
+   * A grammar that texts of this model can follow; release it after use. Throws UsageError for one that is malformed, not
+   * supported or too costly, OverloadedError where too many are in use.
+   */
+  compileGrammar(source: GrammarSource): Promise<Grammar> {
+    return this.#grammars.compile(source);
+  }
+
   /** Stops all sessions and frees what the backend holds. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -109,7 +127,7 @@ export class Model {
 
   async #close(): Promise<void> {
     try {
-      await Promise.all([this.#engine.scheduler.close(), this.#engine.chat.close()]);
+      await Promise.all([this.#engine.scheduler.close(), this.#engine.chat.close(), this.#grammars.close()]);
     } finally {
       this.#onClose();
     }

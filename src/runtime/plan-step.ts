@@ -1,7 +1,7 @@
 /**
  * Which rows go into the next step. While a prompt waits, a step is a chunk of prompt rows together with one row of every
  * sequence that decodes; otherwise every row is a sample, and the step may make many tokens in one call, unless somebody
- * wants to see the logits of each.
+ * wants to see the logits of each, or says after each what may follow.
  */
 import type { Step } from '../backends/backend.js';
 import type { Limits } from '../ir/program.js';
@@ -51,7 +51,8 @@ export function planStep(sequences: readonly Sequence[], limits: Limits, steps: 
   }
   const most = Math.max(...decoding.map((sequence) => sequence.remaining));
   const wantLogits = parts.some(({ sequence, samples }) => sequence.request.scores !== undefined && samples.length > 0);
-  const single = prompts.length > 0 || wantLogits;
+  const constrained = parts.some(({ sequence }) => sequence.request.constraint !== undefined);
+  const single = prompts.length > 0 || wantLogits || constrained;
   const step = makeStep(parts, single ? 1 : Math.min(steps, most));
   return { step: wantLogits ? { ...step, wantLogits } : step, parts };
 }

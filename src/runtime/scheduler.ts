@@ -2,7 +2,7 @@
  * Turns the requests of all sessions into steps of one executable, one step at a time (continuous batching). It knows
  * rows, slots and the interface of backends, and nothing of models or text.
  */
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import type { Executable, StepResult } from '../backends/backend.js';
 import type { Limits } from '../ir/program.js';
 import { assert } from '../util/assert.js';
@@ -18,6 +18,9 @@ export interface SchedulerOptions {
   /** Clock in milliseconds. */
   readonly now?: () => number;
 }
+
+/** Milliseconds that a step waits for those whose next token is still being constrained. */
+const patienceMs = 5;
 
 interface RunningStep extends PlannedStep {
   abortCalled: boolean;
@@ -68,10 +71,19 @@ export class Scheduler {
       // Lets signals, timers and output through, and requests made together start together.
       await nextTurn();
       if (this.#sequences.length === 0) break;
-      await this.#step(planStep(this.#sequences, this.#limits, this.#stepSize.next()));
+      const able = await this.#ableSequences();
+      if (able.length > 0) await this.#step(planStep(able, this.#limits, this.#stepSize.next()));
       this.#sequences = this.#sequences.filter((sequence) => !sequence.ended);
     }
     this.#loop = undefined;
+  }
+
+  /** Those that can take part in a step. Who is not ready in a moment does not hold up the others. */
+  async #ableSequences(): Promise<readonly Sequence[]> {
+    const pending = this.#sequences.flatMap((sequence) => sequence.pending ?? []);
+    if (pending.length > 0) await Promise.race([Promise.all(pending), delay(patienceMs)]);
+    for (const sequence of this.#sequences) sequence.obeyConstraint();
+    return this.#sequences.filter((sequence) => !sequence.ended && sequence.pending === undefined);
   }
 
   async #step(planned: PlannedStep): Promise<void> {

@@ -20,8 +20,20 @@ export interface Request {
   readonly stopTokens: readonly number[];
   readonly signal?: AbortSignal;
   readonly scores?: ScoreRequest;
+  /** What may come next, found out anew after every token; steps make one token each then. */
+  readonly constraint?: Constraint;
   /** Takes the tokens of a step, a stop token included; returns false when that was enough (a stop string). */
   onTokens(tokens: readonly number[]): boolean;
+}
+
+/** Says after every token which ones may follow. */
+export interface Constraint {
+  /** A bit per token of the vocabulary; undefined until it is known; no bit where the text is complete. */
+  readonly allowed: Int32Array | undefined;
+  readonly failure: Error | undefined;
+  /** Settles when one of them is there. */
+  readonly ready: Promise<void>;
+  accept(token: number): void;
 }
 
 /** Wants to see the logits that tokens came from; steps make one token each then. */
@@ -96,8 +108,23 @@ export class Sequence {
   }
 
   settings(): SampleSettings {
-    const { sampling, position, prompt } = this.request;
-    return sampleSettings(sampling, this.remaining, position + prompt.length);
+    const { sampling, position, prompt, constraint } = this.request;
+    const settings = sampleSettings(sampling, this.remaining, position + prompt.length);
+    return constraint?.allowed === undefined ? settings : { ...settings, allowed: constraint.allowed };
+  }
+
+  /** Settles when it can take part in a step again; undefined where it can. */
+  get pending(): Promise<void> | undefined {
+    const { constraint } = this.request;
+    return constraint === undefined || constraint.allowed !== undefined ? undefined : constraint.ready;
+  }
+
+  /** Ends it where its constraint lets nothing follow, or has failed. */
+  obeyConstraint(): void {
+    const { constraint } = this.request;
+    if (this.ended || constraint === undefined) return;
+    if (constraint.failure !== undefined) this.fail(constraint.failure);
+    else if (constraint.allowed?.every((word) => word === 0) === true) this.finish('stop');
   }
 
   /** Tells the logits of the last of the `rows` fed in a step; the very last one made the token `made`, if any. */
@@ -136,6 +163,7 @@ export class Sequence {
     const wantsMore = this.request.onTokens(kept);
     if (stopAt >= 0 || !wantsMore) this.finish('stop');
     else if (this.remaining === 0) this.finish('length');
+    else for (const token of kept) this.request.constraint?.accept(token);
   }
 
   finish(reason: StopReason): void {

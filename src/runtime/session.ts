@@ -4,6 +4,7 @@
  */
 import { UsageError } from '../util/errors.js';
 import type { ChatMessage } from '../text/chat-template.js';
+import type { Grammar } from '../text/grammar.js';
 import { checkPrompt } from './check-prompt.js';
 import type { Engine } from './engine.js';
 import { tokenLogprob, type LogprobOptions, type TokenLogprob } from './logprobs.js';
@@ -23,6 +24,10 @@ export interface GenerateOptions extends SamplingOptions {
   readonly atStart?: boolean;
   /** Tell how likely tokens were. Takes the time of a call per token. */
   readonly logprobs?: LogprobOptions;
+  /** The text follows it (`Model.compileGrammar`). Takes the time of a call per token. Does not go with `ignoreEos`. */
+  readonly grammar?: Grammar;
+  /** Special tokens that are part of the text, such as the mark of a tool call. */
+  readonly textTokens?: readonly number[];
   readonly signal?: AbortSignal;
 }
 
@@ -36,6 +41,7 @@ interface Job {
   readonly stopTokens: readonly number[];
   readonly text: TextStream;
   readonly logprobs: LogprobOptions | undefined;
+  readonly grammar: Grammar | undefined;
 }
 
 export class Session {
@@ -67,6 +73,8 @@ export class Session {
     if (maxTokens !== Infinity && (!Number.isSafeInteger(maxTokens) || maxTokens < 1)) {
       throw new UsageError(`maxTokens is ${maxTokens}, must be a whole number from 1`);
     }
+    const { grammar } = options;
+    if (grammar !== undefined && ignoreEos) throw new UsageError('ignoreEos does not go with a grammar');
     const { atStart = typeof prompt === 'object' && 'messages' in prompt } = options;
     const sampling = resolveSampling(options);
     checkBiasedTokens(sampling.bias, this.#engine.vocab);
@@ -75,8 +83,9 @@ export class Session {
       sampling,
       maxTokens,
       stopTokens: ignoreEos ? [] : this.#engine.stopTokens,
-      text: new TextStream(this.#engine.tokenizer, { stop, atStart }),
+      text: new TextStream(this.#engine.tokenizer, { stop, atStart, textTokens: options.textTokens ?? [] }),
       logprobs: options.logprobs,
+      grammar,
     };
     const generation = new Generation(async (emit, stopSignal) => {
       try {
@@ -114,20 +123,24 @@ export class Session {
     const answer = new Answer(job, emit);
     const fed = [...promptTokens];
     this.#cached = [];
-    const outcome = await this.#engine.scheduler.submit({
-      slot: this.#slot,
-      prompt: promptTokens.slice(reused),
-      position: reused,
-      sampling: job.sampling,
-      maxTokens: Math.min(job.maxTokens, room),
-      stopTokens: job.stopTokens,
-      signal,
-      ...answer.scores(promptTokens.length),
-      onTokens: (made) => {
-        fed.push(...made);
-        return answer.push(made);
-      },
-    });
+    const constraint = job.grammar?.open();
+    const outcome = await this.#engine.scheduler
+      .submit({
+        slot: this.#slot,
+        prompt: promptTokens.slice(reused),
+        position: reused,
+        sampling: job.sampling,
+        maxTokens: Math.min(job.maxTokens, room),
+        stopTokens: job.stopTokens,
+        signal,
+        ...answer.scores(promptTokens.length),
+        ...(constraint === undefined ? {} : { constraint }),
+        onTokens: (made) => {
+          fed.push(...made);
+          return answer.push(made);
+        },
+      })
+      .finally(() => constraint?.close());
     this.#cached = fed.slice(0, outcome.filled);
     answer.end();
     return {

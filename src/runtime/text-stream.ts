@@ -11,6 +11,8 @@ export interface TextStreamOptions {
   readonly stop: readonly string[];
   /** The tokens begin a text, instead of continuing one. */
   readonly atStart: boolean;
+  /** Special tokens that are text all the same. */
+  readonly textTokens?: readonly number[];
 }
 
 export interface TextPiece {
@@ -25,8 +27,8 @@ export class TextStream {
   readonly #stops: StopStrings;
 
   /** Throws UsageError for stop strings that are empty, too many or too long. */
-  constructor(tokenizer: Tokenizer, { stop, atStart }: TextStreamOptions) {
-    this.#decoder = new StreamDecoder(tokenizer, { atStart });
+  constructor(tokenizer: Tokenizer, { stop, atStart, textTokens = [] }: TextStreamOptions) {
+    this.#decoder = new StreamDecoder(tokenizer, { atStart, textTokens });
     this.#stops = new StopStrings(stop);
   }
 

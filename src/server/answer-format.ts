@@ -2,6 +2,9 @@
 import { randomUUID } from 'node:crypto';
 import type { GenerationResult, Piece } from '../runtime/generation.js';
 import type { Model } from '../runtime/model.js';
+import type { ToolPiece } from '../text/tool-call-stream.js';
+import type { ToolCall } from '../text/tool-formats.js';
+import { unreachable } from '../util/assert.js';
 import { chatLogprobs, completionLogprobs } from './logprob-format.js';
 import type { FinishReason, Text } from './texts.js';
 import type { TextRequest } from './text-request.js';
@@ -15,6 +18,8 @@ export interface AnswerFormat {
   opening(index: number): object | undefined;
   /** `offset`: UTF-16 units of the text before the piece. */
   piece(index: number, piece: Piece, request: TextRequest, offset: number): object;
+  /** Calls of tools; `first` counts those of the text before them. */
+  calls(index: number, calls: readonly ToolCall[], first: number, request: TextRequest): object;
   closing(index: number, reason: FinishReason): object;
   whole(index: number, text: Text, request: TextRequest): object;
 }
@@ -26,11 +31,19 @@ export const chatFormat: AnswerFormat = {
   opening: (index) => chatChunk(index, { role: 'assistant', content: '' }),
   piece: (index, { text, logprobs }, { served }) =>
     chatChunk(index, { content: text }, logprobs === undefined ? null : chatLogprobs(served.model, logprobs)),
+  calls: (index, calls, first, request) =>
+    chatChunk(index, {
+      tool_calls: calls.map((call, i) => ({ index: first + i, ...wireCall(call, request) })),
+    }),
   closing: (index, reason) => chatChunk(index, {}, null, reason),
-  whole: (index, { result, reason }, { served }) => ({
+  whole: (index, { result, reason, parts }, request) => ({
     index,
-    message: { role: 'assistant', content: result.text, refusal: null },
-    logprobs: result.logprobs === undefined ? null : chatLogprobs(served.model, result.logprobs),
+    message: {
+      role: 'assistant',
+      ...contentOf(parts ?? { text: result.text, calls: [] }, request),
+      refusal: null,
+    },
+    logprobs: result.logprobs === undefined ? null : chatLogprobs(request.served.model, result.logprobs),
     finish_reason: reason,
   }),
 };
@@ -40,6 +53,7 @@ export const completionFormat: AnswerFormat = {
   object: 'text_completion',
   chunkObject: 'text_completion',
   opening: () => undefined,
+  calls: () => unreachable('completions have no tools'),
   piece: (index, { text, logprobs }, { served }, offset) =>
     completionChoice(index, text, logprobs === undefined ? null : completionLogprobs(served.model, logprobs, offset)),
   closing: (index, reason) => completionChoice(index, '', null, reason),
@@ -48,6 +62,18 @@ export const completionFormat: AnswerFormat = {
     return completionChoice(index, prompt + result.text, wholeLogprobs(served.model, result), reason);
   },
 };
+
+function contentOf({ text, calls }: ToolPiece, request: TextRequest): object {
+  if (calls.length === 0) return { content: text };
+  return { content: text === '' ? null : text, tool_calls: calls.map((call) => wireCall(call, request)) };
+}
+
+function wireCall(call: ToolCall, { toolUse }: TextRequest): object {
+  const random = randomUUID().replaceAll('-', '');
+  // Mistral's templates want ids of this form back.
+  const id = toolUse?.format.name === 'mistral' ? random.slice(0, 9) : `call_${random.slice(0, 24)}`;
+  return { id, type: 'function', function: call };
+}
 
 function wholeLogprobs(model: Model, { logprobs, promptLogprobs, promptTokens }: GenerationResult): object | null {
   if (logprobs === undefined) return null;

@@ -74,6 +74,8 @@ function streamed(
   async function* events(): AsyncGenerator<string, void, undefined> {
     /** By choice: UTF-16 units of text that were sent. */
     const sent = new Map<number, number>();
+    /** By choice: calls of tools that were sent. */
+    const called = new Map<number, number>();
     try {
       for await (const event of texts.events()) {
         const { choice } = event;
@@ -84,6 +86,10 @@ function streamed(
         if (event.kind === 'end') results[choice] = event.result;
         const chunk = chunkOf(event, format, request, offset);
         if (chunk !== undefined) yield dataEvent(writer.chunk(chunk));
+        if (event.kind === 'end' || event.calls.length === 0) continue;
+        const first = called.get(choice) ?? 0;
+        called.set(choice, first + event.calls.length);
+        yield dataEvent(writer.chunk(format.calls(choice, event.calls, first, request)));
       }
       logTexts(context, request, results);
       if (request.includeUsage) yield dataEvent(writer.usageChunk(results));

@@ -121,6 +121,7 @@ function addTexts(app: Hono<AppEnv>, parts: AppParts): void {
       const body = parseBody(chat, await readJson(context.req.raw, limits.bodyBytes));
       const served = models.find(body.model);
       const request = await chatRequest(served, body, limits);
+      scope.defer(() => request.grammar?.release());
       return retryHint(served, () =>
         answer(context, request, { format: chatFormat, scope, metrics, stallMs: limits.stallMs }),
       );
@@ -157,7 +158,7 @@ function addTokens(app: Hono<AppEnv>, { models, limits }: AppParts): void {
     if (isText === Array.isArray(messages)) throw badRequest('give either prompt or messages', 'prompt');
     const tokens = isText
       ? model.tokenizer.encode(prompt, { addSpecial: body.add_special_tokens ?? true })
-      : await chatPrompt(model, messages ?? [], body.add_generation_prompt ?? true);
+      : await chatPrompt(model, messages ?? [], { addGenerationPrompt: body.add_generation_prompt ?? true });
     return context.json({ tokens, count: tokens.length, max_model_len: model.limits.context });
   });
   app.post('/detokenize', async (context) => {

@@ -9,6 +9,7 @@ export class RequestScope {
   readonly #onEnd: () => void;
   #reason: EndReason | undefined;
   #ended = false;
+  readonly #deferred: (() => void)[] = [];
 
   /** `client` aborts when the connection closes; `onEnd` is called once, when the work is over. */
   constructor(timeMs: number, client: AbortSignal, onEnd: (scope: RequestScope) => void = () => undefined) {
@@ -37,11 +38,17 @@ export class RequestScope {
     this.#controller.abort();
   }
 
+  /** To be done when the work is over. */
+  defer(task: () => void): void {
+    this.#deferred.push(task);
+  }
+
   /** The work is over. May be called again. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
     clearTimeout(this.#timer);
+    for (const task of this.#deferred) task();
     this.#onEnd();
   }
 }

@@ -61,9 +61,70 @@ const content = z.union([
   z.array(z.strictObject({ type: z.literal('text', 'only parts of the type text are supported'), text: z.string() })),
 ]);
 
+const toolName = z.string().regex(/^[\w-]{1,64}$/, 'must be 1 to 64 letters, digits, _ or -');
+
+const toolCall = z.strictObject({
+  id: z.string().min(1).max(128),
+  type: z.literal('function'),
+  function: z.strictObject({ name: toolName, arguments: z.string() }),
+  index: z.int().optional(),
+});
+
 const message = z.discriminatedUnion('role', [
   z.strictObject({ role: z.enum(['system', 'developer', 'user']), content, name: z.string().nullish() }),
-  z.strictObject({ role: z.literal('assistant'), content, name: z.string().nullish(), refusal: z.null().optional() }),
+  z.strictObject({
+    role: z.literal('assistant'),
+    content: content.nullish(),
+    name: z.string().nullish(),
+    refusal: z.null().optional(),
+    tool_calls: z.array(toolCall).max(128).nullish(),
+    ...unusedFields(['audio', 'function_call', 'annotations', 'parsed']),
+  }),
+  z.strictObject({
+    role: z.literal('tool'),
+    content,
+    tool_call_id: z.string().min(1).max(128),
+    name: z.string().nullish(),
+  }),
+]);
+
+/** Clients send answers back as they got them. */
+function unusedFields(names: readonly string[]): Record<string, z.ZodType> {
+  return Object.fromEntries(names.map((name) => [name, z.unknown().optional()]));
+}
+
+const jsonObject = z.record(z.string(), z.unknown());
+
+/** What the answer must be. */
+const responseFormat = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('text') }),
+  z.strictObject({ type: z.literal('json_object') }),
+  z.strictObject({
+    type: z.literal('json_schema'),
+    json_schema: z.strictObject({
+      name: z.string().max(256),
+      description: z.string().nullish(),
+      schema: jsonObject,
+      /** Schemas are always obeyed. */
+      strict: z.boolean().nullish(),
+    }),
+  }),
+]);
+
+const toolSchema = z.strictObject({
+  type: z.literal('function', 'only tools of the type function are supported'),
+  function: z.strictObject({
+    name: toolName,
+    description: z.string().nullish(),
+    /** JSON schema of the arguments. */
+    parameters: jsonObject.nullish(),
+    strict: z.boolean().nullish(),
+  }),
+});
+
+const toolChoice = z.union([
+  z.enum(['none', 'auto', 'required']),
+  z.strictObject({ type: z.literal('function'), function: z.strictObject({ name: z.string() }) }),
 ]);
 
 /** Messages of a conversation. */
@@ -71,6 +132,7 @@ function messagesSchema(limits: ServerLimits) {
   return z.array(message).min(1).max(limits.messages);
 }
 export type WireMessage = z.infer<typeof message>;
+export type WireTool = z.infer<typeof toolSchema>;
 
 export function chatSchema(limits: ServerLimits) {
   const shape = generationShape(limits);
@@ -80,6 +142,10 @@ export function chatSchema(limits: ServerLimits) {
     logprobs: z.boolean().nullish(),
     top_logprobs: z.int().min(0).max(limits.topLogprobs).nullish(),
     messages: messagesSchema(limits),
+    response_format: responseFormat.nullish(),
+    tools: z.array(toolSchema).max(limits.tools).nullish(),
+    tool_choice: toolChoice.nullish(),
+    parallel_tool_calls: z.boolean().nullish(),
   });
 }
 
@@ -115,12 +181,8 @@ const ignored = new Set(
 const unsupported: Readonly<Record<string, (value: unknown) => boolean>> = {
   suffix: (value) => value === '',
   best_of: (value) => value === 1,
-  tools: isEmpty,
-  tool_choice: (value) => value === 'none' || value === 'auto',
-  parallel_tool_calls: (value) => typeof value === 'boolean',
   functions: isEmpty,
   function_call: (value) => value === 'none' || value === 'auto',
-  response_format: (value) => isObject(value) && value['type'] === 'text',
   modalities: (value) => Array.isArray(value) && value.every((kind) => kind === 'text'),
   reasoning_effort: () => false,
   verbosity: () => false,

@@ -25,6 +25,8 @@ export interface ServerLimits {
   readonly stops: number;
   /** Tokens of `logit_bias`. */
   readonly biases: number;
+  /** Tools of one request. */
+  readonly tools: number;
   /** Alternatives per token. */
   readonly topLogprobs: number;
 }
@@ -42,6 +44,7 @@ export const defaultLimits: ServerLimits = {
   messages: 4096,
   stops: 16,
   biases: maxBiasedTokens,
+  tools: 128,
   topLogprobs: 20,
 };
 

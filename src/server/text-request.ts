@@ -3,10 +3,13 @@ import type { Model } from '../runtime/model.js';
 import type { LogprobOptions } from '../runtime/logprobs.js';
 import { checkBiasedTokens, resolveSampling, type TokenBias } from '../runtime/sampling.js';
 import type { GenerateOptions } from '../runtime/session.js';
-import type { ChatMessage } from '../text/chat-template.js';
+import type { Grammar } from '../text/grammar.js';
+import type { ToolFormat } from '../text/tool-formats.js';
 import { messageOf } from '../util/errors.js';
+import { answerRules, compileRules, type ToolUse } from './answer-rules.js';
 import { badRequest } from './api-error.js';
-import type { ChatBody, CompletionBody, GenerationBody, WireMessage } from './schemas.js';
+import { chatMessages, templateTools, textsOf } from './chat-messages.js';
+import type { ChatBody, CompletionBody, GenerationBody, WireMessage, WireTool } from './schemas.js';
 import type { ServedModel } from './served-model.js';
 import type { ServerLimits } from './settings.js';
 
@@ -21,6 +24,10 @@ export interface TextRequest {
   readonly includeUsage: boolean;
   /** Text of every prompt, where it is to be part of the answer. */
   readonly echo?: readonly string[];
+  /** Tools that an answer may call. */
+  readonly toolUse?: ToolUse;
+  /** What every text follows; to be released when they are made. */
+  readonly grammar?: Grammar;
 }
 
 /** As OpenAI has it, for texts that are no answers. */
@@ -47,15 +54,30 @@ export function completionRequest(served: ServedModel, body: CompletionBody, lim
 
 /** As above; also what the chat template throws. */
 export async function chatRequest(served: ServedModel, body: ChatBody, limits: ServerLimits): Promise<TextRequest> {
-  served.checkTexts(body.messages.map((message) => chatMessage(message).content));
-  const prompt = await chatPrompt(served.model, body.messages);
+  const { model } = served;
+  served.checkTexts(textsOf(body.messages));
+  const rules = answerRules(model, body);
+  const prompt = await chatPrompt(model, body.messages, { tools: rules.tools });
   const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? Infinity;
   const request = textRequest(served, [prompt], body, maxTokens, limits);
   const top = body.top_logprobs ?? undefined;
   if (top !== undefined && body.logprobs !== true)
     throw badRequest('top_logprobs needs logprobs: true', 'top_logprobs');
   const wanted = body.logprobs === true ? withLogprobs(request, { top: top ?? 0 }) : request;
-  return { ...request, options: wanted.options.map((options) => ({ ...options, atStart: true })) };
+  const grammar = await compileRules(model, rules);
+  const textTokens = rules.toolUse === undefined ? [] : marksOf(model, rules.toolUse.format);
+  const common = { atStart: true, textTokens, ...(grammar === undefined ? {} : { grammar }) };
+  return {
+    ...request,
+    options: wanted.options.map((options) => ({ ...options, ...common })),
+    ...(rules.toolUse === undefined ? {} : { toolUse: rules.toolUse }),
+    ...(grammar === undefined ? {} : { grammar }),
+  };
+}
+
+/** The tokens of what calls of tools are marked with. */
+function marksOf({ tokenizer }: Model, { marks, end = '' }: ToolFormat): number[] {
+  return [...marks, end, '[ARGS]'].flatMap((mark) => (mark === '' ? [] : (tokenizer.tokenId(mark) ?? [])));
 }
 
 function withLogprobs({ options }: TextRequest, logprobs: LogprobOptions): Pick<TextRequest, 'options'> {
@@ -66,18 +88,10 @@ function withLogprobs({ options }: TextRequest, logprobs: LogprobOptions): Pick<
 export function chatPrompt(
   model: Model,
   messages: readonly WireMessage[],
-  addGenerationPrompt = true,
+  { tools = [], addGenerationPrompt = true }: { tools?: readonly WireTool[]; addGenerationPrompt?: boolean } = {},
 ): Promise<number[]> {
-  return model.applyChatTemplate(messages.map(chatMessage), { addGenerationPrompt });
-}
-
-function chatMessage({ role, content, name }: WireMessage): ChatMessage {
-  return {
-    // The newer name of the same role; templates know the older one.
-    role: role === 'developer' ? 'system' : role,
-    content: typeof content === 'string' ? content : content.map(({ text }) => text).join(''),
-    ...(name === null || name === undefined ? {} : { name }),
-  };
+  const offered = tools.length === 0 ? {} : { tools: templateTools(tools) };
+  return model.applyChatTemplate(chatMessages(messages), { addGenerationPrompt, ...offered });
 }
 
 function promptsOf(prompt: CompletionBody['prompt']): readonly (string | readonly number[])[] {

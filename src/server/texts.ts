@@ -1,5 +1,7 @@
 /** The texts of a request in the making: started together, followed as one stream of events, and measured. */
 import type { Generation, GenerationResult, Piece } from '../runtime/generation.js';
+import { ToolCallStream, type ToolPiece } from '../text/tool-call-stream.js';
+import type { ToolCall } from '../text/tool-formats.js';
 import { AbortedError } from '../util/errors.js';
 import { ApiError } from './api-error.js';
 import type { RequestScope } from './request-scope.js';
@@ -8,15 +10,17 @@ import type { TextRequest } from './text-request.js';
 
 /** `choice` counts the texts of all prompts, those of the first prompt first. */
 export type TextEvent =
-  | { readonly kind: 'piece'; readonly choice: number; readonly piece: Piece }
+  | { readonly kind: 'piece'; readonly choice: number; readonly piece: Piece; readonly calls: readonly ToolCall[] }
   | { readonly kind: 'end'; readonly choice: number; readonly result: GenerationResult; readonly reason: FinishReason };
 
 /** As the API names them. */
-export type FinishReason = 'stop' | 'length';
+export type FinishReason = 'stop' | 'length' | 'tool_calls';
 
 export interface Text {
   readonly result: GenerationResult;
   readonly reason: FinishReason;
+  /** Where the answer may call tools: what it says besides, and the calls. */
+  readonly parts?: ToolPiece;
 }
 
 export class Texts {
@@ -75,8 +79,15 @@ export class Texts {
   /** All texts, when they are complete. */
   async all(): Promise<readonly Text[]> {
     const texts: Text[] = [];
+    const parts = this.#generations.map(() => ({ text: '', calls: [] as ToolCall[] }));
     for await (const event of this.events()) {
-      if (event.kind === 'end') texts[event.choice] = event;
+      const own = parts[event.choice]!;
+      if (event.kind === 'end') {
+        texts[event.choice] = this.#request.toolUse === undefined ? event : { ...event, parts: own };
+      } else {
+        own.text += event.piece.text;
+        own.calls.push(...event.calls);
+      }
     }
     return texts;
   }
@@ -85,12 +96,22 @@ export class Texts {
     const observer = this.#observers[choice]!;
     try {
       const generation = this.#generations[choice]!;
+      const { toolUse } = this.#request;
+      const stream = toolUse === undefined ? undefined : new ToolCallStream(toolUse.format, toolUse.names);
+      let calls = 0;
+      const giveTools = (piece: Piece, made: ToolPiece): void => {
+        calls += made.calls.length;
+        give({ kind: 'piece', choice, piece: { ...piece, text: made.text }, calls: made.calls });
+      };
       for await (const piece of generation) {
         observer.made(piece.tokens.length);
-        give({ kind: 'piece', choice, piece });
+        if (stream === undefined) give({ kind: 'piece', choice, piece, calls: [] });
+        else giveTools(piece, stream.push(piece.text));
       }
       const result = await generation.result;
-      const reason = this.#finishReason(result);
+      if (stream !== undefined) giveTools({ text: '', tokens: [] }, stream.end());
+      const ended = this.#finishReason(result);
+      const reason = ended === 'stop' && calls > 0 ? 'tool_calls' : ended;
       this.#request.served.recordText(observer.seconds);
       observer.ended(result, reason);
       give({ kind: 'end', choice, result, reason });

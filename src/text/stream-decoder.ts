@@ -8,6 +8,8 @@ import type { Tokenizer } from './tokenizer.js';
 export interface StreamDecoderOptions {
   /** Leave special tokens out. Default true. */
   readonly skipSpecial?: boolean;
+  /** Special tokens that are text all the same. */
+  readonly textTokens?: readonly number[];
   /**
    * The ids begin a text, so that a SentencePiece tokenizer's artificial leading space is removed (as `decode` does).
    * False when they continue text that is shown already. Default true.
@@ -18,11 +20,16 @@ export interface StreamDecoderOptions {
 export class StreamDecoder {
   readonly #tokenizer: Tokenizer;
   readonly #skipSpecial: boolean;
+  readonly #textTokens: ReadonlySet<number>;
   readonly #utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
   /** How many more leading spaces have to go. */
   #spacesToDrop: number;
 
-  constructor(tokenizer: Tokenizer, { skipSpecial = true, atStart = true }: StreamDecoderOptions = {}) {
+  constructor(
+    tokenizer: Tokenizer,
+    { skipSpecial = true, textTokens = [], atStart = true }: StreamDecoderOptions = {},
+  ) {
+    this.#textTokens = new Set(textTokens);
     this.#tokenizer = tokenizer;
     this.#skipSpecial = skipSpecial;
     this.#spacesToDrop = atStart ? tokenizer.leadingSpaces : 0;
@@ -30,7 +37,7 @@ export class StreamDecoder {
 
   /** The text that became complete with this token; often empty inside a multi-byte character. */
   push(id: number): string {
-    if (this.#skipSpecial && this.#tokenizer.isSpecial(id)) return '';
+    if (this.#skipSpecial && this.#tokenizer.isSpecial(id) && !this.#textTokens.has(id)) return '';
     return this.#dropSpaces(this.#utf8.decode(this.#tokenizer.bytesOf(id), { stream: true }));
   }
 

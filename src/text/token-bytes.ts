@@ -157,3 +157,14 @@ function byteOfUnit(unit: number): number | undefined {
   if (unit >= 0x121 && unit <= 0x142) return unit - 0x121 + 127;
   return unit === 0x143 ? 173 : undefined;
 }
+
+/** The other way round: bytes as a name of a byte-level vocabulary. */
+export function byteLevelName(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => unitOfByte[byte]).join('');
+}
+
+const unitOfByte: readonly string[] = [...Array(0x144).keys()].reduce<string[]>((table, unit) => {
+  const byte = byteOfUnit(unit);
+  if (byte !== undefined) table[byte] = String.fromCharCode(unit);
+  return table;
+}, []);

@@ -32,6 +32,17 @@ export function continuation(prompt: readonly number[], count: number, next = ha
   return all.slice(prompt.length);
 }
 
+/** The first token from this one on that a mask allows. */
+function nearestAllowed(token: number, allowed: Int32Array | undefined): number {
+  if (allowed === undefined) return token;
+  const tokens = allowed.length * 32;
+  for (let i = 0; i < tokens; i++) {
+    const id = (token + i) % tokens;
+    if (((allowed[id >> 5]! >> (id & 31)) & 1) === 1) return id;
+  }
+  throw new Error('a mask that allows nothing');
+}
+
 export class FakeExecutable implements Executable {
   readonly threads = 2;
   readonly steps: Step[] = [];
@@ -91,7 +102,8 @@ export class FakeExecutable implements Executable {
         if (done[sample]) continue;
         const last = made[sample]!.at(-1);
         if (last !== undefined) this.#feed(at.slot, ++at.position, last);
-        const next = (this.options.next ?? hashedNext)(this.slots.get(at.slot)!.slice(0, at.position + 1));
+        const wanted = (this.options.next ?? hashedNext)(this.slots.get(at.slot)!.slice(0, at.position + 1));
+        const next = nearestAllowed(wanted, step.sampling[sample]!.allowed);
         made[sample]!.push(next);
         this.#counters.tokens++;
         done[sample] = step.stopTokens.includes(next) || made[sample]!.length >= step.sampling[sample]!.remaining;

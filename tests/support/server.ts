@@ -37,17 +37,20 @@ export function fakeModel({
 }: FakeOptions & {
   slots?: number;
   context?: number;
-  chat?: boolean;
+  /** A template of its own, or none. */
+  chat?: boolean | string;
   tokenizer?: Tokenizer;
 } = {}): FakeModel {
   const executable = new FakeExecutable({ next: (tokens) => 10 + 97 + (hash(tokens) % 26), ...options });
   const template =
-    '{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}';
+    typeof chat === 'string'
+      ? chat
+      : '{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}';
   const model = new Model({
     name: 'fake',
     config: { ...defined(findPreset('tinystories-15m'), 'preset').config, vocab: 300 },
     tokenizer,
-    chat: new ChatFormat(chat ? { template } : {}),
+    chat: new ChatFormat(chat === false ? {} : { template }),
     schedule: 'looped',
     backend: 'fake',
     quant: 'f32',
@@ -91,17 +94,22 @@ function hash(tokens: readonly number[]): number {
 }
 
 /** The bundled model, with a chat template that it lacks. */
-export async function demoModel(slots: number): Promise<{ readonly model: Model; remove(): void }> {
+export async function demoModel(
+  slots: number,
+  template = demoTemplate,
+): Promise<{ readonly model: Model; remove(): void }> {
   const parent = mkdtempSync(join(tmpdir(), 'kloop-server-'));
   const path = join(parent, 'demo-chat');
   cpSync(fileURLToPath(new URL('../../demo', import.meta.url)), path, { recursive: true });
   const file = join(path, 'tokenizer_config.json');
   const json = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
-  json['chat_template'] = '{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}';
+  json['chat_template'] = template;
   writeFileSync(file, JSON.stringify(json));
   const model = await loadModel(path, { slots, threads: 2, cacheDir: join(tmpdir(), 'kloop-test-cache', 'kloop') });
   return { model, remove: () => rmSync(parent, { recursive: true, force: true }) };
 }
+
+const demoTemplate = '{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}';
 
 export interface TestServer {
   readonly server: RunningServer;

@@ -1,0 +1,135 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { byteTokenizer, tokensOf } from '../../tests/support/byte-tokenizer.js';
+import { Grammars, type GrammarCursor, type GrammarLimits } from './grammar.js';
+
+const stop = 2;
+const opened: Grammars[] = [];
+afterEach(() => Promise.all(opened.splice(0).map((grammars) => grammars.close())));
+
+function grammarsWith(limits: Partial<GrammarLimits> = {}, stopTokens = [stop]): Grammars {
+  const grammars = new Grammars({ tokenizer: byteTokenizer, vocab: 300, stopTokens }, limits);
+  opened.push(grammars);
+  return grammars;
+}
+
+const compileSchema = (grammars: Grammars, schema: object) =>
+  grammars.compile({ kind: 'schema', schema: JSON.stringify(schema) });
+
+function allowed(cursor: GrammarCursor): number[] {
+  if (cursor.allowed === undefined) throw cursor.failure ?? new Error('not ready');
+  const mask = cursor.allowed;
+  return [...Array(mask.length * 32).keys()].filter((token) => ((mask[token >> 5]! >> (token & 31)) & 1) === 1);
+}
+
+/** Follows a text, which must be allowed all the way; returns what may come after it. */
+async function follow(cursor: GrammarCursor, text: string): Promise<number[]> {
+  await cursor.ready;
+  for (const token of tokensOf(text)) {
+    expect(allowed(cursor)).toContain(token);
+    cursor.accept(token);
+    await cursor.ready;
+  }
+  return allowed(cursor);
+}
+
+const person = {
+  type: 'object',
+  properties: { name: { type: 'string' }, age: { type: 'integer', minimum: 0, maximum: 150 } },
+  required: ['name', 'age'],
+  additionalProperties: false,
+};
+
+describe('a grammar of a schema', () => {
+  it('allows what is valid, and the end only where the text is complete', async () => {
+    const grammar = await compileSchema(grammarsWith(), person);
+    const cursor = grammar.open();
+    const start = await follow(cursor, '');
+    expect(start).toEqual(expect.arrayContaining(tokensOf('{')));
+    expect(start).not.toContain(stop);
+    // Beyond the vocabulary of the tokenizer there is no token.
+    expect(start.every((token) => token >= 10 && token < 266)).toBe(true);
+    expect(await follow(cursor, '{"name": "Zoë", "age": 4')).not.toContain(stop);
+    const after = await follow(cursor, '2}');
+    expect(after).toEqual([stop]);
+    cursor.close();
+  });
+
+  it('keeps two texts apart', async () => {
+    const grammar = await compileSchema(grammarsWith(), person);
+    const [a, b] = [grammar.open(), grammar.open()];
+    await Promise.all([follow(a, '{"name": "'), follow(b, '{"na')]);
+    expect(await follow(b, 'm')).toEqual(tokensOf('e'));
+    expect((await follow(a, 'x')).length).toBeGreaterThan(50);
+  });
+
+  it('ends without a token where the model has none for it', async () => {
+    const grammar = await compileSchema(grammarsWith({}, []), { enum: ['a'] });
+    expect(await follow(grammar.open(), '"a"')).toEqual([]);
+  });
+
+  it('follows structures of texts and schemas', async () => {
+    const structure = {
+      format: {
+        type: 'tags_with_separator',
+        tags: [{ type: 'tag', begin: '<call>', content: { type: 'json_schema', json_schema: person }, end: '</call>' }],
+        separator: ',',
+        at_least_one: true,
+        stop_after_first: true,
+      },
+    };
+    const grammar = await grammarsWith().compile({ kind: 'structure', structure: JSON.stringify(structure) });
+    expect(await follow(grammar.open(), '<call>{"name": "x", "age": 1}</call>')).toEqual([stop]);
+  });
+});
+
+describe('schemas that cannot be followed', () => {
+  it.each([
+    ['a type that is none', { type: 5 }, /Type should be a string/],
+    ['a keyword that would be ignored', { type: 'array', items: { type: 'number', multipleOf: 5 } }, /multipleOf/],
+    ['a reference to elsewhere', { $ref: 'http://example.org/a.json' }, /elsewhere/],
+    ['a required property that is not there', { type: 'object', required: ['a'] }, /requires "a"/],
+    ['a broken pattern', { type: 'string', pattern: '(' }, /followed/],
+    ['too many parts', { anyOf: Array(3000).fill({ type: 'string' }) }, /more than 2000/],
+    ['one nested too deep', deep(100), /nested/],
+    ['one too long', { enum: ['x'.repeat(70_000)] }, /characters/],
+  ])('are refused: %s', async (_, schema, message) => {
+    await expect(compileSchema(grammarsWith(), schema)).rejects.toThrow(message);
+  });
+
+  it('are given up where they take too long or too much memory, and harm nobody else', async () => {
+    const grammars = grammarsWith({ compileMs: 400, memoryMib: 96 });
+    const cursor = (await compileSchema(grammars, person)).open();
+    await follow(cursor, '{"name"');
+    const hostile = [
+      { type: 'string', pattern: '((a{1,1000}){1,1000}){1,1000}' },
+      { type: 'array', items: { type: 'string' }, minItems: 1_000_000_000, maxItems: 2_000_000_000 },
+      { $ref: '#/$defs/a', $defs: { a: { $ref: '#/$defs/a' } } },
+      { type: 'string', minLength: 50_000_000, maxLength: 100_000_000 },
+    ];
+    for (const schema of hostile) {
+      const outcome = await compileSchema(grammars, schema).then(
+        () => 'compiled',
+        (error: unknown) => (error as Error).name,
+      );
+      expect(['compiled', 'UsageError']).toContain(outcome);
+    }
+    await follow(cursor, ': "x"');
+  }, 20_000);
+});
+
+it('refuses more grammars at a time than there may be, and keeps those that are used again', async () => {
+  const grammars = grammarsWith({ grammars: 2 });
+  const [a, b] = await Promise.all([
+    compileSchema(grammars, { enum: ['a'] }),
+    compileSchema(grammars, { enum: ['b'] }),
+  ]);
+  await expect(compileSchema(grammars, { enum: ['c'] })).rejects.toThrow(/in use/);
+  b.release();
+  const c = await compileSchema(grammars, { enum: ['c'] });
+  expect(await follow(c.open(), '"c"')).toEqual([stop]);
+  expect(await follow(a.open(), '"a"')).toEqual([stop]);
+});
+
+function deep(levels: number): object {
+  return levels === 0 ? { type: 'string' } : { type: 'array', items: deep(levels - 1) };
+}
