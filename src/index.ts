@@ -30,7 +30,15 @@ export { schedules, type DType, type Limits, type Program, type Schedule } from 
 export { compileModel, type CompiledModel, type CompileOptions } from './passes/pipeline.js';
 export { callsPerToken, explainProgram, type CallCounts } from './passes/explain.js';
 export type { Refusal, RefusalReason, Report } from './passes/pass.js';
-export type { Backend, Capabilities, Counters, Executable, ExecutionPlan, Progress } from './backends/backend.js';
+export type {
+  Backend,
+  Capabilities,
+  Counters,
+  Executable,
+  ExecutionPlan,
+  Progress,
+  WeightsMemory,
+} from './backends/backend.js';
 export { chooseBackend } from './backends/registry.js';
 
 export {

@@ -52,8 +52,17 @@ export interface ExecutionPlan {
   readonly response?: CheckedProgram;
 }
 
+/**
+ * Where a cpu engine has its weights: in memory of its own, in large pages that every worker fills with what it reads, or
+ * mapped from the packed file, which processes share and nothing is copied for. `auto` is the former where there is room.
+ */
+export const weightsMemories = ['auto', 'own', 'mapped'] as const;
+export type WeightsMemory = (typeof weightsMemories)[number];
+
 export interface PrepareOptions {
   readonly threads?: number;
+  /** Default: auto. Other backends have one place only. */
+  readonly weightsMemory?: WeightsMemory;
   /** Directory for packed weights and compiled code; the standard cache where absent. */
   readonly cacheDir?: string;
   /** Instruction set to force, for tests and comparisons (cpu). */

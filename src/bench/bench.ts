@@ -2,13 +2,16 @@
  * One benchmark: the model under several schedules and numbers of threads, and llama.cpp on the same weights beside it.
  * First all of them must agree on what comes out, then they are timed in turn.
  */
-import type { Backend, BandwidthMeter } from '../backends/backend.js';
+import type { Backend, BandwidthMeter, WeightsMemory } from '../backends/backend.js';
 import { openBandwidthMeter } from '../backends/cpu/bandwidth.js';
 import { physicalCores } from '../backends/cpu/processors.js';
 import { defaultCacheDir } from '../backends/cache-dir.js';
 import { chooseBackend } from '../backends/registry.js';
+import type { Checkpoint } from '../checkpoint/checkpoint.js';
+import { blockOf } from '../ir/formats.js';
 import { schedules as allSchedules, type DType, type Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
+import { parameterCount } from '../models/tensors.js';
 import { chooseFormats, type Formats } from '../runtime/load-model.js';
 import { AbortedError, messageOf, ToolchainError, UsageError } from '../util/errors.js';
 import { readHostMachine } from './calibrate/host-file.js';
@@ -30,6 +33,8 @@ export interface BenchOptions extends Sizes {
   readonly model: string;
   readonly backend?: string;
   readonly quant?: DType;
+  /** Default: own where there is room for that of every variant, else mapped for all. */
+  readonly weightsMemory?: WeightsMemory;
   /** Default: all. */
   readonly schedules?: readonly Schedule[];
   /** Default: one per core; with a peer, the powers of two below that as well. */
@@ -218,12 +223,13 @@ class Bench {
   ): Promise<Variant[]> {
     const { schedules = allSchedules, signal } = this.#options;
     const total = threads.length * schedules.length;
+    const weightsMemory = this.#options.weightsMemory ?? this.#chooseMemory(checkpoint, formats, total);
     const variants: Variant[] = [];
     for (const count of threads) {
       for (const schedule of schedules) {
         this.#progress('compiling and loading', variants.length, total, 'steps');
         const variant = await Variant.prepare(checkpoint, {
-          ...{ backend, schedule, threads: count, formats, limits, cacheDir: this.#cacheDir },
+          ...{ backend, schedule, threads: count, formats, limits, cacheDir: this.#cacheDir, weightsMemory },
           onPack: (done, all) => this.#progress('packing weights', done, all, 'bytes'),
           ...(signal === undefined ? {} : { signal }),
         });
@@ -234,6 +240,15 @@ class Bench {
       }
     }
     return variants;
+  }
+
+  /** The same for all, so that they are comparable. */
+  #chooseMemory({ config }: Checkpoint, { quant }: Formats, variants: number): WeightsMemory {
+    const { bytes, elements } = blockOf(quant);
+    const needed = (variants * parameterCount(config) * bytes) / elements;
+    if (needed <= process.availableMemory() / 2) return 'own';
+    this.#notice(`weights are mapped: ${variants} copies do not fit the memory; fewer --schedules or --threads would`);
+    return 'mapped';
   }
 
   async #check(

@@ -2,7 +2,7 @@
  * One of ours to be measured: the model under one schedule with one number of threads. It talks to the executable as the
  * runtime does, without tokenizer and text, so that what is timed is the making of tokens.
  */
-import type { Backend, Executable, SampleSettings, StepResult } from '../backends/backend.js';
+import type { Backend, Executable, SampleSettings, StepResult, WeightsMemory } from '../backends/backend.js';
 import type { Checkpoint } from '../checkpoint/directory.js';
 import type { Limits, Schedule } from '../ir/program.js';
 import { compileModel } from '../passes/pipeline.js';
@@ -19,6 +19,7 @@ export interface VariantOptions {
   /** One slot and one sample. */
   readonly limits: Limits;
   readonly cacheDir: string;
+  readonly weightsMemory?: WeightsMemory;
   /** Bytes of the weights that have been packed. */
   readonly onPack?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
@@ -46,7 +47,7 @@ export class Variant implements Candidate {
 
   /** Compiles and loads. Throws what the backend throws. */
   static async prepare(checkpoint: Checkpoint, options: VariantOptions): Promise<Variant> {
-    const { backend, schedule, threads, limits, cacheDir, onPack, signal } = options;
+    const { backend, schedule, threads, limits, cacheDir, weightsMemory, onPack, signal } = options;
     const { quant, formatOf } = options.formats;
     const { capabilities } = backend;
     const { plan } = compileModel(checkpoint.config, {
@@ -60,6 +61,7 @@ export class Variant implements Candidate {
     const executable = await backend.prepare(plan, checkpoint.weights, {
       threads,
       cacheDir,
+      ...(weightsMemory === undefined ? {} : { weightsMemory }),
       onProgress: ({ phase, done, total }) => {
         if (phase === 'pack') onPack?.(done, total);
       },

@@ -1,5 +1,6 @@
 /** Options that several verbs share, with the checks that commander does not do. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
+import { weightsMemories, type WeightsMemory } from '../backends/backend.js';
 import { backendNames } from '../backends/registry.js';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
 import type { LoadOptions } from '../runtime/load-model.js';
@@ -70,6 +71,7 @@ export interface LoadFlags {
   readonly backend?: (typeof backendNames)[number];
   readonly quant?: DType;
   readonly threads?: number;
+  readonly weightsMemory?: WeightsMemory;
   readonly context?: number;
   readonly cacheDir?: string;
 }
@@ -78,19 +80,25 @@ export function scheduleOption(): Option {
   return new Option('--schedule <schedule>', 'where the kernel boundaries are (default: response)').choices(schedules);
 }
 
+export function weightsMemoryOption(): Option {
+  const about = 'own is faster, mapped is shared with other processes (default: auto, own where there is room)';
+  return new Option('--weights-memory <where>', about).choices(weightsMemories);
+}
+
 export function addLoadOptions(command: Command): Command {
   return command
     .addOption(scheduleOption())
     .addOption(new Option('--backend <backend>', 'what runs the kernels (default: auto)').choices(backendNames))
     .addOption(new Option('--quant <format>', "format of the weights (default: the checkpoint's)").choices(quantNames))
     .option('--threads <n>', 'worker threads (default: one per core)', integer(1, 256))
+    .addOption(weightsMemoryOption())
     .option('--context <n>', "positions of a sequence (default: the model's, at most 4096)", integer(1))
     .option('--cache-dir <dir>', 'directory for packed weights and compiled code');
 }
 
 export function loadOptionsOf(flags: LoadFlags): LoadOptions {
-  const { schedule, backend, quant, threads, context, cacheDir } = flags;
-  return defined({ schedule, backend, quant, threads, context, cacheDir });
+  const { schedule, backend, quant, threads, weightsMemory, context, cacheDir } = flags;
+  return defined({ schedule, backend, quant, threads, weightsMemory, context, cacheDir });
 }
 
 /** The object without its undefined fields. */

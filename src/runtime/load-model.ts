@@ -1,6 +1,6 @@
 /** From a name on the command line or in a program to a model that is ready to make text. */
 import { basename } from 'node:path';
-import type { Backend, Executable, Progress } from '../backends/backend.js';
+import type { Backend, Executable, Progress, WeightsMemory } from '../backends/backend.js';
 import { chooseBackend } from '../backends/registry.js';
 import { openCheckpoint, type Checkpoint } from '../checkpoint/directory.js';
 import type { GenerationDefaults } from '../checkpoint/generation.js';
@@ -23,6 +23,8 @@ export interface LoadOptions {
   readonly quant?: DType;
   /** Worker threads; default: what the backend finds best. */
   readonly threads?: number;
+  /** Where the cpu backend has the weights; default: memory of its own where there is room. */
+  readonly weightsMemory?: WeightsMemory;
   /** Positions of a session. Default: those of the model, at most 4096. */
   readonly context?: number;
   /** Sessions that can be open at a time. Default 4. */
@@ -182,7 +184,7 @@ async function prepare(
   checkpoint: Checkpoint,
   backend: Backend,
   { schedule, limits, quant, formatOf }: Target,
-  { threads, cacheDir, onProgress, onNotice, signal }: LoadOptions,
+  { threads, weightsMemory, cacheDir, onProgress, onNotice, signal }: LoadOptions,
 ): Promise<Executable> {
   const { capabilities } = backend;
   if (threads !== undefined) checkThreads(threads, backend, onNotice);
@@ -197,6 +199,7 @@ async function prepare(
   });
   const executable = await backend.prepare(plan, checkpoint.weights, {
     ...(threads === undefined ? {} : { threads }),
+    ...(weightsMemory === undefined ? {} : { weightsMemory }),
     ...(cacheDir === undefined ? {} : { cacheDir }),
     ...(onProgress === undefined ? {} : { onProgress }),
     ...(signal === undefined ? {} : { signal }),

@@ -30,7 +30,10 @@ static void move(void *engine, FILE *script, FILE *output, uint64_t offset, uint
 int main(int argc, char **argv) {
   if (argc != 5) fail("weights, threads, script, output");
   char error[256];
-  void *engine = kloop_open(argv[1], atoi(argv[2]), error, sizeof error);
+  const int threads = atoi(argv[2]);
+  /* Copied by an even number of threads, mapped by an odd one. */
+  const double weights[] = {0, (double)KLOOP_WEIGHT_BYTES};
+  void *engine = kloop_open(argv[1], threads, weights, threads % 2 == 0 ? 1 : 0, error, sizeof error);
   if (!engine) fail(error);
   FILE *script = fopen(argv[3], "rb"), *output = fopen(argv[4], "wb");
   if (!script || !output) fail("cannot open script or output");

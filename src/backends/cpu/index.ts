@@ -19,6 +19,7 @@ import { loadLibrary } from './library.js';
 import { physicalCores } from './processors.js';
 import type { CpuSetup } from './setup.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
+import { spansToCopy } from './weights-memory.js';
 
 /** At the same depth below src/ and dist/. */
 const workerFile = new URL('../../../dist/backends/cpu/worker.js', import.meta.url);
@@ -86,6 +87,7 @@ async function prepare(
   const setup: CpuSetup = {
     libraryPath: library.value,
     weightsPath: packed.value,
+    spans: spansToCopy(plan.step, options.weightsMemory),
     threads: Math.max(1, Math.min(256, options.threads ?? physicalCores())),
     plan,
     offsets: arenaOffsets(programs, memory),

@@ -5,7 +5,7 @@ import type { EngineAddress } from '../messages.js';
 
 export interface KernelLibrary {
   /** @throws ToolchainError with the library's own reason */
-  open(weightsPath: string, threads: number): EngineAddress;
+  open(weightsPath: string, threads: number, spans: Float64Array): EngineAddress;
   close(engine: EngineAddress): void;
   launch(engine: EngineAddress, program: number, call: number, rows: number, samples: number): void;
   write(engine: EngineAddress, offset: number, from: Int32Array | Float32Array): void;
@@ -21,7 +21,9 @@ const errorBytes = 256;
 /** @throws ToolchainError where the library cannot be loaded */
 export function loadLibrary(path: string): KernelLibrary {
   const library = loadShared(path);
-  const open = library.func('void *kloop_open(const char *path, int threads, uint8_t *error, int error_size)');
+  const open = library.func(
+    'void *kloop_open(const char *path, int threads, const double *spans, int span_count, uint8_t *error, int error_size)',
+  );
   const close = library.func('void kloop_close(void *engine)');
   const launch = library.func('void kloop_launch(void *engine, int program, int call, int rows, int samples)');
   const write = library.func('void kloop_write(void *engine, double offset, const void *from, double bytes)');
@@ -30,9 +32,9 @@ export function loadLibrary(path: string): KernelLibrary {
   const abort = library.func('void kloop_abort(void *engine, int aborted)');
   const counters = library.func('void kloop_counters(void *engine, double *counters)');
   return {
-    open(weightsPath, threads) {
+    open(weightsPath, threads, spans) {
       const error = new Uint8Array(errorBytes);
-      const engine: unknown = open(weightsPath, threads, error, errorBytes);
+      const engine: unknown = open(weightsPath, threads, spans, spans.length / 2, error, errorBytes);
       if (engine === null) {
         const text = Buffer.from(error).toString('utf8').replace(/\0.*$/s, '');
         throw new ToolchainError(`the model could not be started: ${text}`);

@@ -1,6 +1,6 @@
 /*
- * The machine under the kernels: one arena for everything that is written, the packed weights mapped from their file, and
- * workers that stay alive between and inside kernel calls.
+ * The machine under the kernels: one arena for everything that is written, the packed weights (mapped from their file, or
+ * copied into memory of their own), and workers that stay alive between and inside kernel calls.
  *
  * A stage is cut into chunks. Every worker takes chunks of its own part first, then of the others' parts, and the stage is
  * over when all chunks are done: not when all workers have come. A worker that the system does not run delays nobody unless
@@ -73,6 +73,22 @@ struct call {
 /* An argument is an offset into the arena, or into the weights where this bit is set. */
 #define IN_WEIGHTS ((uint64_t)1 << 63)
 
+/* A matrix in the packed file. */
+struct span {
+  double offset, bytes;
+};
+
+/* Weights on their way into memory of their own. */
+struct loading {
+  int file;
+  const struct span *spans;
+  int count;
+  uint8_t *to;
+  /* Workers that have not finished, and errno of one that failed. */
+  _Atomic int remaining;
+  _Atomic int failed;
+};
+
 struct aligned_word {
   _Atomic uint64_t value;
 } __attribute__((aligned(CACHE_LINE)));
@@ -82,6 +98,11 @@ struct engine {
   uint8_t *arena;
   uint8_t *own;
   const uint8_t *weights;
+  /* What is unmapped in the end: `weights`, or the larger area that they begin in at a large page. */
+  void *weights_area;
+  uint64_t weights_area_bytes;
+  /* While they are copied. */
+  struct loading *loading;
   uint64_t arena_bytes;
   uint64_t own_bytes;
   uint64_t weight_bytes;
@@ -305,9 +326,30 @@ static bool run_launch(struct worker *me, uint32_t launch) {
   return true;
 }
 
+/* Reads this worker's part of every matrix, the one that it will read in kernels: memory is near to who touches it first. */
+static void load_part(struct worker *me) {
+  struct loading *loading = me->engine->loading;
+  const uint64_t index = (uint64_t)me->index, threads = (uint64_t)me->engine->threads;
+  for (int i = 0; i < loading->count; ++i) {
+    const uint64_t offset = (uint64_t)loading->spans[i].offset, bytes = (uint64_t)loading->spans[i].bytes;
+    /* Not `bytes * index`, which might overflow. */
+    const uint64_t part = bytes / threads, begin = offset + part * index;
+    const uint64_t end = index + 1 == threads ? offset + bytes : begin + part;
+    for (uint64_t at = begin; at < end;) {
+      const ssize_t count = pread(loading->file, loading->to + at, end - at, (off_t)at);
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) atomic_store(&loading->failed, count < 0 ? errno : EIO);
+      if (count <= 0) break;
+      at += (uint64_t)count;
+    }
+  }
+  atomic_fetch_sub(&loading->remaining, 1);
+}
+
 static void *worker_main(void *argument_) {
   struct worker *me = argument_;
   struct engine *e = me->engine;
+  if (e->loading) load_part(me);
   for (;;) {
     wait_for_change(e, &e->launch, me->launch);
     if (atomic_load(&e->closing)) return NULL;
@@ -321,27 +363,48 @@ static void *map_memory(uint64_t bytes) {
   return memory == MAP_FAILED ? NULL : memory;
 }
 
-static const uint8_t *map_weights(const char *path, uint64_t bytes, char *error, size_t error_size) {
+/* The packed file, open; -1 with a reason where it cannot be read or is too short. */
+static int open_weights(const char *path, uint64_t bytes, char *error, size_t error_size) {
   const int file = open(path, O_RDONLY | O_CLOEXEC);
   struct stat status;
-  if (file < 0 || fstat(file, &status) != 0 || (uint64_t)status.st_size < bytes) {
-    snprintf(error, error_size, "cannot read %llu bytes of packed weights: %s", (unsigned long long)bytes,
-             file < 0 ? strerror(errno) : "the file is too short");
-    if (file >= 0) close(file);
-    return NULL;
-  }
+  if (file >= 0 && fstat(file, &status) == 0 && (uint64_t)status.st_size >= bytes) return file;
+  snprintf(error, error_size, "cannot read %llu bytes of packed weights: %s", (unsigned long long)bytes,
+           file < 0 ? strerror(errno) : "the file is too short");
+  if (file >= 0) close(file);
+  return -1;
+}
+
+static bool map_weights(struct engine *e, int file, char *error, size_t error_size) {
   int flags = MAP_SHARED;
 #if defined(MAP_POPULATE)
   flags |= MAP_POPULATE;
 #endif
-  void *weights = mmap(NULL, bytes ? bytes : 1, PROT_READ, flags, file, 0);
-  if (weights == MAP_FAILED) snprintf(error, error_size, "cannot map the packed weights: %s", strerror(errno));
-  close(file);
-  return weights == MAP_FAILED ? NULL : weights;
+  e->weights_area_bytes = e->weight_bytes ? e->weight_bytes : 1;
+  void *weights = mmap(NULL, e->weights_area_bytes, PROT_READ, flags, file, 0);
+  if (weights == MAP_FAILED) {
+    snprintf(error, error_size, "cannot map the packed weights: %s", strerror(errno));
+    return false;
+  }
+  e->weights = e->weights_area = weights;
+  return true;
+}
+
+/* Room for the weights in large pages, which need far fewer entries of the address cache; false where there is none. */
+static bool allocate_weights(struct engine *e) {
+  const uint64_t page = (uint64_t)2 << 20;
+  e->weights_area_bytes = e->weight_bytes + page;
+  void *area = mmap(NULL, e->weights_area_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (area == MAP_FAILED) return false;
+#if defined(MADV_HUGEPAGE)
+  madvise(area, e->weights_area_bytes, MADV_HUGEPAGE);
+#endif
+  e->weights_area = area;
+  e->weights = (uint8_t *)(((uintptr_t)area + page - 1) & ~(uintptr_t)(page - 1));
+  return true;
 }
 
 static void engine_free(struct engine *e) {
-  if (e->weights) munmap((void *)(uintptr_t)e->weights, e->weight_bytes ? e->weight_bytes : 1);
+  if (e->weights_area) munmap(e->weights_area, e->weights_area_bytes);
   if (e->arena) munmap(e->arena, e->arena_bytes ? e->arena_bytes : 1);
   if (e->own) munmap(e->own, e->own_bytes * (uint64_t)e->threads + 1);
   free(e);
@@ -354,8 +417,33 @@ static void engine_stop_workers(struct engine *e, int started) {
   for (int i = 1; i < started; ++i) pthread_join(e->workers[i].thread, NULL);
 }
 
-static struct engine *engine_open(const char *path, int threads, uint64_t arena_bytes, uint64_t own_bytes,
-                                  uint64_t weight_bytes, char *error, size_t error_size) {
+/* The first worker is the thread that calls. */
+static bool start_workers(struct engine *e, char *error, size_t error_size) {
+  for (int i = 0; i < e->threads; ++i) {
+    e->workers[i] = (struct worker){.engine = e, .index = i, .own = e->own + e->own_bytes * (uint64_t)i};
+    if (i > 0 && pthread_create(&e->workers[i].thread, NULL, worker_main, &e->workers[i]) != 0) {
+      snprintf(error, error_size, "cannot start worker thread %d of %d", i, e->threads);
+      engine_stop_workers(e, i);
+      return false;
+    }
+  }
+  return true;
+}
+
+/* The first worker's part, and the others' end. */
+static bool finish_loading(struct engine *e, char *error, size_t error_size) {
+  load_part(&e->workers[0]);
+  const struct timespec moment = {0, 100000};
+  while (atomic_load(&e->loading->remaining) > 0) nanosleep(&moment, NULL);
+  const int failed = atomic_load(&e->loading->failed);
+  if (failed == 0) return true;
+  snprintf(error, error_size, "cannot read the packed weights: %s", strerror(failed));
+  engine_stop_workers(e, e->threads);
+  return false;
+}
+
+static struct engine *engine_allocate(int threads, uint64_t arena_bytes, uint64_t own_bytes, uint64_t weight_bytes,
+                                      char *error, size_t error_size) {
   struct engine *e = aligned_alloc(CACHE_LINE, sizeof *e);
   if (!e) {
     snprintf(error, error_size, "out of memory");
@@ -368,27 +456,31 @@ static struct engine *engine_open(const char *path, int threads, uint64_t arena_
   e->weight_bytes = weight_bytes;
   e->arena = map_memory(arena_bytes);
   e->own = map_memory(own_bytes * (uint64_t)e->threads + 1);
-  if (!e->arena || !e->own) {
-    snprintf(error, error_size, "out of memory: %llu bytes for activations and KV cache",
-             (unsigned long long)(arena_bytes + own_bytes * (uint64_t)e->threads));
-    engine_free(e);
-    return NULL;
+  if (e->arena && e->own) return e;
+  snprintf(error, error_size, "out of memory: %llu bytes for activations and KV cache",
+           (unsigned long long)(arena_bytes + own_bytes * (uint64_t)e->threads));
+  engine_free(e);
+  return NULL;
+}
+
+/* With spans the weights are copied into memory of their own where there is room, without they stay in their file. */
+static bool engine_start(struct engine *e, const char *path, const struct span *spans, int count, char *error,
+                         size_t error_size) {
+  const int file = open_weights(path, e->weight_bytes, error, error_size);
+  if (file < 0) return false;
+  struct loading loading = {.file = file, .spans = spans, .count = count};
+  bool started;
+  if (count > 0 && allocate_weights(e)) {
+    loading.to = (uint8_t *)(uintptr_t)e->weights;
+    atomic_store(&loading.remaining, e->threads);
+    e->loading = &loading;
+    started = start_workers(e, error, error_size) && finish_loading(e, error, error_size);
+    e->loading = NULL;
+  } else {
+    started = map_weights(e, file, error, error_size) && start_workers(e, error, error_size);
   }
-  e->weights = map_weights(path, weight_bytes, error, error_size);
-  if (!e->weights) {
-    engine_free(e);
-    return NULL;
-  }
-  for (int i = 0; i < e->threads; ++i) {
-    e->workers[i] = (struct worker){.engine = e, .index = i, .own = e->own + own_bytes * (uint64_t)i};
-    if (i > 0 && pthread_create(&e->workers[i].thread, NULL, worker_main, &e->workers[i]) != 0) {
-      snprintf(error, error_size, "cannot start worker thread %d of %d", i, e->threads);
-      engine_stop_workers(e, i);
-      engine_free(e);
-      return NULL;
-    }
-  }
-  return e;
+  close(file);
+  return started;
 }
 
 /* One kernel call: returns when all its stages are complete, whoever ran them. */

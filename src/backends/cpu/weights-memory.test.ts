@@ -1,0 +1,79 @@
+import { mkdtempSync, readdirSync, rmSync, truncateSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { modelConfig, smallLimits, Workspace } from '../../../tests/support/models.js';
+import { trace, type Trace } from '../../../tests/support/steps.js';
+import { compileModel } from '../../passes/pipeline.js';
+import { packedLength } from '../../passes/pack-weights.js';
+import type { WeightsMemory } from '../backend.js';
+import { createCpuBackend } from './index.js';
+import { spansToCopy } from './weights-memory.js';
+
+const workspace = new Workspace();
+const cacheDir = mkdtempSync(join(tmpdir(), 'kloop-weights-memory-'));
+afterAll(() => {
+  workspace.remove();
+  rmSync(cacheDir, { recursive: true });
+});
+
+const backend = createCpuBackend();
+const config = modelConfig('llama', 'f32');
+const { capabilities } = backend;
+const { plan } = compileModel(config, { schedule: 'looped', limits: smallLimits, capabilities, workers: 3 });
+
+describe('spansToCopy', () => {
+  const bytes = packedLength(plan.step);
+
+  it('covers every matrix once, in order', () => {
+    const spans = spansToCopy(plan.step, 'own');
+    let end = 0;
+    for (let i = 0; i < spans.length; i += 2) {
+      expect(spans[i]).toBeGreaterThanOrEqual(end);
+      end = spans[i]! + spans[i + 1]!;
+    }
+    expect(end).toBe(bytes);
+  });
+
+  it('copies unasked where that leaves half of the memory free, and whenever it is asked to', () => {
+    expect(spansToCopy(plan.step, 'auto', 2 * bytes).length).toBeGreaterThan(0);
+    expect(spansToCopy(plan.step, 'auto', 2 * bytes - 1)).toHaveLength(0);
+    expect(spansToCopy(plan.step, 'own', 0).length).toBeGreaterThan(0);
+    expect(spansToCopy(plan.step, 'mapped', 1e12)).toHaveLength(0);
+  });
+});
+
+describe('an engine', () => {
+  const run = async (weightsMemory: WeightsMemory, threads: number): Promise<Trace> => {
+    const weights = await workspace.weights(config);
+    const executable = await backend.prepare(plan, weights, { threads, cacheDir, weightsMemory });
+    try {
+      return await trace(executable, { prompt: [1, 49, 171] }, 3);
+    } finally {
+      await executable.close();
+    }
+  };
+
+  it('computes the same wherever its weights are, whoever copied them', async () => {
+    const expected = await run('mapped', 3);
+    for (const threads of [1, 2, 3, 7]) expect(await run('own', threads)).toEqual(expected);
+  });
+
+  it('does not start on a packed file that ends early', async () => {
+    for (const weightsMemory of ['own', 'mapped'] as const) {
+      const weights = await workspace.weights(config);
+      const preparing = backend.prepare(plan, weights, {
+        cacheDir,
+        weightsMemory,
+        // Between packing and loading.
+        onProgress: ({ phase, done }) => {
+          if (phase !== 'load' || done > 0) return;
+          for (const file of readdirSync(cacheDir)) {
+            if (file.startsWith('weights-')) truncateSync(join(cacheDir, file), 100);
+          }
+        },
+      });
+      await expect(preparing).rejects.toThrow(/cannot read \d+ bytes of packed weights: the file is too short/);
+    }
+  });
+});
