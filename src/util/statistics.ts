@@ -9,6 +9,13 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[half]! : (sorted[half - 1]! + sorted[half]!) / 2;
 }
 
+/** The smallest value that at least `percent` of all reach (nearest rank); of at least one value. */
+export function percentile(values: readonly number[], percent: number): number {
+  assert(values.length > 0 && percent > 0 && percent <= 100, 'a percentile of values');
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.ceil((percent / 100) * sorted.length) - 1]!;
+}
+
 /** Median and extremes of repeated measurements. */
 export interface Spread {
   readonly median: number;
