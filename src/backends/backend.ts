@@ -37,6 +37,8 @@ export interface Capabilities {
   readonly memories: readonly Memory[];
   /** Unit in which stacked reads stream ahead. */
   readonly tileBytes: number;
+  /** Positions of a unit of attention, where the backend can divide it by context as well as by head. */
+  readonly contextBlock?: number;
   readonly maxWorkers: number;
   /** Workers where the user asks for no number. */
   readonly defaultWorkers: number;

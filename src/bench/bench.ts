@@ -35,6 +35,8 @@ export interface BenchOptions extends Sizes {
   readonly quant?: DType;
   /** Default: own where there is room for that of every variant, else mapped for all. */
   readonly weightsMemory?: WeightsMemory;
+  /** Format of the KV cache. */
+  readonly kv?: DType;
   /** Default: all. */
   readonly schedules?: readonly Schedule[];
   /** Default: one per core; with a peer, the powers of two below that as well. */
@@ -56,6 +58,7 @@ export interface BenchReport {
   readonly synthetic: boolean;
   readonly backend: string;
   readonly quant: DType;
+  readonly kv: DType;
   readonly plan: Plan;
   readonly rounds: number;
   readonly correctness: Correctness;
@@ -121,11 +124,11 @@ class Bench {
     const subject = await this.#openSubject();
     const { config } = subject.checkpoint;
     const plan = planRun(config, this.#options);
-    const formats = chooseFormats(subject.checkpoint, backend, this.#options.quant, this.#notice);
-    const { quant } = formats;
+    const formats = chooseFormats(subject.checkpoint, backend, this.#options, this.#notice);
+    const { quant, kv } = formats;
     const peer = this.#options.peer === undefined ? undefined : await this.#openPeer(subject, quant, plan);
     const variants = await this.#prepare(subject, backend, formats, plan, threads);
-    const correctness = await this.#check(variants, peer, config, quant, plan);
+    const correctness = await this.#check(variants, peer, config, formats, plan);
     const meter = await this.#openMeter(backend, threads);
     const watches =
       peer === undefined ? undefined : { ours: new IdleWatch(process.pid), peer: new IdleWatch(peer.pid) };
@@ -144,6 +147,7 @@ class Bench {
       synthetic: subject.synthetic,
       backend: backend.name,
       quant,
+      kv,
       plan,
       rounds,
       correctness,
@@ -255,7 +259,7 @@ class Bench {
     variants: readonly Variant[],
     peer: Peer | undefined,
     config: ModelConfig,
-    quant: DType,
+    formats: Formats,
     { limits, depth }: Plan,
   ): Promise<Correctness> {
     const prompt = fillerTokens(depth, config.vocab);
@@ -270,7 +274,7 @@ class Bench {
     if (peer === undefined || variant === undefined || claim === undefined) {
       return { variants: variants.length, tokens, peer: null };
     }
-    const agreement = await compareWithPeer(variant, peer, prompt, claim.transcript, quant);
+    const agreement = await compareWithPeer(variant, peer, prompt, claim.transcript, formats);
     return { variants: variants.length, tokens, peer: agreement };
   }
 

@@ -71,7 +71,7 @@ describe('compareWithPeer', () => {
 
   it('reports equal tokens and how far the logits are apart', async () => {
     const { variant, peer, asked } = sides([5, 6, 7], 0.5);
-    const agreement = await compareWithPeer(variant, peer, prompt, transcript, 'f32');
+    const agreement = await compareWithPeer(variant, peer, prompt, transcript, { quant: 'f32', kv: 'bf16' });
     expect(agreement).toEqual({ tokens: 3, equalTokens: 3, logitDifference: 0.25, tolerance: 2e-3 });
     expect(asked).toEqual([
       [1, 2, 5, 6],
@@ -81,7 +81,7 @@ describe('compareWithPeer', () => {
 
   it('accepts another token where the logits are as close as the format allows', async () => {
     const { variant, peer, asked } = sides([5, 9, 7], 0.05);
-    const agreement = await compareWithPeer(variant, peer, prompt, transcript, 'q8_0');
+    const agreement = await compareWithPeer(variant, peer, prompt, transcript, { quant: 'q8_0', kv: 'bf16' });
     expect(agreement).toMatchObject({ equalTokens: 1, logitDifference: expect.closeTo(0.025, 6) as number });
     expect(asked).toEqual([
       [1, 2, 5],
@@ -91,13 +91,15 @@ describe('compareWithPeer', () => {
 
   it('fails where they are not', async () => {
     const { variant, peer } = sides([5, 9, 7], 0.05);
-    const comparing = compareWithPeer(variant, peer, prompt, transcript, 'f32');
+    const comparing = compareWithPeer(variant, peer, prompt, transcript, { quant: 'f32', kv: 'bf16' });
     await expect(comparing).rejects.toThrow('another token at 1 of 3, and its logits differ by 0.025 of their range');
   });
 
   it('fails on logits that are no numbers', async () => {
     const { variant, peer } = sides([9, 9, 9], NaN);
-    await expect(compareWithPeer(variant, peer, prompt, transcript, 'q4_0')).rejects.toThrow(KloopError);
+    await expect(compareWithPeer(variant, peer, prompt, transcript, { quant: 'q4_0', kv: 'bf16' })).rejects.toThrow(
+      KloopError,
+    );
   });
 });
 

@@ -2,7 +2,7 @@
  * What comes before any timing: all variants make the same tokens, and the peer, which rounds otherwise, agrees with them
  * or nearly so. A variant that computes something else is not slower or faster, it is wrong.
  */
-import type { DType } from '../ir/program.js';
+import type { Formats } from '../runtime/load-model.js';
 import { KloopError } from '../util/errors.js';
 import { significant } from '../util/units.js';
 import type { Peer } from './peer.js';
@@ -70,9 +70,12 @@ export interface PeerAgreement {
   readonly tolerance: number;
 }
 
+/** Formats of weights and of the KV cache. */
+type Narrowing = Pick<Formats, 'quant' | 'kv'>;
+
 /** Formats narrower than f32 round activations or their products, each engine in its own way. */
-export function toleranceOf(quant: DType): number {
-  return quant === 'f32' ? 2e-3 : 3e-2;
+export function toleranceOf({ quant, kv }: Narrowing): number {
+  return quant === 'f32' && kv !== 'q8_0' ? 2e-3 : 3e-2;
 }
 
 /**
@@ -84,7 +87,7 @@ export async function compareWithPeer(
   peer: Peer,
   prompt: readonly number[],
   { tokens }: Transcript,
-  quant: DType,
+  formats: Narrowing,
 ): Promise<PeerAgreement> {
   const theirs = await peer.greedy(prompt, tokens.length);
   const differing = firstDifference(tokens, theirs.tokens);
@@ -92,11 +95,11 @@ export async function compareWithPeer(
   // The last of our tokens has not been fed, and need not be.
   const common = [...prompt, ...tokens.slice(0, Math.min(equalTokens, tokens.length - 1))];
   const logitDifference = relativeDifference(await variant.logits(common), await peer.logits(common));
-  const agreement = { tokens: tokens.length, equalTokens, logitDifference, tolerance: toleranceOf(quant) };
+  const agreement = { tokens: tokens.length, equalTokens, logitDifference, tolerance: toleranceOf(formats) };
   if (equalTokens === tokens.length || logitDifference <= agreement.tolerance) return agreement;
   throw new KloopError(
     `llama.cpp makes another token at ${equalTokens} of ${tokens.length}, and its logits differ by ` +
-      `${significant(logitDifference)} of their range, ${significant(agreement.tolerance)} is allowed for ${quant} weights`,
+      `${significant(logitDifference)} of their range, ${significant(agreement.tolerance)} is allowed for ${formats.quant} weights`,
     { hint: 'one of the two is wrong about this model; compare `kloop run` on the reference backend' },
   );
 }

@@ -33,7 +33,17 @@ function report(withPeer: boolean): BenchReport {
       ...{ cpu: 'Example CPU', architecture: 'x64', cores: 2, processors: 4, instructionSet: 'avx2' },
       ...{ compiler: 'cc 12', memoryBytes: 8e9, node: '20.19.0' },
     },
-    ...{ config, synthetic: true, backend: 'cpu', quant: 'f32', plan, rounds: 2, results, duels: duelsOf(results) },
+    ...{
+      config,
+      synthetic: true,
+      backend: 'cpu',
+      quant: 'f32',
+      kv: 'f32',
+      plan,
+      rounds: 2,
+      results,
+      duels: duelsOf(results),
+    },
     correctness: {
       variants: 2,
       tokens: 64,
@@ -50,7 +60,7 @@ describe('reportLines', () => {
     expect(reportLines(report(true))).toEqual(
       [
         'Example CPU, 2 cores, avx2; cc 12; Node 20.19.0',
-        'tinystories-15m: 15.2M parameters, random f32 weights, context 256; backend cpu; 2 rounds, interleaved',
+        'tinystories-15m: 15.2M parameters, random f32 weights, KV cache in f32, context 256; backend cpu; 2 rounds, interleaved',
         'checked: 2 variants, the same 64 tokens, logits equal bit for bit where threads are equally many',
         'checked: llama.cpp v1, 60 of 64 tokens the same, logits differ by at most 0.00123 of their range',
         'read bandwidth: 11 GB/s (10 GB/s to 12 GB/s) with 2 threads, measured 3 times, between the rounds',

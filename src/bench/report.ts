@@ -1,5 +1,4 @@
 /** What `bench` prints: the machine, what was checked, a table, and in words how the sides compare. And the same as JSON. */
-import { defaultStateFormat } from '../models/build.js';
 import { parameterCount } from '../models/tensors.js';
 import { spreadOf, type Spread } from '../util/statistics.js';
 import { formatTable, type Column } from '../util/table.js';
@@ -23,12 +22,13 @@ function headerLines({
   synthetic,
   backend,
   quant,
+  kv,
   plan,
   correctness,
   ...rest
 }: BenchReport): string[] {
   const { bandwidth, peer, rounds } = rest;
-  const weights = synthetic ? `random ${quant} weights` : `${quant} weights`;
+  const weights = `${synthetic ? 'random ' : ''}${quant} weights, KV cache in ${kv}`;
   const made = `${formatCount(parameterCount(config))} parameters, ${weights}, context ${plan.limits.context}`;
   const lines = [
     `${machine.cpu}, ${counted(machine.cores, 'core')}, ${machine.instructionSet}; ${machine.compiler ?? 'no compiler'}; Node ${machine.node}`,
@@ -136,7 +136,7 @@ export function reportJson(report: BenchReport): object {
     synthetic: report.synthetic,
     parameters: parameterCount(config),
     quant: report.quant,
-    kv_format: defaultStateFormat(report.quant),
+    kv_format: report.kv,
     backend: report.backend,
     context: plan.limits.context,
     rows: plan.limits.rows,

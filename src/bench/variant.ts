@@ -48,12 +48,13 @@ export class Variant implements Candidate {
   /** Compiles and loads. Throws what the backend throws. */
   static async prepare(checkpoint: Checkpoint, options: VariantOptions): Promise<Variant> {
     const { backend, schedule, threads, limits, cacheDir, weightsMemory, onPack, signal } = options;
-    const { quant, formatOf } = options.formats;
+    const { quant, formatOf, kv } = options.formats;
     const { capabilities } = backend;
     const { plan } = compileModel(checkpoint.config, {
       schedule,
       limits,
       weightFormat: quant,
+      stateFormat: kv,
       ...(formatOf === undefined ? {} : { formatOf }),
       capabilities,
       workers: threads,

@@ -6,13 +6,14 @@ import type { WeightsMemory } from '../backends/backend.js';
 import { backendNames } from '../backends/registry.js';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
 import { listenForInterrupt } from './interrupt.js';
-import { defined, integer, listOf, quantNames, weightsMemoryOption } from './options.js';
+import { defined, integer, kvOption, listOf, quantNames, weightsMemoryOption } from './options.js';
 import { note, paint, print, printJson, progressBar } from './output.js';
 import type { Verb } from './verb.js';
 
 interface Flags {
   readonly quant?: DType;
   readonly weightsMemory?: WeightsMemory;
+  readonly kv?: DType;
   readonly schedules?: readonly Schedule[];
   readonly threads?: readonly number[];
   readonly backend?: string;
@@ -36,6 +37,7 @@ export const bench: Verb = (program) => {
     .argument('[model]', '`demo`, a directory, OWNER/NAME, or a preset, which gets random weights', 'demo')
     .addOption(new Option('--quant <format>', "format of the weights (default: the checkpoint's)").choices(quantNames))
     .addOption(weightsMemoryOption())
+    .addOption(kvOption())
     .option('--schedules <list>', 'comma-separated (default: operator,layer,looped,response)', scheduleList)
     .option('--threads <list>', 'comma-separated (default: one per core; with --peer also fewer)', threadList)
     .addOption(new Option('--backend <backend>', 'what runs the kernels (default: auto)').choices(backendNames))

@@ -8,6 +8,8 @@ import type { SamplingOptions } from '../runtime/sampling.js';
 
 export const quantNames = ['f32', 'bf16', 'f16', 'q8_0', 'q4_0'] as const satisfies readonly DType[];
 
+export const kvNames = ['f32', 'bf16', 'q8_0'] as const satisfies readonly DType[];
+
 /** A whole number from `min` to `max`. */
 export function integer(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {
@@ -70,6 +72,7 @@ export interface LoadFlags {
   readonly schedule?: Schedule;
   readonly backend?: (typeof backendNames)[number];
   readonly quant?: DType;
+  readonly kv?: DType;
   readonly threads?: number;
   readonly weightsMemory?: WeightsMemory;
   readonly context?: number;
@@ -85,11 +88,18 @@ export function weightsMemoryOption(): Option {
   return new Option('--weights-memory <where>', about).choices(weightsMemories);
 }
 
+export function kvOption(): Option {
+  return new Option('--kv <format>', 'format of the KV cache (default: f32 for f32 weights, else bf16)').choices(
+    kvNames,
+  );
+}
+
 export function addLoadOptions(command: Command): Command {
   return command
     .addOption(scheduleOption())
     .addOption(new Option('--backend <backend>', 'what runs the kernels (default: auto)').choices(backendNames))
     .addOption(new Option('--quant <format>', "format of the weights (default: the checkpoint's)").choices(quantNames))
+    .addOption(kvOption())
     .option('--threads <n>', 'worker threads (default: one per core)', integer(1, 256))
     .addOption(weightsMemoryOption())
     .option('--context <n>', "positions of a sequence (default: the model's, at most 4096)", integer(1))
@@ -97,8 +107,8 @@ export function addLoadOptions(command: Command): Command {
 }
 
 export function loadOptionsOf(flags: LoadFlags): LoadOptions {
-  const { schedule, backend, quant, threads, weightsMemory, context, cacheDir } = flags;
-  return defined({ schedule, backend, quant, threads, weightsMemory, context, cacheDir });
+  const { schedule, backend, quant, kv, threads, weightsMemory, context, cacheDir } = flags;
+  return defined({ schedule, backend, quant, kv, threads, weightsMemory, context, cacheDir });
 }
 
 /** The object without its undefined fields. */

@@ -118,6 +118,7 @@ function toJson(model: Model, result: GenerationResult, comparison: Comparison |
     schedule: model.schedule,
     backend: model.backend,
     quant: model.quant,
+    kv_format: model.kv,
     threads: model.threads,
     kernel_calls: metrics.kernelCalls,
     kernel_calls_per_token: metrics.kernelCallsPerToken,

@@ -40,7 +40,7 @@ export function parseRegion(reader: TokenReader, depth = 0): Region {
     else if (word === 'replicated') replicated.push(reader.name());
     else if (word === 'hand_off') handOffs.push(parseHandOff(reader));
     else {
-      const split = (): Stage['split'] => reader.oneOf(['features', 'heads', 'single', 'loop']);
+      const split = (): Stage['split'] => reader.oneOf(['features', 'heads', 'context', 'single', 'loop']);
       stages.push({ name: reader.name(), statements: 0, split: split() });
     }
   };

@@ -91,7 +91,7 @@ describe('text that is no program', () => {
     ['keys[layer]', 'keys[token]', /expected layer, found token/],
     ['then y into', 'else y into', /expected then/],
     ['@plan', '', /@replicated stands before @plan/],
-    ['@stage attend heads', '@stage attend legs', /expected features, heads, single, loop/],
+    ['@stage attend heads', '@stage attend legs', /expected features, heads, context, single, loop/],
     ['@segment twice', '#segment twice', /unexpected "#"/],
     ['output t.1', 'output 1', /expected a name, found 1/],
   ];

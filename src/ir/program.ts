@@ -171,8 +171,11 @@ export interface RegionPlan {
 export interface Stage {
   readonly name: Name;
   readonly statements: number;
-  /** Along what the workers divide it: parts of the last dimension, key/value heads, not at all, or a loop inside. */
-  readonly split: 'features' | 'heads' | 'single' | 'loop';
+  /**
+   * Along what the workers divide it: parts of the last dimension, key/value heads, key/value heads and blocks of the
+   * context, not at all, or a loop inside.
+   */
+  readonly split: 'features' | 'heads' | 'context' | 'single' | 'loop';
 }
 
 export interface HandOff {

@@ -2,6 +2,7 @@
  * appendKv: stores the keys and values of every row at its slot and position, keys[slot, head, position, :], rounded to
  * the format of the cache.
  */
+import { blockOf } from '../ir/formats.js';
 import { tensorBytes } from '../ir/tensor.js';
 import type { DType, Tensor } from '../ir/program.js';
 import { bf16ToF32Array, f16ToF32Array, f32ToBf16Array, f32ToF16Array } from '../util/float.js';
@@ -71,10 +72,10 @@ export const appendKv: OperatorDefinition<'appendKv'> = {
 /** The four sizes of a KV cache. @throws TypeMismatch unless both are [slots, kvHeads, context, headDim] of one format. */
 export function expectCache(what: string, keys: Tensor, values: Tensor): [number, number, number, number] {
   expect(keys.shape.length === 4, `${what}: keys must be [slots, kvHeads, context, headDim]`);
-  expect(
-    keys.dtype === 'f32' || keys.dtype === 'bf16' || keys.dtype === 'f16',
-    `${what}: keys cannot be ${keys.dtype}`,
-  );
+  expect(['f32', 'bf16', 'f16', 'q8_0'].includes(keys.dtype), `${what}: keys cannot be ${keys.dtype}`);
+  const { elements } = blockOf(keys.dtype);
+  const headDim = fixedDim(`${what}: keys`, keys.shape[3]);
+  expect(headDim % elements === 0, `${what}: heads of ${headDim} are no whole blocks of ${elements} in ${keys.dtype}`);
   const equal = keys.dtype === values.dtype && keys.shape.join() === values.shape.join();
   expect(equal, `${what}: keys and values have different types`);
   return keys.shape.map((dim) => fixedDim(`${what}: keys`, dim)) as [number, number, number, number];
@@ -87,7 +88,25 @@ function rounded(values: Float32Array, dtype: DType): Float32Array {
       return bf16ToF32Array(f32ToBf16Array(values));
     case 'f16':
       return f16ToF32Array(f32ToF16Array(values));
+    case 'q8_0':
+      return roundedToQ8(values);
     default:
       return values;
   }
+}
+
+/** Blocks of a binary16 scale and int8, as GGUF has them: rounded to nearest, ties away from zero. */
+function roundedToQ8(values: Float32Array): Float32Array {
+  const { elements } = blockOf('q8_0');
+  const scales = Float32Array.from({ length: values.length / elements }, (_, block) => {
+    const magnitudes = values.subarray(block * elements, (block + 1) * elements).map(Math.abs);
+    return magnitudes.reduce((largest, magnitude) => Math.max(largest, magnitude), 0) / 127;
+  });
+  const stored = f16ToF32Array(f32ToF16Array(scales));
+  return values.map((value, i) => {
+    const block = Math.floor(i / elements);
+    const inverse = scales[block] === 0 ? 0 : Math.fround(1 / scales[block]!);
+    const q = Math.fround(value * inverse);
+    return stored[block]! * Math.trunc(q < 0 ? q - 0.5 : q + 0.5);
+  });
 }

@@ -3,7 +3,7 @@
  * itself: nobody outside may want them, every worker must be able to compute all of them, and they must not outlive the
  * stage, since a worker may take part in one and not in another. Of projections divided by heads: heads are whole tiles.
  */
-import type { Name, Region, RegionPlan, Statement, Tensor } from '../ir/program.js';
+import type { Name, Region, RegionPlan, Stage, Statement, Tensor } from '../ir/program.js';
 import { isKind, usesOf } from '../ir/visit.js';
 import { definitionOf } from '../ops/index.js';
 import { featureUnit, kvHeadsOf } from './plan-stages.js';
@@ -18,7 +18,8 @@ export function wrongReplicas(region: Region, plan: RegionPlan, visible: Readonl
     if (visible.has(name)) return [`${name} is replicated, but is seen outside, where there is one of it`];
     const others = changes(made).filter((other) => !plan.replicated.includes(other));
     if (others.length > 0) return [`${name} is replicated, but is written together with ${others.join(', ')}`];
-    if (!canReplicate(made)) return [`${name} is replicated, but not every worker can compute all of it`];
+    if (!canReplicate(made, plan.stages[stageOf[writer]!]!))
+      return [`${name} is replicated, but not every worker can compute all of it`];
     const strays = region.statements.filter(
       (statement, index) => stageOf[index] !== stageOf[writer] && usesOf(statement).some((use) => use.name === name),
     );
@@ -30,9 +31,10 @@ function changes(statement: Statement): Name[] {
   return usesOf(statement).flatMap(({ name, access }) => (access === 'read' ? [] : [name]));
 }
 
-/** Operators on whole rows, and elementwise ones. */
-function canReplicate(statement: Statement): boolean {
+/** Operators on whole rows, and elementwise ones; rotations where heads are not what keeps workers apart. */
+function canReplicate(statement: Statement, stage: Stage): boolean {
   if (statement.kind === 'loop') return false;
+  if (statement.kind === 'rope') return stage.split === 'context';
   const { split } = definitionOf(statement.kind);
   return split.kind === 'replicated' || (split.kind === 'features' && split.whole.length === 0);
 }

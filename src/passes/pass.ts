@@ -12,6 +12,8 @@ export interface PassContext {
   readonly tileBytes: number;
   /** How many workers share a kernel. */
   readonly workers: number;
+  /** Positions of a unit of attention, on machines that divide it by context; elsewhere it is divided by head only. */
+  readonly contextBlock?: number;
 }
 
 export interface PassResult {

@@ -34,6 +34,7 @@ export interface CompileOptions {
     readonly memories: readonly Memory[];
     readonly tileBytes: number;
     readonly defaultWorkers: number;
+    readonly contextBlock?: number;
   };
   /** Workers that will share a kernel; the machine's default where absent. */
   readonly workers?: number;
@@ -53,6 +54,7 @@ export function compileModel(config: ModelConfig, options: CompileOptions): Comp
     memories: capabilities.memories,
     tileBytes: capabilities.tileBytes,
     workers: options.workers ?? capabilities.defaultWorkers,
+    ...(capabilities.contextBlock === undefined ? {} : { contextBlock: capabilities.contextBlock }),
   };
   const built = buildProgram(config, options);
   const stepSchedule: Schedule = schedule === 'response' ? 'looped' : schedule;

@@ -57,6 +57,31 @@ describe('planStages', () => {
     expect(stages('qwen3', 3)[1]).toEqual(['rope_append', 'heads']);
   });
 
+  it('divides attention by context where heads alone would leave workers idle', () => {
+    const attention = (
+      name: ModelName | 'llama-3.1-8b',
+      workers: number,
+      context: number,
+      schedule?: Schedule,
+    ): string[] => {
+      const config = name === 'llama-3.1-8b' ? findPreset(name)!.config : modelConfig(name);
+      const limits = { ...smallLimits, context };
+      const options = { limits, capabilities: { ...capabilities, contextBlock: 32 }, workers };
+      const { plan } = compileModel(config, { ...options, schedule: schedule ?? 'looped' });
+      const plans = schedule === undefined ? [planOf(layerLoop(plan.step))] : plan.step.kernels.map(planOf);
+      return plans.flatMap(({ stages }) =>
+        stages.filter(({ name }) => /rope|attention/.test(name)).map(({ split }) => split),
+      );
+    };
+    expect(attention('llama-3.1-8b', 3, 64)).toEqual(['context']);
+    expect(attention('qwen3', 3, 64)).toEqual(['context']);
+    // One block has no parts.
+    expect(attention('llama-3.1-8b', 3, 32)).toEqual(['heads']);
+    // In a stage of its own; what appends to the cache knows nothing of it.
+    expect(attention('llama-tied', 2, 64, 'operator').slice(0, 2)).toEqual(['heads', 'context']);
+    expect(attention('llama-3.1-8b', 4, 64)).toEqual([]);
+  });
+
   it('plans both layers of a body of two alike, with a stage for each norm that ends a branch', () => {
     const splits = stages('gemma2', 2).map(([, split]) => split);
     const half = ['heads', 'features', 'features', 'features', 'features', 'features'];

@@ -7,6 +7,7 @@
  *
  * - cheap operators on whole rows (norms) are computed by every worker that takes part in a stage, into a copy of its own;
  * - Q, K and V are divided by key/value head where heads divide evenly, so that attention follows without a border;
+ * - where they do not, attention is divided by blocks of the context as well, on machines that can do that;
  * - elementwise operators follow the division of what they read.
  */
 import type {
@@ -35,7 +36,8 @@ export function planStages(program: Program, context: PassContext): PassResult {
   const kernels = program.kernels.map((kernel): Kernel => {
     const types = new Map(kernel.params.map((param) => [param.name, param.tensor]));
     const visible = new Set(types.keys());
-    const body = planRegion(kernel.body, { types, visible, workers: context.workers });
+    const { workers, contextBlock } = context;
+    const body = planRegion(kernel.body, { types, visible, workers, contextBlock });
     notes.push(`${kernel.name}: ${describe(body)}`);
     return { ...kernel, body };
   });
@@ -56,6 +58,7 @@ interface Scope {
   /** Names that are seen outside: parameters, bound names, what is carried on. They exist once for all workers. */
   readonly visible: ReadonlySet<Name>;
   readonly workers: number;
+  readonly contextBlock: number | undefined;
 }
 
 function planRegion(region: Region, scope: Scope, isLoopBody = false): Region {
@@ -63,7 +66,7 @@ function planRegion(region: Region, scope: Scope, isLoopBody = false): Region {
   const statements = region.statements.map((statement): Statement => {
     if (statement.kind !== 'loop') return statement;
     const visible = visibleInLoop(statement);
-    const inner: Scope = { types: loopScope(statement, types), visible, workers: scope.workers };
+    const inner: Scope = { ...scope, types: loopScope(statement, types), visible };
     return { ...statement, body: planRegion(statement.body, inner, true) };
   });
   return { ...region, statements, plan: planStatements({ ...region, statements }, types, scope, isLoopBody) };
@@ -113,10 +116,13 @@ export function visibleInLoop(loop: Loop): Set<Name> {
 }
 
 /** How an operator is divided, in its region. `replicated`: every worker of the stage computes all of it for itself. */
-export type Division = 'features' | 'heads' | 'single' | 'replicated';
+export type Division = 'features' | 'heads' | 'context' | 'single' | 'replicated';
 
 /** How every worker holds a name while a stage runs. */
-type Held = 'shared' | 'own' | 'features' | 'heads' | 'single';
+type Held = 'shared' | 'own' | 'features' | 'heads' | 'context' | 'single';
+
+/** Chunks of a stage are counted in a few bits: beyond this many key/value heads they are fine enough. */
+const maxHeadsInContext = 1024;
 
 class StagePlanner {
   private readonly held = new Map<Name, Held>();
@@ -172,7 +178,7 @@ class StagePlanner {
 
   private join(operator: Operator, division: Division): void {
     this.count++;
-    if (division === 'features' || division === 'heads') this.split = division;
+    if (division === 'features' || division === 'heads' || division === 'context') this.split = division;
     const written = usesOf(operator).filter(({ access }) => access !== 'read');
     for (const { name } of written) {
       this.held.set(name, division === 'replicated' ? 'own' : division);
@@ -187,17 +193,16 @@ class StagePlanner {
       .filter(({ access }) => access !== 'write')
       .map(({ name }) => ({ name, held: this.held.get(name) ?? 'shared' }));
     const complete = reads.every(({ held }) => held === 'shared' || held === 'own');
-    const local = usesOf(operator).every(({ name, access }) => access === 'read' || !this.scope.visible.has(name));
+    const local = this.isLocal(operator);
     if (wanted === 'replicated') {
       if (local) return complete ? 'replicated' : undefined;
-      return complete || reads.every(({ held }) => held !== 'features' && held !== 'heads') ? 'single' : undefined;
+      return complete || !reads.some(({ held }) => isDivided(held)) ? 'single' : undefined;
     }
-    if (wanted === 'single')
-      return reads.some(({ held }) => held === 'features' || held === 'heads') ? undefined : wanted;
+    if (wanted === 'single') return reads.some(({ held }) => isDivided(held)) ? undefined : wanted;
     if (complete && local && reads.some(({ held }) => held === 'own') && this.isElementwise(operator))
       return 'replicated';
     if (this.count > 0 && this.split !== 'single' && this.split !== wanted) return undefined;
-    const whole = new Set(wholeReads(operator));
+    const whole = new Set(wanted === 'context' ? rowsOf(operator) : wholeReads(operator));
     const aligned = reads.every(
       ({ name, held }) =>
         held === 'shared' || held === 'own' || (held === wanted && !whole.has(name) && this.sameWidth(operator, name)),
@@ -208,6 +213,12 @@ class StagePlanner {
   private naturalDivision(operator: Operator): Division {
     const { split } = definitionOf(operator.kind);
     if (isKind(operator, 'linear') && this.feedsHeads(operator.writes.y)) return 'heads';
+    if (this.dividesContext()) {
+      if (cacheOf(operator) !== undefined) return 'context';
+      // A head has several units here, so that each worker makes what they need for itself.
+      const forHeads = isKind(operator, 'rope') || isPerHeadNorm(operator, this.types);
+      if (forHeads && this.isLocal(operator)) return 'replicated';
+    }
     if (isPerHeadNorm(operator, this.types)) return 'heads';
     switch (split.kind) {
       case 'replicated':
@@ -237,6 +248,20 @@ class StagePlanner {
     );
   }
 
+  /** Attention is divided by blocks of the context where its heads alone would leave workers idle. */
+  private dividesContext(): boolean {
+    const { workers, contextBlock } = this.scope;
+    const kvHeads = kvHeadsOf(this.statements, this.types);
+    if (kvHeads === undefined || contextBlock === undefined) return false;
+    const attends = this.statements.some(({ kind }) => kind === 'attention');
+    const uneven = kvHeads.count % workers !== 0 && kvHeads.count <= maxHeadsInContext;
+    return attends && uneven && kvHeads.context > contextBlock;
+  }
+
+  private isLocal(operator: Operator): boolean {
+    return usesOf(operator).every(({ name, access }) => access === 'read' || !this.scope.visible.has(name));
+  }
+
   private isElementwise(operator: Operator): boolean {
     const { split } = definitionOf(operator.kind);
     return split.kind === 'features' && split.whole.length === 0;
@@ -263,22 +288,32 @@ function wholeReads(operator: Operator): Name[] {
   return split.kind === 'features' ? split.whole.map((operand) => defined(reads[operand], operand)) : [];
 }
 
+/** What attention needs of rows: all of it, where several units share a head. Of caches, each unit has its own blocks. */
+function rowsOf(operator: Operator): Name[] {
+  const cached = isKind(operator, 'attention') ? [operator.reads.keys, operator.reads.values] : [];
+  return Object.values<Name>(operator.reads).filter((name) => !cached.includes(name));
+}
+
+function isDivided(held: Held): boolean {
+  return held === 'features' || held === 'heads' || held === 'context';
+}
+
 /** An RMSNorm of every head for itself (Qwen3), which can be divided by heads. */
 export function isPerHeadNorm(operator: Operator, types: ReadonlyMap<Name, Tensor>): boolean {
   if (!isKind(operator, 'rmsNorm')) return false;
   return types.get(operator.reads.weight)?.shape[0] !== types.get(operator.reads.x)?.shape.at(-1);
 }
 
-/** Key/value heads of the caches that these statements use, and their size. */
+/** Key/value heads of the caches that these statements use, their size, and the positions of a slot. */
 export function kvHeadsOf(
   statements: readonly Statement[],
   types: ReadonlyMap<Name, Tensor>,
-): { readonly count: number; readonly headDim: number } | undefined {
+): { readonly count: number; readonly context: number; readonly headDim: number } | undefined {
   for (const statement of statements) {
     const cache = statement.kind === 'loop' ? undefined : cacheOf(statement);
     if (cache === undefined) continue;
-    const [, count, , headDim] = defined(types.get(cache), cache).shape;
-    if (typeof count === 'number' && typeof headDim === 'number') return { count, headDim };
+    const [, count, context, headDim] = defined(types.get(cache), cache).shape.map(Number);
+    return { count: count!, context: context!, headDim: headDim! };
   }
   return undefined;
 }
@@ -299,6 +334,7 @@ export function divisionOf(
   if (written.length > 0 && written.every(({ name }) => plan.replicated.includes(name))) return 'replicated';
   const { split } = definitionOf(operator.kind);
   if (isPerHeadNorm(operator, types)) return stage.split === 'heads' ? 'heads' : 'single';
+  if (split.kind === 'heads' && stage.split === 'context') return 'context';
   if (split.kind === 'features' || split.kind === 'heads') return stage.split === 'heads' ? 'heads' : 'features';
   return 'single';
 }

@@ -13,7 +13,7 @@ export interface StageAccess {
   readonly access: Access;
   /**
    * `whole`: with every chunk. `single`: with one chunk only. Else with each chunk its part, and parts of equal texts are the
-   * same division: `heads`, or `features of 4096`.
+   * same division: `heads`, `context`, or `features of 4096`.
    */
   readonly part: string;
   /** Made by a loop of this stage, whose inside is checked on its own. */
@@ -78,6 +78,10 @@ function partOf(operator: Operator, operand: string, tensor: Tensor | undefined,
       return 'single';
     case 'heads':
       return headOperands.has(operand) && !whole.includes(operand) ? 'heads' : 'whole';
+    case 'context':
+      // Whichever chunk is the last of a head writes its result.
+      if (operator.kind === 'attention' && operand === 'y') return 'heads';
+      return operand === 'keys' || operand === 'values' ? 'context' : 'whole';
     case 'features':
       // An operator that is divided by heads only, among others that are not, is done by everybody.
       if (split.kind !== 'features') return 'whole';

@@ -37,6 +37,19 @@ describe('loadModel', () => {
     await model.close();
   });
 
+  it('keeps the KV cache in a format that the backend has and the heads fit', async () => {
+    const kvOf = async (kv?: LoadOptions['kv']): Promise<string> => {
+      const model = await load(kv === undefined ? {} : { kv });
+      await model.session().generate('a prompt', { maxTokens: 3 }).result;
+      await model.close();
+      return model.kv;
+    };
+    expect(await kvOf()).toBe('f32');
+    expect(await kvOf('bf16')).toBe('bf16');
+    await expect(kvOf('q4_0')).rejects.toThrow(/reference backend keeps no KV cache in q4_0; choose one of/);
+    await expect(kvOf('q8_0')).rejects.toThrow(/blocks of 32, and the heads of tiny are \d+ wide; choose f32 or bf16/);
+  });
+
   it('gives the same tokens under every schedule and for every chunk size', async () => {
     const prompt = 'a prompt of some length';
     const expected = await tokensOf(prompt, { schedule: 'operator', rows: 64 });

@@ -5,7 +5,9 @@ import { chooseBackend } from '../backends/registry.js';
 import { openCheckpoint, type Checkpoint } from '../checkpoint/directory.js';
 import type { GenerationDefaults } from '../checkpoint/generation.js';
 import { resolveModel } from '../checkpoint/resolve.js';
+import { blockOf } from '../ir/formats.js';
 import type { DType, Limits, Schedule } from '../ir/program.js';
+import { defaultStateFormat } from '../models/build.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { compileModel } from '../passes/pipeline.js';
 import { createTokenizer, loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
@@ -21,6 +23,8 @@ export interface LoadOptions {
   readonly schedule?: Schedule;
   /** Format of the matrices. Default: that of the checkpoint; precision is never lowered unasked. */
   readonly quant?: DType;
+  /** Format of the KV cache. Default: f32 for f32 weights, bf16 for others. */
+  readonly kv?: DType;
   /** Worker threads; default: what the backend finds best. */
   readonly threads?: number;
   /** Where the cpu backend has the weights; default: memory of its own where there is room. */
@@ -65,10 +69,10 @@ export async function loadModel(spec: string, options: LoadOptions = {}): Promis
         hint: `choose one of ${backend.capabilities.schedules.join(', ')}`,
       });
     }
-    const { quant, formatOf } = chooseFormats(checkpoint, backend, options.quant, onNotice);
+    const formats = chooseFormats(checkpoint, backend, options, onNotice);
     const tokenizer = tokenizerOf(checkpoint);
     stopIf(signal);
-    const executable = await prepare(checkpoint, backend, { schedule, limits, quant, formatOf }, options);
+    const executable = await prepare(checkpoint, backend, { schedule, limits, formats }, options);
     return new Model({
       name: config.name,
       config,
@@ -79,7 +83,8 @@ export async function loadModel(spec: string, options: LoadOptions = {}): Promis
       }),
       schedule,
       backend: backend.name,
-      quant,
+      quant: formats.quant,
+      kv: formats.kv,
       limits,
       stopTokens: checkpoint.generation.eos,
       defaultSampling: samplingOf(checkpoint.generation),
@@ -124,10 +129,11 @@ function tokenizerOf({ tokenizerFile, tokenizerJson, tokenizerConfig }: Checkpoi
   return createTokenizer(tokenizerFile, tokenizerJson, tokenizerConfig);
 }
 
-/** The format that most matrices get, and that of each one where they may differ. */
+/** The format that most matrices get, that of each one where they may differ, and that of the KV cache. */
 export interface Formats {
   readonly quant: DType;
   readonly formatOf: ((tensor: string) => DType) | undefined;
+  readonly kv: DType;
 }
 
 /**
@@ -137,11 +143,12 @@ export interface Formats {
 export function chooseFormats(
   { path, config, weights, format, formatOf }: Checkpoint,
   backend: Backend,
-  asked: DType | undefined,
+  asked: { readonly quant?: DType; readonly kv?: DType },
   onNotice: (line: string) => void,
 ): Formats {
-  if (formatOf === undefined || asked !== undefined) {
-    return { quant: chooseFormat(config, backend, asked, onNotice), formatOf: undefined };
+  if (formatOf === undefined || asked.quant !== undefined) {
+    const quant = chooseFormat(config, backend, asked.quant, onNotice);
+    return { quant, formatOf: undefined, kv: chooseKvFormat(config, backend, asked.kv, quant) };
   }
   const { weightFormats } = backend.capabilities;
   for (const name of weights.names()) {
@@ -151,7 +158,7 @@ export function chooseFormats(
       hint: 'convert the weights with --quant, for example to q8_0',
     });
   }
-  return { quant: format, formatOf };
+  return { quant: format, formatOf, kv: chooseKvFormat(config, backend, asked.kv, format) };
 }
 
 /** The format of the matrices; one that the backend lacks is widened where that is exact, and never narrowed. */
@@ -173,17 +180,40 @@ export function chooseFormat(
   });
 }
 
+/** Throws UsageError for a format that the backend does not keep a cache in, or that the model's heads do not fit. */
+function chooseKvFormat(
+  { name, headDim }: ModelConfig,
+  backend: Backend,
+  asked: DType | undefined,
+  quant: DType,
+): DType {
+  if (asked === undefined) return defaultStateFormat(quant);
+  const { stateFormats } = backend.capabilities;
+  if (!stateFormats.includes(asked)) {
+    throw new UsageError(`the ${backend.name} backend keeps no KV cache in ${asked}`, {
+      hint: `choose one of ${stateFormats.join(', ')}`,
+    });
+  }
+  const { elements } = blockOf(asked);
+  if (headDim % elements === 0) return asked;
+  throw new UsageError(
+    `a KV cache in ${asked} has blocks of ${elements}, and the heads of ${name} are ${headDim} wide`,
+    {
+      hint: 'choose f32 or bf16',
+    },
+  );
+}
+
 interface Target {
   readonly schedule: Schedule;
   readonly limits: Limits;
-  readonly quant: DType;
-  readonly formatOf: ((tensor: string) => DType) | undefined;
+  readonly formats: Formats;
 }
 
 async function prepare(
   checkpoint: Checkpoint,
   backend: Backend,
-  { schedule, limits, quant, formatOf }: Target,
+  { schedule, limits, formats: { quant, formatOf, kv } }: Target,
   { threads, weightsMemory, cacheDir, onProgress, onNotice, signal }: LoadOptions,
 ): Promise<Executable> {
   const { capabilities } = backend;
@@ -193,6 +223,7 @@ async function prepare(
     schedule,
     limits,
     weightFormat: quant,
+    stateFormat: kv,
     ...(formatOf === undefined ? {} : { formatOf }),
     capabilities,
     ...workers,

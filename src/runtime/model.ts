@@ -26,6 +26,8 @@ export interface ModelParts {
   readonly backend: string;
   /** Format of the weights as they are run. */
   readonly quant: DType;
+  /** Format of the KV cache. */
+  readonly kv: DType;
   readonly limits: Limits;
   readonly stopTokens: readonly number[];
   /** The sampling that the checkpoint's authors suggest. Used only where a caller asks for it. */
@@ -42,6 +44,7 @@ export class Model {
   readonly schedule: Schedule;
   readonly backend: string;
   readonly quant: DType;
+  readonly kv: DType;
   readonly threads: number;
   readonly limits: Limits;
   readonly stopTokens: readonly number[];
@@ -54,13 +57,14 @@ export class Model {
   #closing: Promise<void> | undefined;
 
   constructor(parts: ModelParts) {
-    const { name, config, tokenizer, chat, schedule, backend, quant, limits, stopTokens, executable } = parts;
+    const { name, config, tokenizer, chat, schedule, backend, quant, kv, limits, stopTokens, executable } = parts;
     this.name = name;
     this.config = config;
     this.tokenizer = tokenizer;
     this.schedule = schedule;
     this.backend = backend;
     this.quant = quant;
+    this.kv = kv;
     this.threads = executable.threads;
     this.limits = limits;
     this.stopTokens = stopTokens;

@@ -21,6 +21,7 @@ function setUp({ slots = 2, queueLimit = 8, ...options }: FakeOptions & { slots?
     schedule: 'looped',
     backend: 'fake',
     quant: 'f32',
+    kv: 'f32',
     limits: { rows: 16, samples: slots, slots, context: 200 },
     stopTokens: [],
     defaultSampling: {},

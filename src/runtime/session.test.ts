@@ -31,6 +31,7 @@ function setUp({
     schedule: 'looped',
     backend: 'fake',
     quant: 'f32',
+    kv: 'f32',
     limits: { rows: 16, samples: slots, slots, context },
     stopTokens: [end],
     defaultSampling: {},

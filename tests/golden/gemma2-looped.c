@@ -65,7 +65,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_ffn_post_norm_2 = argument(me, arguments, 30);
   /* stage decoder */
   {
-    float *const layer_x_copies[2] = {scratch(me, 282752), scratch(me, 284288)};
+    float *const layer_x_copies[2] = {scratch(me, 282880), scratch(me, 284416)};
     for (int layer = 0; layer < 2; ++layer) {
       const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
       float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
@@ -96,37 +96,37 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
       const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
       const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
       float *layer_h = own(me, 0); /* f32[rows, 48] */
-      float *layer_q = scratch(me, 285824); /* f32[rows, 64] */
-      float *layer_k = scratch(me, 287872); /* f32[rows, 32] */
-      float *layer_v = scratch(me, 288896); /* f32[rows, 32] */
-      float *layer_q_rot = scratch(me, 289920); /* f32[rows, 64] */
-      float *layer_k_rot = scratch(me, 291968); /* f32[rows, 32] */
-      float *layer_a = scratch(me, 292992); /* f32[rows, 64] */
-      float *layer_o = scratch(me, 295040); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 285952); /* f32[rows, 64] */
+      float *layer_k = scratch(me, 288000); /* f32[rows, 32] */
+      float *layer_v = scratch(me, 289024); /* f32[rows, 32] */
+      float *layer_q_rot = scratch(me, 290048); /* f32[rows, 64] */
+      float *layer_k_rot = scratch(me, 292096); /* f32[rows, 32] */
+      float *layer_a = scratch(me, 293120); /* f32[rows, 64] */
+      float *layer_o = scratch(me, 295168); /* f32[rows, 48] */
       float *layer_o_normed = own(me, 1536); /* f32[rows, 48] */
-      float *layer_r = scratch(me, 296576); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 296704); /* f32[rows, 48] */
       float *layer_f = own(me, 3072); /* f32[rows, 48] */
-      float *layer_gate = scratch(me, 298112); /* f32[rows, 56] */
-      float *layer_up = scratch(me, 299904); /* f32[rows, 56] */
-      float *layer_u = scratch(me, 301696); /* f32[rows, 56] */
-      float *layer_d = scratch(me, 303488); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 298240); /* f32[rows, 56] */
+      float *layer_up = scratch(me, 300032); /* f32[rows, 56] */
+      float *layer_u = scratch(me, 301824); /* f32[rows, 56] */
+      float *layer_d = scratch(me, 303616); /* f32[rows, 48] */
       float *layer_d_normed = own(me, 4608); /* f32[rows, 48] */
-      float *layer_x_2 = scratch(me, 305024); /* f32[rows, 48] */
+      float *layer_x_2 = scratch(me, 305152); /* f32[rows, 48] */
       float *layer_h_2 = own(me, 6144); /* f32[rows, 48] */
-      float *layer_q_2 = scratch(me, 306560); /* f32[rows, 64] */
-      float *layer_k_2 = scratch(me, 308608); /* f32[rows, 32] */
-      float *layer_v_2 = scratch(me, 309632); /* f32[rows, 32] */
-      float *layer_q_rot_2 = scratch(me, 310656); /* f32[rows, 64] */
-      float *layer_k_rot_2 = scratch(me, 312704); /* f32[rows, 32] */
-      float *layer_a_2 = scratch(me, 313728); /* f32[rows, 64] */
-      float *layer_o_2 = scratch(me, 315776); /* f32[rows, 48] */
+      float *layer_q_2 = scratch(me, 306688); /* f32[rows, 64] */
+      float *layer_k_2 = scratch(me, 308736); /* f32[rows, 32] */
+      float *layer_v_2 = scratch(me, 309760); /* f32[rows, 32] */
+      float *layer_q_rot_2 = scratch(me, 310784); /* f32[rows, 64] */
+      float *layer_k_rot_2 = scratch(me, 312832); /* f32[rows, 32] */
+      float *layer_a_2 = scratch(me, 313856); /* f32[rows, 64] */
+      float *layer_o_2 = scratch(me, 315904); /* f32[rows, 48] */
       float *layer_o_normed_2 = own(me, 7680); /* f32[rows, 48] */
-      float *layer_r_2 = scratch(me, 317312); /* f32[rows, 48] */
+      float *layer_r_2 = scratch(me, 317440); /* f32[rows, 48] */
       float *layer_f_2 = own(me, 9216); /* f32[rows, 48] */
-      float *layer_gate_2 = scratch(me, 318848); /* f32[rows, 56] */
-      float *layer_up_2 = scratch(me, 320640); /* f32[rows, 56] */
-      float *layer_u_2 = scratch(me, 322432); /* f32[rows, 56] */
-      float *layer_d_2 = scratch(me, 324224); /* f32[rows, 48] */
+      float *layer_gate_2 = scratch(me, 318976); /* f32[rows, 56] */
+      float *layer_up_2 = scratch(me, 320768); /* f32[rows, 56] */
+      float *layer_u_2 = scratch(me, 322560); /* f32[rows, 56] */
+      float *layer_d_2 = scratch(me, 324352); /* f32[rows, 48] */
       float *layer_d_normed_2 = own(me, 10752); /* f32[rows, 48] */
       /* stage layer */
       begin_stage(me, head_chunks(me, 2));
@@ -140,8 +140,8 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
         f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 32, head_tiles(heads, 16));
         f32_rope_halves(layer_q_rot, layer_q, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
         f32_rope_halves(layer_k_rot, layer_k, rope, rows, 32, 8, heads);
-        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 16, 64, heads);
-        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 12288}, heads);
+        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 16, 64, 256, (struct attention_unit){heads, 0, 1});
+        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 256, 12288, 0, 282752}, (struct attention_unit){heads, 0, 1});
       }
       stream_ahead(me, layer_w_o, 12288, 262144);
       hand_off(me);
@@ -203,8 +203,8 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
         f32_linear(me, layer_v_2, layer_h_2, layer_w_v_2, NULL, rows, 48, 32, head_tiles(heads, 16));
         f32_rope_halves(layer_q_rot_2, layer_q_2, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
         f32_rope_halves(layer_k_rot_2, layer_k_2, rope, rows, 32, 8, heads);
-        f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, positions, rows, 2, 16, 64, heads);
-        f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 13312}, heads);
+        f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, positions, rows, 2, 16, 64, 256, (struct attention_unit){heads, 0, 1});
+        f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 256, 16704, 0, 282752}, (struct attention_unit){heads, 0, 1});
       }
       stream_ahead(me, layer_w_o_2, 12288, 262144);
       hand_off(me);
@@ -268,7 +268,7 @@ static void step_lm_head(struct worker *me, const uint64_t *arguments) {
   float *logits = argument(me, arguments, 4);
   float *last = own(me, 0); /* f32[samples, 48] */
   float *normed = own(me, 768); /* f32[samples, 48] */
-  float *scores = scratch(me, 282752); /* f32[samples, 320] */
+  float *scores = scratch(me, 282880); /* f32[samples, 320] */
   /* stage lm_head */
   begin_stage(me, feature_chunks(me));
   while (claim(me)) {
@@ -303,7 +303,7 @@ static void step_sample(struct worker *me, const uint64_t *arguments) {
   int32_t *next_remaining = argument(me, arguments, 15);
   int32_t *next_done = argument(me, arguments, 16);
   int32_t *emitted = argument(me, arguments, 17);
-  int32_t *token_value = scratch(me, 282752); /* i32[samples] */
+  int32_t *token_value = scratch(me, 282880); /* i32[samples] */
   /* stage sample */
   begin_stage(me, 1);
   while (claim(me)) {
@@ -325,7 +325,7 @@ static const struct call step_calls[] = {
 };
 
 static const struct call *const programs[] = {step_calls};
-#define KLOOP_ARENA_BYTES 325760ull
-#define KLOOP_OWN_BYTES 14336ull
+#define KLOOP_ARENA_BYTES 325888ull
+#define KLOOP_OWN_BYTES 21120ull
 #define KLOOP_WEIGHT_BYTES 353472ull
 #include "library.h"

@@ -65,7 +65,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_ffn_post_norm_2 = argument(me, arguments, 30);
   /* stage decoder */
   {
-    float *const layer_x_copies[2] = {scratch(me, 283200), scratch(me, 284736)};
+    float *const layer_x_copies[2] = {scratch(me, 283328), scratch(me, 284864)};
     for (int layer = 0; layer < 2; ++layer) {
       const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
       float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
@@ -96,37 +96,37 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
       const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
       const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
       float *layer_h = own(me, 0); /* f32[rows, 48] */
-      float *layer_q = scratch(me, 286272); /* f32[rows, 64] */
-      float *layer_k = scratch(me, 288320); /* f32[rows, 32] */
-      float *layer_v = scratch(me, 289344); /* f32[rows, 32] */
-      float *layer_q_rot = scratch(me, 290368); /* f32[rows, 64] */
-      float *layer_k_rot = scratch(me, 292416); /* f32[rows, 32] */
-      float *layer_a = scratch(me, 293440); /* f32[rows, 64] */
-      float *layer_o = scratch(me, 295488); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 286400); /* f32[rows, 64] */
+      float *layer_k = scratch(me, 288448); /* f32[rows, 32] */
+      float *layer_v = scratch(me, 289472); /* f32[rows, 32] */
+      float *layer_q_rot = scratch(me, 290496); /* f32[rows, 64] */
+      float *layer_k_rot = scratch(me, 292544); /* f32[rows, 32] */
+      float *layer_a = scratch(me, 293568); /* f32[rows, 64] */
+      float *layer_o = scratch(me, 295616); /* f32[rows, 48] */
       float *layer_o_normed = own(me, 1536); /* f32[rows, 48] */
-      float *layer_r = scratch(me, 297024); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 297152); /* f32[rows, 48] */
       float *layer_f = own(me, 3072); /* f32[rows, 48] */
-      float *layer_gate = scratch(me, 298560); /* f32[rows, 56] */
-      float *layer_up = scratch(me, 300352); /* f32[rows, 56] */
-      float *layer_u = scratch(me, 302144); /* f32[rows, 56] */
-      float *layer_d = scratch(me, 303936); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 298688); /* f32[rows, 56] */
+      float *layer_up = scratch(me, 300480); /* f32[rows, 56] */
+      float *layer_u = scratch(me, 302272); /* f32[rows, 56] */
+      float *layer_d = scratch(me, 304064); /* f32[rows, 48] */
       float *layer_d_normed = own(me, 4608); /* f32[rows, 48] */
-      float *layer_x_2 = scratch(me, 305472); /* f32[rows, 48] */
+      float *layer_x_2 = scratch(me, 305600); /* f32[rows, 48] */
       float *layer_h_2 = own(me, 6144); /* f32[rows, 48] */
-      float *layer_q_2 = scratch(me, 307008); /* f32[rows, 64] */
-      float *layer_k_2 = scratch(me, 309056); /* f32[rows, 32] */
-      float *layer_v_2 = scratch(me, 310080); /* f32[rows, 32] */
-      float *layer_q_rot_2 = scratch(me, 311104); /* f32[rows, 64] */
-      float *layer_k_rot_2 = scratch(me, 313152); /* f32[rows, 32] */
-      float *layer_a_2 = scratch(me, 314176); /* f32[rows, 64] */
-      float *layer_o_2 = scratch(me, 316224); /* f32[rows, 48] */
+      float *layer_q_2 = scratch(me, 307136); /* f32[rows, 64] */
+      float *layer_k_2 = scratch(me, 309184); /* f32[rows, 32] */
+      float *layer_v_2 = scratch(me, 310208); /* f32[rows, 32] */
+      float *layer_q_rot_2 = scratch(me, 311232); /* f32[rows, 64] */
+      float *layer_k_rot_2 = scratch(me, 313280); /* f32[rows, 32] */
+      float *layer_a_2 = scratch(me, 314304); /* f32[rows, 64] */
+      float *layer_o_2 = scratch(me, 316352); /* f32[rows, 48] */
       float *layer_o_normed_2 = own(me, 7680); /* f32[rows, 48] */
-      float *layer_r_2 = scratch(me, 317760); /* f32[rows, 48] */
+      float *layer_r_2 = scratch(me, 317888); /* f32[rows, 48] */
       float *layer_f_2 = own(me, 9216); /* f32[rows, 48] */
-      float *layer_gate_2 = scratch(me, 319296); /* f32[rows, 56] */
-      float *layer_up_2 = scratch(me, 321088); /* f32[rows, 56] */
-      float *layer_u_2 = scratch(me, 322880); /* f32[rows, 56] */
-      float *layer_d_2 = scratch(me, 324672); /* f32[rows, 48] */
+      float *layer_gate_2 = scratch(me, 319424); /* f32[rows, 56] */
+      float *layer_up_2 = scratch(me, 321216); /* f32[rows, 56] */
+      float *layer_u_2 = scratch(me, 323008); /* f32[rows, 56] */
+      float *layer_d_2 = scratch(me, 324800); /* f32[rows, 48] */
       float *layer_d_normed_2 = own(me, 10752); /* f32[rows, 48] */
       /* stage layer */
       begin_stage(me, head_chunks(me, 2));
@@ -140,8 +140,8 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
         f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 32, head_tiles(heads, 16));
         f32_rope_halves(layer_q_rot, layer_q, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
         f32_rope_halves(layer_k_rot, layer_k, rope, rows, 32, 8, heads);
-        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 16, 64, heads);
-        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 12288}, heads);
+        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 16, 64, 256, (struct attention_unit){heads, 0, 1});
+        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 256, 12288, 0, 283200}, (struct attention_unit){heads, 0, 1});
       }
       stream_ahead(me, layer_w_o, 12288, 262144);
       hand_off(me);
@@ -203,8 +203,8 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
         f32_linear(me, layer_v_2, layer_h_2, layer_w_v_2, NULL, rows, 48, 32, head_tiles(heads, 16));
         f32_rope_halves(layer_q_rot_2, layer_q_2, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
         f32_rope_halves(layer_k_rot_2, layer_k_2, rope, rows, 32, 8, heads);
-        f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, positions, rows, 2, 16, 64, heads);
-        f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 13312}, heads);
+        f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, positions, rows, 2, 16, 64, 256, (struct attention_unit){heads, 0, 1});
+        f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 256, 16704, 0, 283200}, (struct attention_unit){heads, 0, 1});
       }
       stream_ahead(me, layer_w_o_2, 12288, 262144);
       hand_off(me);
@@ -268,7 +268,7 @@ static void step_lm_head(struct worker *me, const uint64_t *arguments) {
   float *logits = argument(me, arguments, 4);
   float *last = own(me, 0); /* f32[samples, 48] */
   float *normed = own(me, 768); /* f32[samples, 48] */
-  float *scores = scratch(me, 283200); /* f32[samples, 320] */
+  float *scores = scratch(me, 283328); /* f32[samples, 320] */
   /* stage lm_head */
   begin_stage(me, feature_chunks(me));
   while (claim(me)) {
@@ -303,7 +303,7 @@ static void step_sample(struct worker *me, const uint64_t *arguments) {
   int32_t *next_remaining = argument(me, arguments, 15);
   int32_t *next_done = argument(me, arguments, 16);
   int32_t *emitted = argument(me, arguments, 17);
-  int32_t *token_value = scratch(me, 283200); /* i32[samples] */
+  int32_t *token_value = scratch(me, 283328); /* i32[samples] */
   /* stage sample */
   begin_stage(me, 1);
   while (claim(me)) {
@@ -376,10 +376,10 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
   int32_t *emitted = argument(me, arguments, 46);
   /* stage response */
   {
-    int32_t *const token_tokens_copies[2] = {scratch(me, 283200), scratch(me, 283264)};
-    int32_t *const token_positions_copies[2] = {scratch(me, 283328), scratch(me, 283392)};
-    int32_t *const token_remaining_copies[2] = {scratch(me, 283456), scratch(me, 283520)};
-    int32_t *const token_done_copies[2] = {scratch(me, 283584), scratch(me, 283648)};
+    int32_t *const token_tokens_copies[2] = {scratch(me, 283328), scratch(me, 283392)};
+    int32_t *const token_positions_copies[2] = {scratch(me, 283456), scratch(me, 283520)};
+    int32_t *const token_remaining_copies[2] = {scratch(me, 283584), scratch(me, 283648)};
+    int32_t *const token_done_copies[2] = {scratch(me, 283712), scratch(me, 283776)};
     int token = 0;
     for (; token < 4;) {
       const int32_t *token_tokens = token == 0 ? tokens : token_tokens_copies[token % 2];
@@ -391,14 +391,14 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       const int32_t *token_done = token == 0 ? done : token_done_copies[token % 2];
       int32_t *token_next_done = token_done_copies[(token + 1) % 2];
       int32_t *token_emitted = (int32_t *)((uint8_t *)emitted + (size_t)token * 64);
-      float *token_x = scratch(me, 283712); /* f32[rows, 48] */
-      float *token_rope = scratch(me, 284480); /* f32[rows, 16] */
-      float *token_x_2 = scratch(me, 284736); /* f32[rows, 48] */
+      float *token_x = scratch(me, 283840); /* f32[rows, 48] */
+      float *token_rope = scratch(me, 284608); /* f32[rows, 16] */
+      float *token_x_2 = scratch(me, 284864); /* f32[rows, 48] */
       float *token_last = own(me, 0); /* f32[rows, 48] */
       float *token_normed = own(me, 768); /* f32[rows, 48] */
-      float *token_scores = scratch(me, 285504); /* f32[rows, 320] */
-      float *token_logits = scratch(me, 290624); /* f32[rows, 320] */
-      int32_t *token_token = scratch(me, 295744); /* i32[rows] */
+      float *token_scores = scratch(me, 285632); /* f32[rows, 320] */
+      float *token_logits = scratch(me, 290752); /* f32[rows, 320] */
+      int32_t *token_token = scratch(me, 295872); /* i32[rows] */
       /* stage embed */
       begin_stage(me, feature_chunks(me));
       while (claim(me)) {
@@ -409,7 +409,7 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       hand_off(me);
       /* stage decoder */
       {
-        float *const layer_x_copies[2] = {scratch(me, 295808), scratch(me, 296576)};
+        float *const layer_x_copies[2] = {scratch(me, 295936), scratch(me, 296704)};
         for (int layer = 0; layer < 2; ++layer) {
           const float *layer_x = layer == 0 ? token_x : layer_x_copies[layer % 2];
           float *layer_x_out = layer == 1 ? token_x_2 : layer_x_copies[(layer + 1) % 2];
@@ -440,37 +440,37 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
           const float *layer_w_down_2 = (const float *)((const uint8_t *)w_down_2 + (size_t)layer * 145920);
           const float *layer_w_ffn_post_norm_2 = (const float *)((const uint8_t *)w_ffn_post_norm_2 + (size_t)layer * 145920);
           float *layer_h = own(me, 1536); /* f32[rows, 48] */
-          float *layer_q = scratch(me, 297344); /* f32[rows, 64] */
-          float *layer_k = scratch(me, 298368); /* f32[rows, 32] */
-          float *layer_v = scratch(me, 298880); /* f32[rows, 32] */
-          float *layer_q_rot = scratch(me, 299392); /* f32[rows, 64] */
-          float *layer_k_rot = scratch(me, 300416); /* f32[rows, 32] */
-          float *layer_a = scratch(me, 300928); /* f32[rows, 64] */
-          float *layer_o = scratch(me, 301952); /* f32[rows, 48] */
+          float *layer_q = scratch(me, 297472); /* f32[rows, 64] */
+          float *layer_k = scratch(me, 298496); /* f32[rows, 32] */
+          float *layer_v = scratch(me, 299008); /* f32[rows, 32] */
+          float *layer_q_rot = scratch(me, 299520); /* f32[rows, 64] */
+          float *layer_k_rot = scratch(me, 300544); /* f32[rows, 32] */
+          float *layer_a = scratch(me, 301056); /* f32[rows, 64] */
+          float *layer_o = scratch(me, 302080); /* f32[rows, 48] */
           float *layer_o_normed = own(me, 2304); /* f32[rows, 48] */
-          float *layer_r = scratch(me, 302720); /* f32[rows, 48] */
+          float *layer_r = scratch(me, 302848); /* f32[rows, 48] */
           float *layer_f = own(me, 3072); /* f32[rows, 48] */
-          float *layer_gate = scratch(me, 303488); /* f32[rows, 56] */
-          float *layer_up = scratch(me, 304384); /* f32[rows, 56] */
-          float *layer_u = scratch(me, 305280); /* f32[rows, 56] */
-          float *layer_d = scratch(me, 306176); /* f32[rows, 48] */
+          float *layer_gate = scratch(me, 303616); /* f32[rows, 56] */
+          float *layer_up = scratch(me, 304512); /* f32[rows, 56] */
+          float *layer_u = scratch(me, 305408); /* f32[rows, 56] */
+          float *layer_d = scratch(me, 306304); /* f32[rows, 48] */
           float *layer_d_normed = own(me, 3840); /* f32[rows, 48] */
-          float *layer_x_2 = scratch(me, 306944); /* f32[rows, 48] */
+          float *layer_x_2 = scratch(me, 307072); /* f32[rows, 48] */
           float *layer_h_2 = own(me, 4608); /* f32[rows, 48] */
-          float *layer_q_2 = scratch(me, 307712); /* f32[rows, 64] */
-          float *layer_k_2 = scratch(me, 308736); /* f32[rows, 32] */
-          float *layer_v_2 = scratch(me, 309248); /* f32[rows, 32] */
-          float *layer_q_rot_2 = scratch(me, 309760); /* f32[rows, 64] */
-          float *layer_k_rot_2 = scratch(me, 310784); /* f32[rows, 32] */
-          float *layer_a_2 = scratch(me, 311296); /* f32[rows, 64] */
-          float *layer_o_2 = scratch(me, 312320); /* f32[rows, 48] */
+          float *layer_q_2 = scratch(me, 307840); /* f32[rows, 64] */
+          float *layer_k_2 = scratch(me, 308864); /* f32[rows, 32] */
+          float *layer_v_2 = scratch(me, 309376); /* f32[rows, 32] */
+          float *layer_q_rot_2 = scratch(me, 309888); /* f32[rows, 64] */
+          float *layer_k_rot_2 = scratch(me, 310912); /* f32[rows, 32] */
+          float *layer_a_2 = scratch(me, 311424); /* f32[rows, 64] */
+          float *layer_o_2 = scratch(me, 312448); /* f32[rows, 48] */
           float *layer_o_normed_2 = own(me, 5376); /* f32[rows, 48] */
-          float *layer_r_2 = scratch(me, 313088); /* f32[rows, 48] */
+          float *layer_r_2 = scratch(me, 313216); /* f32[rows, 48] */
           float *layer_f_2 = own(me, 6144); /* f32[rows, 48] */
-          float *layer_gate_2 = scratch(me, 313856); /* f32[rows, 56] */
-          float *layer_up_2 = scratch(me, 314752); /* f32[rows, 56] */
-          float *layer_u_2 = scratch(me, 315648); /* f32[rows, 56] */
-          float *layer_d_2 = scratch(me, 316544); /* f32[rows, 48] */
+          float *layer_gate_2 = scratch(me, 313984); /* f32[rows, 56] */
+          float *layer_up_2 = scratch(me, 314880); /* f32[rows, 56] */
+          float *layer_u_2 = scratch(me, 315776); /* f32[rows, 56] */
+          float *layer_d_2 = scratch(me, 316672); /* f32[rows, 48] */
           float *layer_d_normed_2 = own(me, 6912); /* f32[rows, 48] */
           /* stage layer */
           begin_stage(me, head_chunks(me, 2));
@@ -484,8 +484,8 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
             f32_linear(me, layer_v, layer_h, layer_w_v, NULL, rows, 48, 32, head_tiles(heads, 16));
             f32_rope_halves(layer_q_rot, layer_q, token_rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
             f32_rope_halves(layer_k_rot, layer_k, token_rope, rows, 32, 8, heads);
-            f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, token_positions, rows, 2, 16, 64, heads);
-            f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, token_positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 7680}, heads);
+            f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, token_positions, rows, 2, 16, 64, 256, (struct attention_unit){heads, 0, 1});
+            f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, token_positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 256, 7680, 0, 283200}, (struct attention_unit){heads, 0, 1});
           }
           stream_ahead(me, layer_w_o, 12288, 262144);
           hand_off(me);
@@ -547,8 +547,8 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
             f32_linear(me, layer_v_2, layer_h_2, layer_w_v_2, NULL, rows, 48, 32, head_tiles(heads, 16));
             f32_rope_halves(layer_q_rot_2, layer_q_2, token_rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
             f32_rope_halves(layer_k_rot_2, layer_k_2, token_rope, rows, 32, 8, heads);
-            f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, token_positions, rows, 2, 16, 64, heads);
-            f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, token_positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 8704}, heads);
+            f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, token_positions, rows, 2, 16, 64, 256, (struct attention_unit){heads, 0, 1});
+            f32_attention(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, token_positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 256, 12032, 0, 283200}, (struct attention_unit){heads, 0, 1});
           }
           stream_ahead(me, layer_w_o_2, 12288, 262144);
           hand_off(me);
@@ -614,7 +614,7 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       /* stage sample */
       begin_stage(me, 1);
       while (claim(me)) {
-        if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, biased, biases, allowed, rows, 320, 64, 9728);
+        if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, biased, biases, allowed, rows, 320, 64, 16384);
         if (me->chunk == 0) i32_advance(token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, rows);
       }
       hand_off_until(me, token_next_done, rows, token + 1);
@@ -638,7 +638,7 @@ static const struct call response_calls[] = {
 };
 
 static const struct call *const programs[] = {step_calls, response_calls};
-#define KLOOP_ARENA_BYTES 326208ull
-#define KLOOP_OWN_BYTES 15168ull
+#define KLOOP_ARENA_BYTES 326336ull
+#define KLOOP_OWN_BYTES 21824ull
 #define KLOOP_WEIGHT_BYTES 353472ull
 #include "library.h"

@@ -50,7 +50,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_down = argument(me, arguments, 15);
   /* stage layer */
   {
-    float *const layer_x_copies[2] = {scratch(me, 86080), scratch(me, 87616)};
+    float *const layer_x_copies[2] = {scratch(me, 86208), scratch(me, 87744)};
     for (int layer = 0; layer < 2; ++layer) {
       const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
       float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
@@ -66,19 +66,19 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
       const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
       const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
       float *layer_h = own(me, 0); /* f32[rows, 48] */
-      float *layer_q = scratch(me, 89152); /* f32[rows, 48] */
-      float *layer_k = scratch(me, 90688); /* f32[rows, 16] */
-      float *layer_v = scratch(me, 91200); /* f32[rows, 16] */
-      float *layer_q_rot = scratch(me, 91712); /* f32[rows, 48] */
-      float *layer_k_rot = scratch(me, 93248); /* f32[rows, 16] */
-      float *layer_a = scratch(me, 93760); /* f32[rows, 48] */
-      float *layer_o = scratch(me, 95296); /* f32[rows, 48] */
-      float *layer_r = scratch(me, 96832); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 89280); /* f32[rows, 48] */
+      float *layer_k = scratch(me, 90816); /* f32[rows, 16] */
+      float *layer_v = scratch(me, 91328); /* f32[rows, 16] */
+      float *layer_q_rot = scratch(me, 91840); /* f32[rows, 48] */
+      float *layer_k_rot = scratch(me, 93376); /* f32[rows, 16] */
+      float *layer_a = scratch(me, 93888); /* f32[rows, 48] */
+      float *layer_o = scratch(me, 95424); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 96960); /* f32[rows, 48] */
       float *layer_f = own(me, 1536); /* f32[rows, 48] */
-      float *layer_gate = scratch(me, 98368); /* f32[rows, 50] */
-      float *layer_up = scratch(me, 99968); /* f32[rows, 50] */
-      float *layer_u = scratch(me, 101568); /* f32[rows, 50] */
-      float *layer_d = scratch(me, 103168); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 98496); /* f32[rows, 50] */
+      float *layer_up = scratch(me, 100096); /* f32[rows, 50] */
+      float *layer_u = scratch(me, 101696); /* f32[rows, 50] */
+      float *layer_d = scratch(me, 103296); /* f32[rows, 48] */
       /* stage attn_norm */
       begin_stage(me, feature_chunks(me));
       while (claim(me)) {
@@ -97,8 +97,8 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
         const struct range heads = part_of(me, 2);
         f32_rope_halves(layer_q_rot, layer_q, rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
         f32_rope_halves(layer_k_rot, layer_k, rope, rows, 16, 4, heads);
-        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 8, 64, heads);
-        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 3072}, heads);
+        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 8, 64, 256, (struct attention_unit){heads, 0, 1});
+        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 256, 3072, 0, 86080}, (struct attention_unit){heads, 0, 1});
       }
       stream_ahead(me, layer_w_o, 9216, 262144);
       hand_off(me);
@@ -177,7 +177,7 @@ static void step_sample(struct worker *me, const uint64_t *arguments) {
   int32_t *next_remaining = argument(me, arguments, 15);
   int32_t *next_done = argument(me, arguments, 16);
   int32_t *emitted = argument(me, arguments, 17);
-  int32_t *token_value = scratch(me, 86080); /* i32[samples] */
+  int32_t *token_value = scratch(me, 86208); /* i32[samples] */
   /* stage sample */
   begin_stage(me, 1);
   while (claim(me)) {
@@ -199,7 +199,7 @@ static const struct call step_calls[] = {
 };
 
 static const struct call *const programs[] = {step_calls};
-#define KLOOP_ARENA_BYTES 104704ull
-#define KLOOP_OWN_BYTES 5632ull
+#define KLOOP_ARENA_BYTES 104832ull
+#define KLOOP_OWN_BYTES 7488ull
 #define KLOOP_WEIGHT_BYTES 247488ull
 #include "library.h"

@@ -50,7 +50,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
   const float *w_down = argument(me, arguments, 15);
   /* stage layer */
   {
-    float *const layer_x_copies[2] = {scratch(me, 86528), scratch(me, 88064)};
+    float *const layer_x_copies[2] = {scratch(me, 86656), scratch(me, 88192)};
     for (int layer = 0; layer < 2; ++layer) {
       const float *layer_x = layer == 0 ? x : layer_x_copies[layer % 2];
       float *layer_x_out = layer == 1 ? x_out : layer_x_copies[(layer + 1) % 2];
@@ -66,19 +66,19 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
       const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
       const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
       float *layer_h = own(me, 0); /* f32[rows, 48] */
-      float *layer_q = scratch(me, 89600); /* f32[rows, 48] */
-      float *layer_k = scratch(me, 91136); /* f32[rows, 16] */
-      float *layer_v = scratch(me, 91648); /* f32[rows, 16] */
-      float *layer_q_rot = scratch(me, 92160); /* f32[rows, 48] */
-      float *layer_k_rot = scratch(me, 93696); /* f32[rows, 16] */
-      float *layer_a = scratch(me, 94208); /* f32[rows, 48] */
-      float *layer_o = scratch(me, 95744); /* f32[rows, 48] */
-      float *layer_r = scratch(me, 97280); /* f32[rows, 48] */
+      float *layer_q = scratch(me, 89728); /* f32[rows, 48] */
+      float *layer_k = scratch(me, 91264); /* f32[rows, 16] */
+      float *layer_v = scratch(me, 91776); /* f32[rows, 16] */
+      float *layer_q_rot = scratch(me, 92288); /* f32[rows, 48] */
+      float *layer_k_rot = scratch(me, 93824); /* f32[rows, 16] */
+      float *layer_a = scratch(me, 94336); /* f32[rows, 48] */
+      float *layer_o = scratch(me, 95872); /* f32[rows, 48] */
+      float *layer_r = scratch(me, 97408); /* f32[rows, 48] */
       float *layer_f = own(me, 1536); /* f32[rows, 48] */
-      float *layer_gate = scratch(me, 98816); /* f32[rows, 50] */
-      float *layer_up = scratch(me, 100416); /* f32[rows, 50] */
-      float *layer_u = scratch(me, 102016); /* f32[rows, 50] */
-      float *layer_d = scratch(me, 103616); /* f32[rows, 48] */
+      float *layer_gate = scratch(me, 98944); /* f32[rows, 50] */
+      float *layer_up = scratch(me, 100544); /* f32[rows, 50] */
+      float *layer_u = scratch(me, 102144); /* f32[rows, 50] */
+      float *layer_d = scratch(me, 103744); /* f32[rows, 48] */
       /* stage attn_norm */
       begin_stage(me, feature_chunks(me));
       while (claim(me)) {
@@ -97,8 +97,8 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
         const struct range heads = part_of(me, 2);
         f32_rope_halves(layer_q_rot, layer_q, rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
         f32_rope_halves(layer_k_rot, layer_k, rope, rows, 16, 4, heads);
-        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 8, 64, heads);
-        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 3072}, heads);
+        f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 8, 64, 256, (struct attention_unit){heads, 0, 1});
+        f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 256, 3072, 0, 86528}, (struct attention_unit){heads, 0, 1});
       }
       stream_ahead(me, layer_w_o, 9216, 262144);
       hand_off(me);
@@ -177,7 +177,7 @@ static void step_sample(struct worker *me, const uint64_t *arguments) {
   int32_t *next_remaining = argument(me, arguments, 15);
   int32_t *next_done = argument(me, arguments, 16);
   int32_t *emitted = argument(me, arguments, 17);
-  int32_t *token_value = scratch(me, 86528); /* i32[samples] */
+  int32_t *token_value = scratch(me, 86656); /* i32[samples] */
   /* stage sample */
   begin_stage(me, 1);
   while (claim(me)) {
@@ -236,10 +236,10 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
   int32_t *emitted = argument(me, arguments, 32);
   /* stage response */
   {
-    int32_t *const token_tokens_copies[2] = {scratch(me, 86528), scratch(me, 86592)};
-    int32_t *const token_positions_copies[2] = {scratch(me, 86656), scratch(me, 86720)};
-    int32_t *const token_remaining_copies[2] = {scratch(me, 86784), scratch(me, 86848)};
-    int32_t *const token_done_copies[2] = {scratch(me, 86912), scratch(me, 86976)};
+    int32_t *const token_tokens_copies[2] = {scratch(me, 86656), scratch(me, 86720)};
+    int32_t *const token_positions_copies[2] = {scratch(me, 86784), scratch(me, 86848)};
+    int32_t *const token_remaining_copies[2] = {scratch(me, 86912), scratch(me, 86976)};
+    int32_t *const token_done_copies[2] = {scratch(me, 87040), scratch(me, 87104)};
     int token = 0;
     for (; token < 4;) {
       const int32_t *token_tokens = token == 0 ? tokens : token_tokens_copies[token % 2];
@@ -251,13 +251,13 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       const int32_t *token_done = token == 0 ? done : token_done_copies[token % 2];
       int32_t *token_next_done = token_done_copies[(token + 1) % 2];
       int32_t *token_emitted = (int32_t *)((uint8_t *)emitted + (size_t)token * 64);
-      float *token_x = scratch(me, 87040); /* f32[rows, 48] */
-      float *token_rope = scratch(me, 87808); /* f32[rows, 8] */
-      float *token_x_2 = scratch(me, 87936); /* f32[rows, 48] */
+      float *token_x = scratch(me, 87168); /* f32[rows, 48] */
+      float *token_rope = scratch(me, 87936); /* f32[rows, 8] */
+      float *token_x_2 = scratch(me, 88064); /* f32[rows, 48] */
       float *token_last = own(me, 0); /* f32[rows, 48] */
       float *token_normed = own(me, 768); /* f32[rows, 48] */
-      float *token_logits = scratch(me, 88704); /* f32[rows, 331] */
-      int32_t *token_token = scratch(me, 94016); /* i32[rows] */
+      float *token_logits = scratch(me, 88832); /* f32[rows, 331] */
+      int32_t *token_token = scratch(me, 94144); /* i32[rows] */
       /* stage embed */
       begin_stage(me, feature_chunks(me));
       while (claim(me)) {
@@ -268,7 +268,7 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       hand_off(me);
       /* stage decoder */
       {
-        float *const layer_x_copies[2] = {scratch(me, 94080), scratch(me, 94848)};
+        float *const layer_x_copies[2] = {scratch(me, 94208), scratch(me, 94976)};
         for (int layer = 0; layer < 2; ++layer) {
           const float *layer_x = layer == 0 ? token_x : layer_x_copies[layer % 2];
           float *layer_x_out = layer == 1 ? token_x_2 : layer_x_copies[(layer + 1) % 2];
@@ -284,19 +284,19 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
           const float *layer_w_up = (const float *)((const uint8_t *)w_up + (size_t)layer * 59136);
           const float *layer_w_down = (const float *)((const uint8_t *)w_down + (size_t)layer * 59136);
           float *layer_h = own(me, 1536); /* f32[rows, 48] */
-          float *layer_q = scratch(me, 95616); /* f32[rows, 48] */
-          float *layer_k = scratch(me, 96384); /* f32[rows, 16] */
-          float *layer_v = scratch(me, 96640); /* f32[rows, 16] */
-          float *layer_q_rot = scratch(me, 96896); /* f32[rows, 48] */
-          float *layer_k_rot = scratch(me, 97664); /* f32[rows, 16] */
-          float *layer_a = scratch(me, 97920); /* f32[rows, 48] */
-          float *layer_o = scratch(me, 98688); /* f32[rows, 48] */
-          float *layer_r = scratch(me, 99456); /* f32[rows, 48] */
+          float *layer_q = scratch(me, 95744); /* f32[rows, 48] */
+          float *layer_k = scratch(me, 96512); /* f32[rows, 16] */
+          float *layer_v = scratch(me, 96768); /* f32[rows, 16] */
+          float *layer_q_rot = scratch(me, 97024); /* f32[rows, 48] */
+          float *layer_k_rot = scratch(me, 97792); /* f32[rows, 16] */
+          float *layer_a = scratch(me, 98048); /* f32[rows, 48] */
+          float *layer_o = scratch(me, 98816); /* f32[rows, 48] */
+          float *layer_r = scratch(me, 99584); /* f32[rows, 48] */
           float *layer_f = own(me, 2304); /* f32[rows, 48] */
-          float *layer_gate = scratch(me, 100224); /* f32[rows, 50] */
-          float *layer_up = scratch(me, 101056); /* f32[rows, 50] */
-          float *layer_u = scratch(me, 101888); /* f32[rows, 50] */
-          float *layer_d = scratch(me, 102720); /* f32[rows, 48] */
+          float *layer_gate = scratch(me, 100352); /* f32[rows, 50] */
+          float *layer_up = scratch(me, 101184); /* f32[rows, 50] */
+          float *layer_u = scratch(me, 102016); /* f32[rows, 50] */
+          float *layer_d = scratch(me, 102848); /* f32[rows, 48] */
           /* stage attn_norm */
           begin_stage(me, feature_chunks(me));
           while (claim(me)) {
@@ -315,8 +315,8 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
             const struct range heads = part_of(me, 2);
             f32_rope_halves(layer_q_rot, layer_q, token_rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
             f32_rope_halves(layer_k_rot, layer_k, token_rope, rows, 16, 4, heads);
-            f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, token_positions, rows, 2, 8, 64, heads);
-            f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, token_positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 3072}, heads);
+            f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, token_positions, rows, 2, 8, 64, 256, (struct attention_unit){heads, 0, 1});
+            f32_attention(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, token_positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 256, 3072, 0, 86528}, (struct attention_unit){heads, 0, 1});
           }
           stream_ahead(me, layer_w_o, 9216, 262144);
           hand_off(me);
@@ -363,7 +363,7 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
       /* stage sample */
       begin_stage(me, 1);
       while (claim(me)) {
-        if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, biased, biases, allowed, rows, 331, 64, 4096);
+        if (me->chunk == 0) f32_sample(me, token_token, token_logits, index, slots, token_positions, history, settings, seeds, biased, biases, allowed, rows, 331, 64, 7424);
         if (me->chunk == 0) i32_advance(token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, rows);
       }
       hand_off_until(me, token_next_done, rows, token + 1);
@@ -387,7 +387,7 @@ static const struct call response_calls[] = {
 };
 
 static const struct call *const programs[] = {step_calls, response_calls};
-#define KLOOP_ARENA_BYTES 105152ull
-#define KLOOP_OWN_BYTES 9728ull
+#define KLOOP_ARENA_BYTES 105280ull
+#define KLOOP_OWN_BYTES 13056ull
 #define KLOOP_WEIGHT_BYTES 247488ull
 #include "library.h"

@@ -4,7 +4,12 @@ import type { Name, Operator, Program, Recurrence, Tensor } from '../../src/ir/p
 import { makeOperator as op } from '../../src/ops/make.js';
 
 export const width = 4;
-export const passContext = { memories: [{ name: 'ram', bytes: 1 << 30 }], tileBytes: 1024, workers: 2 };
+export const passContext = {
+  memories: [{ name: 'ram', bytes: 1 << 30 }],
+  tileBytes: 1024,
+  workers: 2,
+  contextBlock: 4,
+};
 
 export interface LayeredOptions {
   readonly layers: number;

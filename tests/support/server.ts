@@ -54,6 +54,7 @@ export function fakeModel({
     schedule: 'looped',
     backend: 'fake',
     quant: 'f32',
+    kv: 'f32',
     limits: { rows: 32, samples: slots, slots, context },
     stopTokens: [fakeEnd],
     defaultSampling: {},

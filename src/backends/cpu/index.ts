@@ -12,6 +12,7 @@ import { ToolchainError } from '../../util/errors.js';
 import type { Backend, Capabilities, ExecutionPlan, PrepareOptions } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
 import { WorkerExecutable } from '../worker-executable.js';
+import { contextBlock } from './emit/operators.js';
 import { emitPrograms } from './emit/program.js';
 import { chooseInstructionSet } from './instruction-set.js';
 import { bytesAtLimits, type MemoryMap } from '../memory-map.js';
@@ -27,7 +28,7 @@ const workerFile = new URL('../../../dist/backends/cpu/worker.js', import.meta.u
 export function cpuCapabilities(): Capabilities {
   return {
     weightFormats: dtypes.filter((dtype) => dtype !== 'i32'),
-    stateFormats: ['f32', 'bf16'],
+    stateFormats: ['f32', 'bf16', 'q8_0'],
     schedules: ['operator', 'layer', 'looped', 'response'],
     maxSockets: 1,
     // A second-level cache of common size, per core; what it really is changes only how far prefetching reaches.
@@ -36,6 +37,7 @@ export function cpuCapabilities(): Capabilities {
       { name: 'DRAM', bytes: Number.MAX_SAFE_INTEGER },
     ],
     tileBytes: 4096,
+    contextBlock,
     maxWorkers: Math.min(256, availableParallelism()),
     defaultWorkers: physicalCores(),
   };

@@ -22,7 +22,7 @@ export const referenceBackend: Backend = {
   name: 'reference',
   capabilities: {
     weightFormats: dtypes.filter((dtype) => dtype !== 'i32'),
-    stateFormats: ['f32', 'bf16', 'f16'],
+    stateFormats: ['f32', 'bf16', 'f16', 'q8_0'],
     schedules,
     maxSockets: 64,
     memories: [{ name: 'memory', bytes: Number.MAX_SAFE_INTEGER }],

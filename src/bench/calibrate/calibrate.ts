@@ -12,6 +12,7 @@ import type { DType } from '../../ir/program.js';
 import { openCheckpoint } from '../../checkpoint/directory.js';
 import { writeSynthetic } from '../../checkpoint/synth.js';
 import type { Machine } from '../../simulator/machine.js';
+import { defaultStateFormat } from '../../models/build.js';
 import { defined } from '../../util/assert.js';
 import { AbortedError } from '../../util/errors.js';
 import { asStorageError } from '../../util/files.js';
@@ -140,7 +141,7 @@ async function prepare(one: Case, cacheDir: string, { backend, signal }: Calibra
   try {
     return await Variant.prepare(checkpoint, {
       ...{ backend, schedule: one.schedule, threads: one.threads, cacheDir },
-      formats: { quant: one.quant, formatOf: undefined },
+      formats: { quant: one.quant, formatOf: undefined, kv: defaultStateFormat(one.quant) },
       limits: { rows: 64, samples: 1, slots: 1, context },
       ...(signal === undefined ? {} : { signal }),
     });

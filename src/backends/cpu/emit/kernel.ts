@@ -14,7 +14,7 @@ import type { CodeWriter } from '../../../util/code-writer.js';
 import { bytesAtLimits } from '../../memory-map.js';
 import { emitBinding, emitCopies, emitFinals, untilHandOff } from './loop.js';
 import { cName, elementType, type KernelEmission, type Names } from './names.js';
-import { emitters } from './operators.js';
+import { contextBlock, emitters } from './operators.js';
 import { emitPrefetch, type Prefetch } from './prefetch.js';
 import { dimension, OperatorContext } from './scope.js';
 
@@ -102,11 +102,11 @@ function emitStage(
   emission: KernelEmission,
   end: () => void,
 ): void {
-  const { writer, program, own } = emission;
+  const { writer } = emission;
   const plan = defined(region.plan, 'a plan of the region');
-  const kvHeads = kvHeadsOf(region.statements, names.types)?.count;
+  const cache = kvHeadsOf(region.statements, names.types);
   const quantized = quantizedInputs(operators, names.types, emission);
-  const scope = { program, types: names.types, names: names.c, kvHeads, own, quantized };
+  const scope = { ...emission, types: names.types, names: names.c, kvHeads: cache?.count, quantized };
   const emit = (wanted: (division: Division) => boolean): void => {
     for (const operator of operators) {
       const division = divisionOf(operator, stage, plan, names.types);
@@ -117,10 +117,13 @@ function emitStage(
     }
   };
   const replicates = operators.some((operator) => divisionOf(operator, stage, plan, names.types) === 'replicated');
-  writer.line(`begin_stage(me, ${chunksOf(stage, kvHeads)});`);
+  writer.line(`begin_stage(me, ${chunksOf(stage, cache)});`);
   writer.block('while (claim(me))', () => {
     if (stage.split === 'heads') {
-      writer.line(`const struct range heads = part_of(me, ${defined(kvHeads, 'key/value heads')});`);
+      writer.line(`const struct range heads = part_of(me, ${defined(cache, 'key/value heads').count});`);
+    }
+    if (stage.split === 'context') {
+      writer.line(`const struct attention_unit unit = context_unit(me, ${defined(cache, 'key/value heads').count});`);
     }
     // Only while it holds a chunk may a worker look at data, so that its own copies are made here, too.
     if (replicates || quantized.size > 0) {
@@ -158,12 +161,16 @@ function emitQuantize(name: Name, offset: number, names: Names, writer: CodeWrit
   );
 }
 
-function chunksOf(stage: Stage, kvHeads: number | undefined): string {
+function chunksOf(stage: Stage, cache: ReturnType<typeof kvHeadsOf>): string {
   switch (stage.split) {
     case 'features':
       return 'feature_chunks(me)';
     case 'heads':
-      return `head_chunks(me, ${defined(kvHeads, 'key/value heads')})`;
+      return `head_chunks(me, ${defined(cache, 'key/value heads').count})`;
+    case 'context': {
+      const { count, context } = defined(cache, 'key/value heads');
+      return `context_chunks(me, ${count}, ${Math.ceil(context / contextBlock)})`;
+    }
     case 'single':
     case 'loop':
       return '1';

@@ -10,13 +10,15 @@ export interface KernelEmission {
   /** Memory of all workers, and each worker's own. */
   readonly scratch: Allocator;
   readonly own: Allocator;
+  /** Offset in the arena of a counter for every key/value head, which no scratch memory overlaps. */
+  readonly headCounters: number;
   /** Bytes between the members of the stack that a parameter is given. */
   readonly strideOf: (param: Name) => number;
 }
 
 /** Names of the IR that mean something else in C. */
 const reserved: ReadonlySet<string> = new Set([
-  ...['me', 'arguments', 'rows', 'samples', 'heads', 'layer', 'token'],
+  ...['me', 'arguments', 'rows', 'samples', 'heads', 'unit', 'layer', 'token'],
   ...['auto', 'break', 'case', 'char', 'const', 'continue', 'default', 'do', 'double', 'else', 'enum', 'extern'],
   ...['float', 'for', 'goto', 'if', 'inline', 'int', 'long', 'register', 'restrict', 'return', 'short', 'signed'],
   ...['sizeof', 'static', 'struct', 'switch', 'typedef', 'union', 'unsigned', 'void', 'volatile', 'while', 'asm'],

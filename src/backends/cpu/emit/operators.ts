@@ -4,8 +4,14 @@ import type { OperatorKind, OperatorOf } from '../../../ir/program.js';
 import { unreachable } from '../../../util/assert.js';
 import { floatLiteral, type OperatorContext } from './scope.js';
 
-/** Query heads that are computed together (GROUP in attention.h): a float of scores for each, at every position. */
+/** Query heads that are computed together (GROUP in attention.h). */
 const attentionGroup = 4;
+
+/**
+ * Positions of a block of attention. Changing it changes results in their last bits. At 128 dimensions in bf16 its keys
+ * and values take 128 KiB, which the second-level cache holds; merging two blocks costs about as much as two positions.
+ */
+export const contextBlock = 256;
 
 type Emitter<K extends OperatorKind> = (operator: OperatorOf<K>, at: OperatorContext) => void;
 
@@ -63,8 +69,8 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const [kvHeads, context, headDim] = [1, 2, 3].map((axis) => at.fixed(updates.keys, axis));
     const states = `${at.name(updates.keys)}, ${at.name(updates.values)}`;
     const rows = [reads.k, reads.v, reads.slots, reads.positions].map((name) => at.name(name)).join(', ');
-    const shape = `${at.rows(reads.k)}, ${kvHeads!}, ${headDim!}, ${context!}, ${at.units(kvHeads!)}`;
-    at.statement(`${dtype}_append_kv(${states}, ${rows}, ${shape});`);
+    const shape = `${at.rows(reads.k)}, ${kvHeads!}, ${headDim!}, ${context!}, ${contextBlock}`;
+    at.statement(`${dtype}_append_kv(${states}, ${rows}, ${shape}, ${at.attentionUnit(kvHeads!)});`);
   },
 
   attention({ reads, writes, attributes }, at) {
@@ -72,13 +78,18 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const [kvHeads, context, headDim] = [1, 2, 3].map((axis) => at.fixed(reads.keys, axis));
     const { heads, window } = attributes;
     const numbers = `${floatLiteral(attributes.scale)}, ${floatLiteral(attributes.softcap)}, ${window}`;
-    const shape = `${heads}, ${kvHeads!}, ${headDim!}, ${context!}, ${numbers}, ${at.ownMemory(4 * attentionGroup * context!)}`;
+    const group = heads / kvHeads!;
+    const states = at.mostRows(reads.q) * 2 * group + 2 * group;
+    const own = at.ownMemory(4 * (attentionGroup * contextBlock + states + group * headDim!));
+    const blocks = [at.mostRows(reads.q), heads, Math.ceil(context! / contextBlock), headDim! + 2];
+    const waiting = at.division === 'context' ? at.sharedMemory([4, ...blocks]) : 0;
+    const memory = `${contextBlock}, ${own}, ${waiting}, ${at.headCounters}`;
+    const shape = `${heads}, ${kvHeads!}, ${headDim!}, ${context!}, ${numbers}, ${memory}`;
     const operands = [writes.y, reads.q, reads.keys, reads.values, reads.slots, reads.positions];
     const names = operands.map((name) => at.name(name)).join(', ');
     const rows = at.rows(writes.y);
-    at.statement(
-      `${dtype}_attention(me, ${names}, ${rows}, (struct attention_shape){${shape}}, ${at.units(kvHeads!)});`,
-    );
+    const unit = at.attentionUnit(kvHeads!);
+    at.statement(`${dtype}_attention(me, ${names}, ${rows}, (struct attention_shape){${shape}}, ${unit});`);
   },
 
   siluMul: ({ reads, writes }, at) => elementwise('f32_silu_mul', reads.gate, reads.up, writes.y, at),

@@ -1,7 +1,9 @@
 /** What an emitter of one operator needs to know about where it stands. */
 import type { Dim, Name, Program, Tensor } from '../../../ir/program.js';
 import type { Division } from '../../../passes/plan-stages.js';
+import { concreteDim } from '../../../ir/tensor.js';
 import { assert, defined } from '../../../util/assert.js';
+import { checkedProduct } from '../../../util/checked.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import type { Allocator } from '../../memory-map.js';
 
@@ -10,10 +12,13 @@ export interface Scope {
   readonly types: ReadonlyMap<Name, Tensor>;
   /** C name of each IR name of this scope. */
   readonly names: ReadonlyMap<Name, string>;
-  /** Key/value heads that a stage divided by heads shares out. */
+  /** Key/value heads that a stage divided by heads, or by heads and context, shares out. */
   readonly kvHeads: number | undefined;
-  /** Each worker's own memory. */
+  /** Memory of all workers, and each worker's own. */
+  readonly scratch: Allocator;
   readonly own: Allocator;
+  /** Offset in the arena of a counter for every key/value head. */
+  readonly headCounters: number;
   /** Of the stage: where each worker has the int8 form of a name, made with its first chunk. */
   readonly quantized: ReadonlyMap<Name, number>;
 }
@@ -65,6 +70,11 @@ export class OperatorContext {
     return each === 1 ? 'heads' : `(struct range){heads.begin * ${each}, heads.end * ${each}}`;
   }
 
+  /** The chunk's key/value heads and blocks of the context. */
+  attentionUnit(kvHeads: number): string {
+    return this.division === 'context' ? 'unit' : `(struct attention_unit){${this.units(kvHeads)}, 0, 1}`;
+  }
+
   /** The chunk's part of `width` features. */
   features(width: number): string {
     if (this.division !== 'features') return `(struct range){0, ${width}}`;
@@ -81,6 +91,21 @@ export class OperatorContext {
   /** Offset of memory that every worker has for itself while the operator runs. */
   ownMemory(bytes: number): number {
     return this.scope.own.take(bytes);
+  }
+
+  /** Offset of memory for a product of sizes that all workers share while the operator runs. */
+  sharedMemory(sizes: readonly number[]): number {
+    const bytes = defined(checkedProduct(sizes), 'a size within 2^53 bytes');
+    return this.scope.scratch.take(bytes);
+  }
+
+  /** The largest count of the leading dimension. */
+  mostRows(name: Name): number {
+    return concreteDim(defined(this.type(name).shape[0], 'a leading dimension'), this.scope.program.limits);
+  }
+
+  get headCounters(): number {
+    return this.scope.headCounters;
   }
 
   get context(): number {

@@ -78,6 +78,10 @@ static inline v16 v16_load_f16(const uint16_t *p) {
   return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
 }
+static inline v16 v16_set_f16(const uint16_t *p) {
+  const __m256 value = _mm256_cvtph_ps(_mm_set1_epi16((short)*p));
+  return (v16){value, value};
+}
 /* 32 bf16 values: those at even and at odd places. */
 static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
   const __m256i mask = _mm256_set1_epi32((int)0xffff0000u);

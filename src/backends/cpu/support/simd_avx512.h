@@ -50,6 +50,7 @@ static inline v16 v16_load_bf16(const uint16_t *p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 static inline v16 v16_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+static inline v16 v16_set_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p)); }
 /* 32 bf16 values: those at even and at odd places. */
 static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
   const __m512i pairs = _mm512_loadu_si512(p);

@@ -78,6 +78,7 @@ static inline float f16_value(uint16_t bits) {
 }
 static inline v16 v16_load_bf16(const uint16_t *p) { V16_EACH(i, bf16_value(p[i])); }
 static inline v16 v16_load_f16(const uint16_t *p) { V16_EACH(i, f16_value(p[i])); }
+static inline v16 v16_set_f16(const uint16_t *p) { return v16_set(f16_value(*p)); }
 /* 32 bf16 values: those at even and at odd places. */
 static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
   for (int i = 0; i < 16; ++i) {

@@ -69,6 +69,10 @@ static inline v16 v16_load_bf16(const uint16_t *p) {
 static inline v16 v16_load_f16(const uint16_t *p) {
   V16_EACH(i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))));
 }
+static inline v16 v16_set_f16(const uint16_t *p) {
+  const float32x4_t value = vcvt_f32_f16(vreinterpret_f16_u16(vld1_dup_u16(p)));
+  V16_EACH(i, value);
+}
 /* 32 bf16 values: those at even and at odd places. */
 static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
   for (int i = 0; i < 4; ++i) {

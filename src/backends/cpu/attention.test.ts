@@ -1,0 +1,236 @@
+/**
+ * Attention by itself, on every instruction set that this machine runs and in every format of the KV cache: against a
+ * float64 computation from the same cache, and bit for bit against itself however the work is divided.
+ */
+import koffi from 'koffi';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Workspace } from '../../../tests/support/models.js';
+import { seededRandom } from '../../../tests/support/random-blocks.js';
+import { dequantize } from '../../checkpoint/dequantize.js';
+import { quantizeQ8_0, quantizedBytes } from '../../checkpoint/quantize.js';
+import { bytesOf } from '../../ir/tensor.js';
+import { bf16ToF32Array, f32ToBf16Array } from '../../util/float.js';
+import { chooseInstructionSet, instructionSets } from './instruction-set.js';
+import { compileLibrary, findCompiler } from './toolchain.js';
+
+const formats = ['f32', 'bf16', 'q8_0'] as const;
+type Format = (typeof formats)[number];
+type Library = ReturnType<typeof koffi.load>;
+
+const source = `#include KLOOP_SIMD
+#include "engine.h"
+#include "attention.h"
+static const struct call *const programs[] = {NULL};
+#define KLOOP_ARENA_BYTES 0ull
+#define KLOOP_OWN_BYTES 0ull
+#define KLOOP_WEIGHT_BYTES 0ull
+#include "library.h"
+struct numbers { int32_t rows, heads, kv_heads, head_dim, context, block, window, parts, backwards, stage; };
+#define TEST(dtype, element) \\
+  EXPORT void step_##dtype(const int32_t *raw, float scale, float softcap, float *y, const float *q, const float *k, \\
+                           const float *v, const int32_t *slots, const int32_t *positions, uint8_t *keys, uint8_t *values, \\
+                           uint8_t *arena) { \\
+    static struct engine e; \\
+    struct numbers n; \\
+    memcpy(&n, raw, sizeof n); \\
+    e.arena = arena; \\
+    struct worker me = {.engine = &e, .stage = (uint64_t)n.stage, .own = malloc(1 << 20)}; \\
+    memset(me.own, 0x5b, 1 << 20); \\
+    struct attention_shape a = {n.heads, n.kv_heads, n.head_dim, n.context, scale, softcap, n.window, n.block, 0, 4096, 0}; \\
+    for (int i = 0; i < n.parts * n.kv_heads; ++i) { \\
+      const int chunk = n.backwards ? n.parts * n.kv_heads - 1 - i : i; \\
+      const int head = chunk / n.parts; \\
+      struct attention_unit unit = {{head, head + 1}, chunk % n.parts, n.parts}; \\
+      dtype##_append_kv((element *)keys, (element *)values, k, v, slots, positions, n.rows, n.kv_heads, n.head_dim, \\
+                        n.context, n.block, unit); \\
+      dtype##_attention(&me, y, q, (element *)keys, (element *)values, slots, positions, n.rows, a, unit); \\
+    } \\
+    free(me.own); \\
+  }
+TEST(f32, float)
+TEST(bf16, uint16_t)
+TEST(q8_0, uint8_t)
+EXPORT int parts_of(int threads, int kv_heads, int blocks) {
+  static struct engine e;
+  e.threads = threads;
+  struct worker me = {.engine = &e};
+  return context_parts(&me, kv_heads, blocks);
+}
+`;
+
+interface Shape {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly block: number;
+  /** Positions that are fed. */
+  readonly length: number;
+  readonly window?: number;
+  readonly softcap?: number;
+}
+
+interface Division {
+  /** Rows of a step. */
+  readonly rows: number;
+  readonly parts: number;
+  readonly backwards?: boolean;
+}
+
+/** A sequence in one slot of two, with an idle row in every step. */
+class Sequence {
+  readonly q: Float32Array;
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+
+  constructor(readonly shape: Shape) {
+    const random = seededRandom(shape.length * 31 + shape.heads);
+    const noise = (length: number, size: number): Float32Array =>
+      Float32Array.from({ length }, () => (random() + random() - 1) * size);
+    const { heads, kvHeads, headDim, length } = shape;
+    this.q = noise(length * heads * headDim, 4);
+    this.k = noise(length * kvHeads * headDim, 4);
+    this.v = noise(length * kvHeads * headDim, 1);
+  }
+
+  get scale(): number {
+    return 1 / Math.sqrt(this.shape.headDim);
+  }
+
+  /** y of all positions, computed by the kernels. */
+  run(library: Library, format: Format, { rows, parts, backwards = false }: Division): Float32Array {
+    const { heads, kvHeads, headDim, block, length, window = 0, softcap = 0 } = this.shape;
+    const signature = `void step_${format}(int32_t *numbers, float scale, float softcap, float *y, float *q, float *k, float *v, int32_t *slots, int32_t *positions, uint8_t *keys, uint8_t *values, uint8_t *arena)`;
+    const step = library.func(signature) as (...values: unknown[]) => void;
+    const context = length + 3;
+    // What was never written is not a number in any format.
+    const cache = (): Uint8Array => new Uint8Array(2 * bytesOf(format, kvHeads * context * headDim)).fill(0xff);
+    const [keys, values] = [cache(), cache()];
+    const waiting = (rows + 1) * heads * Math.ceil(context / block) * (headDim + 2) * 4;
+    const arena = new Uint8Array(4096 + waiting);
+    const all = new Float32Array(length * heads * headDim);
+    for (let from = 0, stage = 1; from < length; from += rows, stage += 1) {
+      const count = Math.min(rows, length - from);
+      const positions = Int32Array.from({ length: count + 1 }, (_, row) => (row === 0 ? -1 : from + row - 1));
+      const part = (x: Float32Array): Float32Array => {
+        const width = x.length / length;
+        return Float32Array.from([
+          ...new Float32Array(width).fill(9),
+          ...x.subarray(from * width, (from + count) * width),
+        ]);
+      };
+      const numbers = [count + 1, heads, kvHeads, headDim, context, block, window, parts, backwards ? 1 : 0, stage];
+      const y = new Float32Array((count + 1) * heads * headDim).fill(NaN);
+      const rest = [part(this.q), part(this.k), part(this.v), new Int32Array(count + 1).fill(1), positions];
+      step(Int32Array.from(numbers), this.scale, softcap, y, ...rest, keys, values, arena);
+      const width = heads * headDim;
+      expect(y.subarray(0, width).every((value) => value === 0)).toBe(true);
+      all.set(y.subarray(width), from * width);
+    }
+    return all;
+  }
+
+  /** The same in float64, from what the format keeps. */
+  expected(format: Format): Float64Array {
+    const { heads, kvHeads, headDim, length, window = 0, softcap = 0 } = this.shape;
+    const [keys, values] = [kept(this.k, format), kept(this.v, format)];
+    const y = new Float64Array(length * heads * headDim);
+    for (let position = 0; position < length; position++) {
+      for (let head = 0; head < heads; head++) {
+        const first = window > 0 ? Math.max(0, position - window + 1) : 0;
+        const kvHead = Math.floor(head / (heads / kvHeads));
+        const at = (position * heads + head) * headDim;
+        const weights = [];
+        for (let p = first; p <= position; p++) {
+          let dot = 0;
+          for (let i = 0; i < headDim; i++) dot += this.q[at + i]! * keys[(p * kvHeads + kvHead) * headDim + i]!;
+          const score = dot * this.scale;
+          weights.push(Math.exp(softcap > 0 ? softcap * Math.tanh(score / softcap) : score));
+        }
+        const total = weights.reduce((a, b) => a + b, 0);
+        weights.forEach((weight, p) => {
+          const from = ((first + p) * kvHeads + kvHead) * headDim;
+          for (let i = 0; i < headDim; i++) y[at + i]! += (weight / total) * values[from + i]!;
+        });
+      }
+    }
+    return y;
+  }
+}
+
+function kept(x: Float32Array, format: Format): Float32Array {
+  if (format === 'f32') return x;
+  if (format === 'bf16') return bf16ToF32Array(f32ToBf16Array(x));
+  const blocks = new Uint8Array(quantizedBytes('q8_0', x.length));
+  quantizeQ8_0(x, blocks);
+  const result = new Float32Array(x.length);
+  dequantize('q8_0', blocks, result);
+  return result;
+}
+
+const shapes: readonly Shape[] = [
+  { heads: 1, kvHeads: 1, headDim: 32, block: 16, length: 1 },
+  { heads: 3, kvHeads: 1, headDim: 64, block: 32, length: 32 },
+  { heads: 3, kvHeads: 1, headDim: 64, block: 32, length: 33 },
+  { heads: 2, kvHeads: 2, headDim: 96, block: 16, length: 41 },
+  { heads: 10, kvHeads: 2, headDim: 32, block: 24, length: 77, softcap: 5 },
+  { heads: 7, kvHeads: 1, headDim: 32, block: 16, length: 50, window: 9 },
+  { heads: 6, kvHeads: 3, headDim: 64, block: 8, length: 60, window: 21 },
+  { heads: 6, kvHeads: 2, headDim: 8, block: 16, length: 39 },
+  { heads: 1, kvHeads: 1, headDim: 80, block: 16, length: 53 },
+];
+
+const hasCompiler = (await findCompiler()) !== undefined;
+const usable = instructionSets.flatMap(({ name }) => {
+  try {
+    return [chooseInstructionSet(name)];
+  } catch {
+    return [];
+  }
+});
+const workspace = new Workspace();
+afterAll(() => workspace.remove());
+
+describe.runIf(hasCompiler).each(usable.map((set) => [set.name, set] as const))('attention on %s', (_, set) => {
+  let library: Library;
+  beforeAll(async () => {
+    const request = { source, instructionSet: set, cacheDir: workspace.cacheDir, compiler: (await findCompiler())! };
+    library = koffi.load(await compileLibrary(request));
+  }, 120_000);
+
+  describe.each(formats)('from a cache in %s', (format) => {
+    const fitting = shapes.filter(({ headDim }) => format !== 'q8_0' || headDim % 32 === 0);
+
+    it.each(fitting)('$heads heads on $kvHeads of $headDim, $length positions in blocks of $block', (shape) => {
+      const sequence = new Sequence(shape);
+      const expected = sequence.expected(format);
+      const actual = sequence.run(library, format, { rows: 7, parts: 1 });
+      const worst = actual.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i]!)), 0);
+      expect(worst).toBeLessThan(2e-6);
+      const divisions: readonly Division[] = [
+        { rows: 1, parts: 1 },
+        { rows: 1, parts: 2 },
+        { rows: 7, parts: 2, backwards: true },
+        { rows: 20, parts: 3 },
+        { rows: 5, parts: 8, backwards: true },
+      ];
+      for (const division of divisions) {
+        const same = Buffer.from(sequence.run(library, format, division).buffer).equals(Buffer.from(actual.buffer));
+        expect(same, JSON.stringify(division)).toBe(true);
+      }
+    });
+  });
+
+  it('cuts heads so that workers get equally many units, and never finer than blocks', () => {
+    const partsOf = library.func('int parts_of(int threads, int kv_heads, int blocks)') as (
+      ...numbers: number[]
+    ) => number;
+    expect(partsOf(1, 3, 16)).toBe(1);
+    expect(partsOf(2, 3, 16)).toBe(2);
+    expect(partsOf(8, 3, 16)).toBe(8);
+    expect(partsOf(8, 2, 16)).toBe(4);
+    expect(partsOf(8, 1, 5)).toBe(5);
+    expect(partsOf(6, 4, 16)).toBe(3);
+    // Chunks are counted in 12 bits.
+    expect(partsOf(255, 1024, 4096)).toBe(3);
+  });
+});
