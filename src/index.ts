@@ -16,6 +16,8 @@ export { Generation, type FinishReason, type GenerationResult, type Piece } from
 export { SessionPool, type PoolRequest } from './runtime/session-pool.js';
 export type { Likelihood, LogprobOptions, TokenLogprob } from './runtime/logprobs.js';
 export type { SamplingOptions } from './runtime/sampling.js';
+export type { Grammar } from './text/grammar.js';
+export type { GrammarSource } from './text/grammar-thread.js';
 export type { Usage } from './runtime/usage.js';
 export { metricsOf, type Metrics } from './runtime/metrics.js';
 export type { ChatMessage } from './text/chat-template.js';

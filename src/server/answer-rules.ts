@@ -2,7 +2,7 @@
 import type { Model } from '../runtime/model.js';
 import type { Grammar } from '../text/grammar.js';
 import type { GrammarSource } from '../text/grammar-thread.js';
-import { checkJsonSchema } from '../text/json-schema.js';
+import { followableSchema } from '../text/json-schema.js';
 import type { Tool, ToolFormat } from '../text/tool-formats.js';
 import { messageOf, UsageError } from '../util/errors.js';
 import { ApiError, badRequest } from './api-error.js';
@@ -112,7 +112,7 @@ function callSource(format: ToolFormat, tools: readonly WireTool[], several: boo
   }));
   for (const { name, parameters } of described) {
     try {
-      checkJsonSchema(parameters);
+      followableSchema(parameters);
     } catch (error) {
       throw badRequest(`tool ${name}: ${messageOf(error)}`, 'tools', 'invalid_schema');
     }

@@ -133,8 +133,12 @@ class Engine {
   }
 
   async #allowed(matcher: GrammarMatcher): Promise<Int32Array> {
-    if (matcher.isTerminated()) return new Int32Array(Math.ceil(this.setup.vocab / 32));
-    return matcher.getNextTokenBitmask();
+    const { vocab } = this.setup;
+    if (matcher.isTerminated()) return new Int32Array(Math.ceil(vocab / 32));
+    const allowed = await matcher.getNextTokenBitmask();
+    // Bits of no token, which the library leaves set.
+    if (vocab % 32 !== 0) allowed[allowed.length - 1]! &= (1 << (vocab % 32)) - 1;
+    return allowed;
   }
 }
 

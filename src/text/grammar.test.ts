@@ -1,6 +1,10 @@
+import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
+import { byteLevelJson, pieceJson } from '../../tests/text/tiny-tokenizers.js';
 import { byteTokenizer, tokensOf } from '../../tests/support/byte-tokenizer.js';
+import { philox4x32 } from '../util/prng.js';
 import { Grammars, type GrammarCursor, type GrammarLimits } from './grammar.js';
+import { createTokenizer, loadTokenizer } from './tokenizer.js';
 
 const stop = 2;
 const opened: Grammars[] = [];
@@ -79,6 +83,51 @@ describe('a grammar of a schema', () => {
     };
     const grammar = await grammarsWith().compile({ kind: 'structure', structure: JSON.stringify(structure) });
     expect(await follow(grammar.open(), '<call>{"name": "x", "age": 1}</call>')).toEqual([stop]);
+  });
+});
+
+describe('any tokens that a grammar allows', () => {
+  const demo = fileURLToPath(new URL('../../demo/tokenizer.json', import.meta.url));
+  it.each([
+    ['bytes in words', createTokenizer('x', byteLevelJson())],
+    ['pieces and single bytes', createTokenizer('x', pieceJson())],
+    ['those of the bundled model', loadTokenizer(demo)],
+  ])('are text that fits: %s', async (_, tokenizer) => {
+    const end = [...Array(tokenizer.vocabSize).keys()].find((id) => tokenizer.isSpecial(id))!;
+    // Embeddings may have more rows than there are tokens.
+    const grammars = new Grammars({ tokenizer, vocab: tokenizer.vocabSize + 37, stopTokens: [end] });
+    opened.push(grammars);
+    const schema = {
+      type: 'object',
+      properties: {
+        é: { type: 'string', maxLength: 6 },
+        code: { type: 'string', pattern: '^[^a]{0,3}\\S.é$' },
+        list: { type: 'array', items: { enum: ['hello', 1.5, null] }, maxItems: 3 },
+      },
+      required: ['é', 'code', 'list'],
+    };
+    const grammar = await compileSchema(grammars, schema);
+    for (let seed = 1; seed <= 6; seed++) {
+      const cursor = grammar.open();
+      const made: number[] = [];
+      for (;;) {
+        await cursor.ready;
+        const choices = allowed(cursor);
+        expect(choices.every((id) => id < tokenizer.vocabSize)).toBe(true);
+        const next = choices[philox4x32([made.length, 0, 0, 0], [seed, 0])[0] % choices.length]!;
+        if (next === end) break;
+        expect(tokenizer.isSpecial(next)).toBe(false);
+        made.push(next);
+        cursor.accept(next);
+      }
+      const value = JSON.parse(tokenizer.decode(made)) as { é: string; code: string; list: unknown[] };
+      expect(Object.keys(value)).toEqual(['é', 'code', 'list']);
+      // Random bytes may be no UTF-8; then one character of the grammar becomes several.
+      const characters = value.é.includes('\ufffd') ? [] : Array.from(value.é);
+      expect(characters.length).toBeLessThanOrEqual(6);
+      expect(value.code).toMatch(value.code.includes('\ufffd') ? /é$/ : /^[^a]{0,3}\S.é$/su);
+      for (const item of value.list) expect(['hello', 1.5, null]).toContain(item);
+    }
   });
 });
 

@@ -6,7 +6,7 @@
 import { Worker } from 'node:worker_threads';
 import { AbortedError, OverloadedError, UsageError } from '../util/errors.js';
 import type { GrammarJob, GrammarReply, GrammarSetup, GrammarSource } from './grammar-thread.js';
-import { checkJsonSchema } from './json-schema.js';
+import { followableSchema } from './json-schema.js';
 import { byteLevelName } from './token-bytes.js';
 import type { Tokenizer } from './tokenizer.js';
 
@@ -88,9 +88,9 @@ export class Grammars {
     if (text.length > this.#limits.sourceLength) {
       throw new UsageError(`the schema has ${text.length} characters, at most ${this.#limits.sourceLength} may be`);
     }
-    if (source.kind === 'schema') checkJsonSchema(JSON.parse(text));
+    const followable = followableSource(source);
     const key = `${source.kind} ${text}`;
-    const entry = this.#entries.get(key) ?? this.#start(source);
+    const entry = this.#entries.get(key) ?? this.#start(followable);
     this.#entries.delete(key);
     this.#entries.set(key, entry);
     entry.users++;
@@ -151,8 +151,25 @@ export class Grammars {
   }
 }
 
+/** The same with schemas in words that are followed exactly. */
+function followableSource(source: GrammarSource): GrammarSource {
+  if (source.kind === 'schema')
+    return { ...source, schema: JSON.stringify(followableSchema(JSON.parse(source.schema))) };
+  const follow = (part: unknown): unknown => {
+    if (typeof part !== 'object' || part === null) return part;
+    if (Array.isArray(part)) return part.map(follow);
+    return Object.fromEntries(
+      Object.entries(part).map(([key, value]) => [
+        key,
+        key === 'json_schema' ? followableSchema(value) : follow(value),
+      ]),
+    );
+  };
+  return { ...source, structure: JSON.stringify(follow(JSON.parse(source.structure))) };
+}
+
 function namesOf({ tokenizer, vocab, stopTokens }: GrammarVocabulary): string[] {
-  return Array.from({ length: Math.min(vocab, tokenizer.vocabSize) }, (_, id) =>
+  return Array.from({ length: vocab }, (_, id) =>
     !tokenizer.isSpecial(id) && !stopTokens.includes(id) ? byteLevelName(tokenizer.bytesOf(id)) : '',
   );
 }

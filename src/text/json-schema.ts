@@ -3,6 +3,7 @@
  * must be valid, and not nearly so.
  */
 import { UsageError } from '../util/errors.js';
+import { lengthPattern, writtenPattern } from './json-string-pattern.js';
 
 const maxDepth = 64;
 const maxSchemas = 2000;
@@ -27,25 +28,47 @@ const formats = new Set(
   ),
 );
 
-/** Throws UsageError, which names the place. */
-export function checkJsonSchema(schema: unknown): void {
+/** The schema in words that are followed exactly. Throws UsageError, which names the place. */
+export function followableSchema(schema: unknown): unknown {
   let count = 0;
-  const check = (value: unknown, path: string, depth: number): void => {
-    if (typeof value === 'boolean') return;
+  const follow = (value: unknown, path: string, depth: number): unknown => {
+    if (typeof value === 'boolean') return value;
     if (!isObject(value)) throw refused(path, 'is no schema');
     if (++count > maxSchemas) throw new UsageError(`the schema has more than ${maxSchemas} parts`);
     if (depth > maxDepth) throw new UsageError(`the schema is nested more than ${maxDepth} deep`);
     checkKeywords(value, path);
-    for (const key of holdsOne) if (key in value) check(value[key], `${path}/${key}`, depth + 1);
-    for (const key of holdsList)
-      listOf(value, key, path).forEach((one, i) => check(one, `${path}/${key}/${i}`, depth + 1));
-    for (const key of holdsMap) {
-      for (const [name, one] of Object.entries(mapOf(value, key, path))) {
-        check(one, `${path}/${key}/${name.slice(0, 100)}`, depth + 1);
-      }
+    const inside = (name: string, one: unknown): unknown => follow(one, `${path}/${name.slice(0, 100)}`, depth + 1);
+    const parts: Record<string, unknown> = {};
+    for (const key of holdsOne) if (key in value) parts[key] = inside(key, value[key]);
+    for (const key of holdsList) {
+      if (key in value) parts[key] = listOf(value, key, path).map((one, i) => inside(`${key}/${i}`, one));
     }
+    for (const key of holdsMap) {
+      const entries = Object.entries(mapOf(value, key, path));
+      if (key in value)
+        parts[key] = Object.fromEntries(entries.map(([name, one]) => [name, inside(`${key}/${name}`, one)]));
+    }
+    return { ...value, ...parts, ...textRules(value, path) };
   };
-  check(schema, '#', 0);
+  return follow(schema, '#', 0);
+}
+
+/** The rules of a text as one pattern. */
+function textRules({ pattern, format, minLength, maxLength }: Record<string, unknown>, path: string): object {
+  const lengths = minLength !== undefined || maxLength !== undefined;
+  if ([pattern !== undefined, format !== undefined, lengths].filter(Boolean).length > 1) {
+    throw refused(path, 'has several of pattern, format and lengths');
+  }
+  if (typeof pattern === 'string') return { pattern: writtenPattern(pattern) };
+  if (!lengths) return {};
+  const [min, max] = [minLength ?? 0, maxLength];
+  const fits = isCount(min) && (max === undefined || (isCount(max) && max >= min));
+  if (!fits) throw refused(path, 'has lengths that are none');
+  return { minLength: undefined, maxLength: undefined, pattern: lengthPattern(min, max) };
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
 function checkKeywords(schema: Record<string, unknown>, path: string): void {

@@ -25,6 +25,7 @@ const bodies = Array.from({ length: 32 }, (_, i) => ({
   ...(i % 4 === 1 ? { top_k: 20 } : {}),
   ...(i % 4 === 2 ? { top_p: 0.9, min_p: 0.02 } : {}),
   ...(i % 4 === 3 ? { repetition_penalty: 1.2 } : {}),
+  ...(i % 8 === 6 ? { logit_bias: { [100 + i]: 3, [200 + i]: -100 } } : {}),
   ...(i % 8 === 5 ? { presence_penalty: 0.5, frequency_penalty: 0.3 } : {}),
 }));
 
@@ -54,6 +55,37 @@ describe('continuous batching', () => {
     for (let round = 0; round < 2; round++) {
       const together = await Promise.all(bodies.map(ask));
       expect(together.map(({ choices }) => choices[0]!.text)).toEqual(alone);
+    }
+  });
+
+  it('keeps to schemas beside texts that have none', async () => {
+    const legs = { type: 'integer', minimum: 2, maximum: 8 };
+    const schema = {
+      type: 'object',
+      properties: { name: { type: 'string', maxLength: 12 }, legs },
+      required: ['name', 'legs'],
+    };
+    const json = bodies.slice(0, 4).map(({ prompt, ...body }) => ({
+      ...{ ...body, max_tokens: 150, messages: [{ role: 'user', content: prompt }] },
+      response_format: { type: 'json_schema', json_schema: { name: 'animal', schema } },
+    }));
+    const chat = async (body: object): Promise<string> => {
+      const response = await server.post('/v1/chat/completions', body);
+      const { choices } = (await response.json()) as { choices: { message: { content: string } }[] };
+      return choices[0]!.message.content;
+    };
+    const plain = await Promise.all(bodies.slice(0, 4).map(ask));
+    const alone: string[] = [];
+    for (const body of json) alone.push(await chat(body));
+    const [together, beside] = await Promise.all([
+      Promise.all(json.map(chat)),
+      Promise.all(bodies.slice(0, 4).map(ask)),
+    ]);
+    expect(together).toEqual(alone);
+    expect(beside.map(({ choices }) => choices[0]!.text)).toEqual(plain.map(({ choices }) => choices[0]!.text));
+    for (const text of together) {
+      const { name, legs: count } = JSON.parse(text) as { name: string; legs: number };
+      expect([name.length <= 12, count >= 2 && count <= 8]).toEqual([true, true]);
     }
   });
 

@@ -88,6 +88,20 @@ export function answering(question: string, answer: string): FakeOptions {
   };
 }
 
+/** A fake that knows several answers. */
+export function answeringAll(answers: Readonly<Record<string, string>>): FakeOptions {
+  const each = Object.entries(answers).map(([question, answer]) => answering(question, answer));
+  return {
+    next: (tokens) => each.map(({ next }) => next!(tokens)).find((token) => token !== fakeEnd) ?? fakeEnd,
+  };
+}
+
+/** Shows tools, calls and their results to the model, and calls tools as Qwen's template does. */
+export const toolTemplate =
+  '{% if tools %}{{ tools | tojson }}<tool_call>{% endif %}{% for m in messages %}{{ m.role }}:{{ m.content }}' +
+  '{% for c in m.tool_calls or [] %}[{{ c.function.name }} {{ c.function.arguments | tojson }}]{% endfor %}' +
+  '{% if m.role == "tool" %}({{ m.name }}){% endif %}{{ "\\n" }}{% endfor %}a:';
+
 function hash(tokens: readonly number[]): number {
   let value = 2166136261;
   for (const token of tokens) value = Math.imul(value ^ token, 16777619) >>> 0;

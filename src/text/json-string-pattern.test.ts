@@ -1,0 +1,53 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { lengthPattern, writtenPattern } from './json-string-pattern.js';
+
+describe('patterns of written strings', () => {
+  it('are of ASCII, or of all but some of it', () => {
+    expect(writtenPattern('^[^,]+\\.$')).toBe('^[^\\x00-\\x1f",\\\\]+\\.$');
+    expect(writtenPattern('.\\d[a-cé]')).toBe('[^\\x00-\\x1f"\\\\][0-9](?:[a-c]|é)');
+    expect(() => writtenPattern('[\\u0100-\\u0300]')).toThrow(/beyond ASCII/);
+  });
+
+  it.each([
+    '^.*$',
+    '^[^a]+$',
+    '^\\S+@\\S+\\.\\w{2,3}$',
+    '^[ -~]+$',
+    '^\\d{3}-\\D$',
+    '^(?:ab|[\\]\\-x]){1,3}$',
+    '^[\\s\\w]$',
+    '^\\u00e9[\\u0100-\\u0110]?$',
+    '^a{2}\\$\\/$',
+  ])('allow what the pattern allows and needs no escape: %s', (pattern) => {
+    const [original, written] = [new RegExp(pattern, 'u'), new RegExp(writtenPattern(pattern), 'u')];
+    const texts = fc.oneof(fc.string({ unit: 'binary', maxLength: 4 }), fc.stringMatching(original), fc.string());
+    fc.assert(
+      fc.property(texts, (text) => {
+        const isPlain = JSON.stringify(text) === `"${text}"`;
+        const fits = original.test(text) && isPlain;
+        // Beyond ASCII some may be missing; none is too many.
+        if (/^[\0-\x7f]*$/.test(text)) expect(written.test(text)).toBe(fits);
+        else if (written.test(text) && !/[\u2028\u2029]/.test(text)) expect(fits).toBe(true);
+      }),
+    );
+  });
+
+  it('refuse what would need an escape, or is of another kind', () => {
+    for (const pattern of ['"', '\\\\', '\\n', '["\\\\]', '\\x1f', '(?=a)', '(?<n>a)', '\\bx', '(a)\\1', '\\p{L}']) {
+      expect(() => writtenPattern(pattern), pattern).toThrow(/not supported/);
+    }
+  });
+
+  it('count characters', () => {
+    const pattern = new RegExp(lengthPattern(1, 3), 'u');
+    expect(['', 'a', 'é☃😀', 'abcd', 'a\tb', 'a"'].map((text) => pattern.test(text))).toEqual([
+      false,
+      true,
+      true,
+      false,
+      false,
+      false,
+    ]);
+  });
+});
