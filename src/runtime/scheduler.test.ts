@@ -1,9 +1,13 @@
+import { setTimeout as wait } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { continuation, FakeExecutable, hashedNext, type FakeOptions } from '../../tests/support/fake-executable.js';
 import { resolveSampling } from './sampling.js';
 import { Scheduler } from './scheduler.js';
-import type { Outcome, Request } from './sequence.js';
+import type { Constraint, Outcome, Request } from './sequence.js';
+
+/** Keeps no process alive. */
+const delay = (ms: number): Promise<void> => wait(ms, undefined, { ref: ms < 1000 });
 
 const limits = { rows: 8, samples: 3, slots: 3, context: 64 };
 
@@ -226,6 +230,78 @@ describe('Scheduler', () => {
       }),
       { numRuns: 60 },
     );
+  });
+
+  describe('a sequence whose tokens are constrained', () => {
+    /** Allows only the multiples of `of`, and says so after `ms`. */
+    function multiples(
+      of: number,
+      { ms = 0, most = Infinity, failAt = Infinity } = {},
+    ): Constraint & { accepted: number[] } {
+      const allowed = new Int32Array(10);
+      for (let token = 0; token < 300; token += of) allowed[token >> 5]! |= 1 << (token & 31);
+      const accepted: number[] = [];
+      const constraint = {
+        accepted,
+        allowed: undefined as Int32Array | undefined,
+        failure: undefined as Error | undefined,
+        ready: Promise.resolve(),
+        accept(token: number): void {
+          accepted.push(token);
+          constraint.next();
+        },
+        next(): void {
+          constraint.allowed = undefined;
+          constraint.ready = delay(ms).then(() => {
+            if (accepted.length >= failAt) constraint.failure = new Error('lost');
+            else constraint.allowed = accepted.length >= most ? new Int32Array(10) : allowed;
+          });
+        },
+      };
+      constraint.next();
+      return constraint;
+    }
+
+    it('makes one token per step, each of those that are allowed', async () => {
+      const { executable, ask } = setUp();
+      const constraint = multiples(7);
+      const asked = ask(0, [11, 12], 6, { constraint });
+      expect((await asked.outcome).reason).toBe('length');
+      expect(asked.tokens.every((token) => token % 7 === 0)).toBe(true);
+      expect(constraint.accepted).toEqual(asked.tokens.slice(0, 5));
+      expect(executable.steps.map(({ steps }) => steps)).toEqual([1, 1, 1, 1, 1, 1]);
+    });
+
+    it('ends where nothing may follow, and alone where its constraint is lost', async () => {
+      const { ask } = setUp();
+      const complete = ask(0, [11], 9, { constraint: multiples(5, { most: 3 }) });
+      const lost = ask(1, [12], 9, { constraint: multiples(5, { failAt: 2 }) });
+      const plain = ask(2, [13], 9);
+      expect((await complete.outcome).reason).toBe('stop');
+      expect(complete.tokens).toHaveLength(3);
+      await expect(lost.outcome).rejects.toThrow('lost');
+      await plain.outcome;
+      expect(plain.tokens).toEqual(continuation([13], 9));
+    });
+
+    it('does not hold up the others while it is not known what may follow', async () => {
+      const { executable, ask } = setUp();
+      const slow = ask(0, [11], 3, { constraint: multiples(5, { ms: 60 }) });
+      const plain = ask(1, [13], 40);
+      await plain.outcome;
+      expect(slow.tokens.length).toBeLessThan(3);
+      expect(plain.tokens).toEqual(continuation([13], 40));
+      expect(executable.steps.some(({ steps }) => steps > 1)).toBe(true);
+      expect((await slow.outcome).reason).toBe('length');
+    });
+
+    it('can be stopped while it waits', async () => {
+      const { ask } = setUp();
+      const controller = new AbortController();
+      const asked = ask(0, [11], 3, { constraint: multiples(5, { ms: 1e6 }), signal: controller.signal });
+      setTimeout(() => controller.abort(), 10);
+      expect((await asked.outcome).reason).toBe('abort');
+    });
   });
 
   it('makes the same tokens for any prompts, lengths and neighbours', async () => {

@@ -161,7 +161,9 @@ port.on('message', ({ id, job }: { id: number; job: GrammarJob }) => {
     } catch (error) {
       // "[FATAL] /path/to/file.cc:885: Check failed: (...) is false: Type should be a string"
       const reason = lastWords.replace(/^\[\w+\]\s*(\S+:\d+:\s*)?(Check failed:.*? is false:\s*)?/, '');
-      const reply: GrammarReply = { id, error: (reason === '' ? messageOf(error) : reason).slice(0, 300) };
+      // C++ exceptions arrive as numbers.
+      const message = typeof error === 'number' ? 'the library does not take it' : messageOf(error);
+      const reply: GrammarReply = { id, error: (reason === '' ? message : reason).slice(0, 300) };
       port.postMessage(reply);
     }
   });

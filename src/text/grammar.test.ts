@@ -107,7 +107,7 @@ describe('any tokens that a grammar allows', () => {
       required: ['é', 'code', 'list'],
     };
     const grammar = await compileSchema(grammars, schema);
-    for (let seed = 1; seed <= 6; seed++) {
+    for (let seed = 1; seed <= 3; seed++) {
       const cursor = grammar.open();
       const made: number[] = [];
       for (;;) {

@@ -326,6 +326,21 @@ describe('the API', () => {
     }
   });
 
+  it('takes token ids of several prompts, with several texts of each, echoed and told of', async () => {
+    const prompts = [tokensOf('ab'), tokensOf('xyz')];
+    const body = { ...greedy, prompt: prompts, n: 2, echo: true, logprobs: 0, max_tokens: 2 };
+    const { choices, usage } = await json(server.post('/v1/completions', body));
+    const texts = prompts.map((prompt) => byteTokenizer.decode(prompt) + fakeText(prompt, 2));
+    expect(choices.map(({ text }) => text)).toEqual([texts[0], texts[0], texts[1], texts[1]]);
+    const told = choices.map((choice) =>
+      (choice as unknown as { logprobs: { tokens: string[] } }).logprobs.tokens.join(''),
+    );
+    expect(told).toEqual(choices.map(({ text }) => text));
+    expect(usage).toMatchObject({ prompt_tokens: 5, completion_tokens: 8 });
+    const single = await json(server.post('/v1/completions', { ...body, prompt: prompts[1], n: 1 }));
+    expect(single.choices.map(({ text }) => text)).toEqual([texts[1]]);
+  });
+
   it('hands biases of tokens on', async () => {
     const { model, executable } = fakeModel();
     const other = await serveModels([model]);

@@ -43,7 +43,7 @@ it('answers every body that its OpenAPI document describes, and what comes close
       else if (!text.startsWith('data: ')) expect(() => JSON.parse(text) as unknown).not.toThrow();
       else expect(text).toMatch(/data: \[DONE\]\n\n$/);
     }),
-    { numRuns: 150 },
+    { numRuns: 100 },
   );
   // Neither all good nor all bad.
   expect(seen.get(200)).toBeGreaterThan(10);
