@@ -2,6 +2,8 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { Logger } from 'pino';
+import { defaultCacheDir } from '../backends/cache-dir.js';
+import { readHostMachine } from '../bench/calibrate/host-file.js';
 import type { Model } from '../runtime/model.js';
 import type { RunningServer } from '../server/server.js';
 import { messageOf, UsageError } from '../util/errors.js';
@@ -69,6 +71,7 @@ async function serveAction(specs: readonly string[], flags: Flags): Promise<void
       access: { ...defined({ apiKey }), ...accessOf(flags) },
       limits: { queue: flags.queue, requestMs: flags.requestTime * 1000 },
       metricsPrefix: flags.metricsPrefix,
+      ...defined({ hostMachine: readHostMachine(flags.cacheDir ?? defaultCacheDir()) }),
     });
   } catch (error) {
     await Promise.all(models.map((model) => model.close()));

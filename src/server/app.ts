@@ -3,13 +3,16 @@ import { randomUUID } from 'node:crypto';
 import { Hono, type Context, type MiddlewareHandler } from 'hono';
 import { matchedRoutes } from 'hono/route';
 import type { Logger } from 'pino';
+import type { Machine } from '../simulator/machine.js';
 import { answer, logFailure, type AppEnv } from './answer.js';
 import { chatFormat, completionFormat } from './answer-format.js';
 import { ApiError, badRequest, toApiError } from './api-error.js';
 import { readJson } from './body.js';
 import { guard } from './guard.js';
+import { addInspection } from './inspect.js';
 import type { ServerMetrics } from './metrics.js';
 import { openApiDocument } from './openapi.js';
+import { addPage } from './page.js';
 import type { RequestScope, RequestScopes } from './request-scope.js';
 import { chatSchema, completionSchema, detokenizeSchema, parseBody, tokenizeSchema } from './schemas.js';
 import type { ServedModels } from './served-model.js';
@@ -25,6 +28,8 @@ export interface AppParts {
   readonly log: Logger;
   /** The server ends: it takes no new requests. */
   readonly draining: () => boolean;
+  /** This machine, where `kloop calibrate` has measured it. */
+  readonly hostMachine: Machine | undefined;
 }
 
 export function createApp(parts: AppParts): Hono<AppEnv> {
@@ -32,6 +37,8 @@ export function createApp(parts: AppParts): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   app.onError((error, context) => sendError(context, toApiError(error)));
   app.use(observe(parts), guard(access));
+  addPage(app);
+  addInspection(app, models, parts.hostMachine);
   addOperations(app, parts);
   app.get('/v1/models', (context) =>
     context.json({ object: 'list', data: models.all.map((served) => modelObject(served)) }),

@@ -7,9 +7,10 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { Context, MiddlewareHandler } from 'hono';
 import { ApiError } from './api-error.js';
+import { isPagePath } from './page.js';
 import type { Access } from './settings.js';
 
-/** No page of ours loads anything, and no page may show ours. */
+/** Answers load nothing and are shown in no page; the page at `/` has a policy of its own. */
 const securityHeaders = {
   'Content-Security-Policy': "default-src 'none'; frame-ancestors 'none'",
   'X-Content-Type-Options': 'nosniff',
@@ -30,8 +31,9 @@ export function guard(access: Access): MiddlewareHandler {
       context.header('Vary', 'Origin');
       if (context.req.method === 'OPTIONS') return preflight(context);
     }
-    const isHealth = /^\/health(\/(live|ready))?$/.test(context.req.path);
-    if (!isHealth && !isKey(context.req.header('authorization'))) {
+    const { path } = context.req;
+    const isPublic = /^\/health(\/(live|ready))?$/.test(path) || isPagePath(path);
+    if (!isPublic && !isKey(context.req.header('authorization'))) {
       throw new ApiError('a valid API key is wanted: `Authorization: Bearer KEY`', {
         status: 401,
         code: 'invalid_api_key',

@@ -37,6 +37,8 @@ function routes(limits: ServerLimits): readonly Route[] {
     { method: 'get', path: '/health/ready', summary: 'The same' },
     { method: 'get', path: '/health/live', summary: 'Whether the process runs' },
     { method: 'get', path: '/metrics', summary: 'Metrics for Prometheus', answers: ['text/plain'] },
+    { method: 'get', path: '/inspect/{id}', summary: 'What a model is, and what its kernel calls cost, simulated' },
+    { method: 'get', path: '/inspect/{id}/counters', summary: 'What its kernels have counted' },
     { method: 'get', path: '/openapi.json', summary: 'This document' },
   ];
 }

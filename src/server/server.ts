@@ -4,6 +4,7 @@ import { isIP, type AddressInfo } from 'node:net';
 import { createAdaptorServer } from '@hono/node-server';
 import type { Logger } from 'pino';
 import type { Model } from '../runtime/model.js';
+import type { Machine } from '../simulator/machine.js';
 import { messageOf, UsageError } from '../util/errors.js';
 import { createApp } from './app.js';
 import { ServerMetrics } from './metrics.js';
@@ -23,6 +24,8 @@ export interface ServerOptions {
   /** Allow callers from other machines without a key. */
   readonly insecure?: boolean;
   readonly limits?: Partial<ServerLimits>;
+  /** This machine, where `kloop calibrate` has measured it: shown on the page. */
+  readonly hostMachine?: Machine;
   /** Default `kloop:`. */
   readonly metricsPrefix?: string;
 }
@@ -64,7 +67,16 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     allowedHosts: [...names, ...allowedHosts.map((name) => name.toLowerCase())],
     allowedOrigins,
   };
-  const app = createApp({ models, access, limits, metrics, scopes, log, draining: () => state.draining });
+  const app = createApp({
+    models,
+    access,
+    limits,
+    metrics,
+    scopes,
+    log,
+    draining: () => state.draining,
+    hostMachine: options.hostMachine,
+  });
   const server = createAdaptorServer({
     fetch: app.fetch,
     overrideGlobalObjects: false,
