@@ -17,47 +17,6 @@ const formats = ['f32', 'bf16', 'q8_0'] as const;
 type Format = (typeof formats)[number];
 type Library = ReturnType<typeof koffi.load>;
 
-const source = `#include KLOOP_SIMD
-#include "engine.h"
-#include "attention.h"
-static const struct call *const programs[] = {NULL};
-#define KLOOP_ARENA_BYTES 0ull
-#define KLOOP_OWN_BYTES 0ull
-#define KLOOP_WEIGHT_BYTES 0ull
-#include "library.h"
-struct numbers { int32_t rows, heads, kv_heads, head_dim, context, block, window, parts, backwards, stage; };
-#define TEST(dtype, element) \\
-  EXPORT void step_##dtype(const int32_t *raw, float scale, float softcap, float *y, const float *q, const float *k, \\
-                           const float *v, const int32_t *slots, const int32_t *positions, uint8_t *keys, uint8_t *values, \\
-                           uint8_t *arena) { \\
-    static struct engine e; \\
-    struct numbers n; \\
-    memcpy(&n, raw, sizeof n); \\
-    e.arena = arena; \\
-    struct worker me = {.engine = &e, .stage = (uint64_t)n.stage, .own = malloc(1 << 20)}; \\
-    memset(me.own, 0x5b, 1 << 20); \\
-    struct attention_shape a = {n.heads, n.kv_heads, n.head_dim, n.context, scale, softcap, n.window, n.block, 0, 4096, 0}; \\
-    for (int i = 0; i < n.parts * n.kv_heads; ++i) { \\
-      const int chunk = n.backwards ? n.parts * n.kv_heads - 1 - i : i; \\
-      const int head = chunk / n.parts; \\
-      struct attention_unit unit = {{head, head + 1}, chunk % n.parts, n.parts}; \\
-      dtype##_append_kv((element *)keys, (element *)values, k, v, slots, positions, n.rows, n.kv_heads, n.head_dim, \\
-                        n.context, n.block, unit); \\
-      dtype##_attention(&me, y, q, (element *)keys, (element *)values, slots, positions, n.rows, a, unit); \\
-    } \\
-    free(me.own); \\
-  }
-TEST(f32, float)
-TEST(bf16, uint16_t)
-TEST(q8_0, uint8_t)
-EXPORT int parts_of(int threads, int kv_heads, int blocks) {
-  static struct engine e;
-  e.threads = threads;
-  struct worker me = {.engine = &e};
-  return context_parts(&me, kv_heads, blocks);
-}
-`;
-
 interface Shape {
   readonly heads: number;
   readonly kvHeads: number;
@@ -99,7 +58,7 @@ class Sequence {
   /** y of all positions, computed by the kernels. */
   run(library: Library, format: Format, { rows, parts, backwards = false }: Division): Float32Array {
     const { heads, kvHeads, headDim, block, length, window = 0, softcap = 0 } = this.shape;
-    const signature = `void step_${format}(int32_t *numbers, float scale, float softcap, float *y, float *q, float *k, float *v, int32_t *slots, int32_t *positions, uint8_t *keys, uint8_t *values, uint8_t *arena)`;
+    const signature = `void step_${format}_${headDim}x${heads / kvHeads}(int32_t *numbers, float scale, float softcap, float *y, float *q, float *k, float *v, int32_t *slots, int32_t *positions, uint8_t *keys, uint8_t *values, uint8_t *arena)`;
     const step = library.func(signature) as (...values: unknown[]) => void;
     const context = length + 3;
     // What was never written is not a number in any format.
@@ -179,6 +138,60 @@ const shapes: readonly Shape[] = [
   { heads: 1, kvHeads: 1, headDim: 80, block: 16, length: 53 },
 ];
 
+const elements: Readonly<Record<Format, string>> = { f32: 'float', bf16: 'uint16_t', q8_0: 'uint8_t' };
+
+function fits({ headDim }: Shape, format: Format): boolean {
+  return format !== 'q8_0' || headDim % 32 === 0;
+}
+
+const instances = new Set(
+  formats.flatMap((format) =>
+    shapes
+      .filter((shape) => fits(shape, format))
+      .map(({ heads, kvHeads, headDim }) => `TEST(${format}, ${elements[format]}, ${headDim}, ${heads / kvHeads})`),
+  ),
+);
+
+const source = `#include KLOOP_SIMD
+#include "engine.h"
+#include "attention.h"
+static const struct call *const programs[] = {NULL};
+#define KLOOP_ARENA_BYTES 0ull
+#define KLOOP_OWN_BYTES 0ull
+#define KLOOP_WEIGHT_BYTES 0ull
+#include "library.h"
+struct numbers { int32_t rows, heads, kv_heads, head_dim, context, block, window, parts, backwards, stage; };
+#define TEST(dtype, element, dim, group) \\
+  DEFINE_ATTENTION(dtype, element, dim, group) \\
+  EXPORT void step_##dtype##_##dim##x##group(const int32_t *raw, float scale, float softcap, float *y, const float *q, const float *k, \\
+                           const float *v, const int32_t *slots, const int32_t *positions, uint8_t *keys, uint8_t *values, \\
+                           uint8_t *arena) { \\
+    static struct engine e; \\
+    struct numbers n; \\
+    memcpy(&n, raw, sizeof n); \\
+    e.arena = arena; \\
+    struct worker me = {.engine = &e, .stage = (uint64_t)n.stage, .own = malloc(1 << 20)}; \\
+    memset(me.own, 0x5b, 1 << 20); \\
+    struct attention_shape a = {n.heads, n.kv_heads, n.head_dim, n.context, scale, softcap, n.window, n.block, 0, 4096, 0}; \\
+    for (int i = 0; i < n.parts * n.kv_heads; ++i) { \\
+      const int chunk = n.backwards ? n.parts * n.kv_heads - 1 - i : i; \\
+      const int head = chunk / n.parts; \\
+      struct attention_unit unit = {{head, head + 1}, chunk % n.parts, n.parts}; \\
+      dtype##_append_kv((element *)keys, (element *)values, k, v, slots, positions, n.rows, n.kv_heads, n.head_dim, \\
+                        n.context, n.block, unit); \\
+      dtype##_attention_##dim##x##group(&me, y, q, (element *)keys, (element *)values, slots, positions, n.rows, a, unit); \\
+    } \\
+    free(me.own); \\
+  }
+${[...instances].join('\n')}
+EXPORT int parts_of(int threads, int kv_heads, int blocks) {
+  static struct engine e;
+  e.threads = threads;
+  struct worker me = {.engine = &e};
+  return context_parts(&me, kv_heads, blocks);
+}
+`;
+
 const hasCompiler = (await findCompiler()) !== undefined;
 const usable = instructionSets.flatMap(({ name }) => {
   try {
@@ -198,7 +211,7 @@ describe.runIf(hasCompiler).each(usable.map((set) => [set.name, set] as const))(
   }, 120_000);
 
   describe.each(formats)('from a cache in %s', (format) => {
-    const fitting = shapes.filter(({ headDim }) => format !== 'q8_0' || headDim % 32 === 0);
+    const fitting = shapes.filter((shape) => fits(shape, format));
 
     it.each(fitting)('$heads heads on $kvHeads of $headDim, $length positions in blocks of $block', (shape) => {
       const sequence = new Sequence(shape);

@@ -12,7 +12,7 @@ import { ToolchainError } from '../../util/errors.js';
 import type { Backend, Capabilities, ExecutionPlan, PrepareOptions } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
 import { WorkerExecutable } from '../worker-executable.js';
-import { contextBlock } from './emit/operators.js';
+import { contextBlock } from './emit/attention.js';
 import { emitPrograms } from './emit/program.js';
 import { chooseInstructionSet } from './instruction-set.js';
 import { bytesAtLimits, type MemoryMap } from '../memory-map.js';

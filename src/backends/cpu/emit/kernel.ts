@@ -12,9 +12,10 @@ import { divisionOf, kvHeadsOf, type Division } from '../../../passes/plan-stage
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import { bytesAtLimits } from '../../memory-map.js';
+import { contextBlock } from './attention.js';
 import { emitBinding, emitCopies, emitFinals, untilHandOff } from './loop.js';
 import { cName, elementType, type KernelEmission, type Names } from './names.js';
-import { contextBlock, emitters } from './operators.js';
+import { emitters } from './operators.js';
 import { emitPrefetch, type Prefetch } from './prefetch.js';
 import { dimension, OperatorContext } from './scope.js';
 

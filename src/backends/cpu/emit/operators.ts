@@ -2,16 +2,11 @@
 import { isQuantized } from '../../../ir/formats.js';
 import type { OperatorKind, OperatorOf } from '../../../ir/program.js';
 import { unreachable } from '../../../util/assert.js';
+import { contextBlock } from './attention.js';
 import { floatLiteral, type OperatorContext } from './scope.js';
 
 /** Query heads that are computed together (GROUP in attention.h). */
 const attentionGroup = 4;
-
-/**
- * Positions of a block of attention. Changing it changes results in their last bits. At 128 dimensions in bf16 its keys
- * and values take 128 KiB, which the second-level cache holds; merging two blocks costs about as much as two positions.
- */
-export const contextBlock = 256;
 
 type Emitter<K extends OperatorKind> = (operator: OperatorOf<K>, at: OperatorContext) => void;
 
@@ -89,7 +84,9 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const names = operands.map((name) => at.name(name)).join(', ');
     const rows = at.rows(writes.y);
     const unit = at.attentionUnit(kvHeads!);
-    at.statement(`${dtype}_attention(me, ${names}, ${rows}, (struct attention_shape){${shape}}, ${unit});`);
+    at.statement(
+      `${dtype}_attention_${headDim!}x${group}(me, ${names}, ${rows}, (struct attention_shape){${shape}}, ${unit});`,
+    );
   },
 
   siluMul: ({ reads, writes }, at) => elementwise('f32_silu_mul', reads.gate, reads.up, writes.y, at),

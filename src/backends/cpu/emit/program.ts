@@ -7,6 +7,7 @@ import { assert, defined } from '../../../util/assert.js';
 import { CodeWriter } from '../../../util/code-writer.js';
 import { packedLength } from '../../../passes/pack-weights.js';
 import { Allocator, mapMemory, type MemoryMap } from '../../memory-map.js';
+import { attentionInstances } from './attention.js';
 import { emitKernel } from './kernel.js';
 
 /** CACHE_LINE in engine.h. */
@@ -40,6 +41,7 @@ export function emitPrograms(programs: readonly Program[]): EmittedSource {
   ]) {
     writer.line(`#include "${header}"`);
   }
+  attentionInstances(programs).forEach((instance) => writer.line(instance));
   writer.line();
   const tables = programs.map((program, index) => {
     const symbolOf = (kernel: Name): string => `${index === 0 ? 'step' : 'response'}_${kernel}`;

@@ -14,8 +14,9 @@
 #include "kv_formats.h"
 #include "vector_math.h"
 
-/* Query heads that are computed together where they share keys and values. */
+/* Query heads that are computed together where they share keys and values, and vectors of their results. */
 #define GROUP 4
+#define VALUES_AT_ONCE SIMD_TILES_ONE_ROW
 
 struct attention_shape {
   int heads, kv_heads, head_dim, context;
@@ -178,7 +179,7 @@ static __attribute__((noinline, unused)) void merge_head(struct worker *me, floa
   }
 }
 
-#define DEFINE_ATTENTION(dtype, element)                                                                                 \
+#define DEFINE_APPEND(dtype, element)                                                                                    \
   static __attribute__((noinline, unused)) void dtype##_append_kv(                                                       \
       element *keys, element *values, const float *k, const float *v, const int32_t *slots, const int32_t *positions,    \
       int rows, int kv_heads, int head_dim, int context, int block, struct attention_unit unit) {                        \
@@ -193,13 +194,18 @@ static __attribute__((noinline, unused)) void merge_head(struct worker *me, floa
         dtype##_store_state(values + to, v + from, head_dim);                                                            \
       }                                                                                                                  \
     }                                                                                                                    \
-  }                                                                                                                      \
-                                                                                                                         \
+  }
+
+DEFINE_APPEND(f32, float)
+DEFINE_APPEND(bf16, uint16_t)
+DEFINE_APPEND(q8_0, uint8_t)
+
+/* Attention with heads of `dim` elements, of which `group` share keys and values: programs define what they need. */
+#define DEFINE_ATTENTION(dtype, element, dim, group)                                                                     \
   /* scores[h][p] for `heads` query heads (a constant) that share keys: a key is loaded once for all of them. */         \
-  static inline __attribute__((always_inline)) void dtype##_scores(int heads, float *scores, int stride, const float *q, \
-                                                                   const element *keys, int count, int head_dim,         \
-                                                                   float scale) {                                        \
-    const size_t size = (size_t)dtype##_position(head_dim);                                                              \
+  static inline __attribute__((always_inline)) void dtype##_scores_##dim##x##group(                                      \
+      int heads, float *scores, int stride, const float *q, const element *keys, int count, float scale) {               \
+    const size_t size = (size_t)dtype##_position(dim);                                                                   \
     for (int p = 0; p < count; p += 16) {                                                                                \
       const int n = count - p < 16 ? count - p : 16;                                                                     \
       v16 sums[GROUP][16];                                                                                               \
@@ -209,10 +215,10 @@ static __attribute__((noinline, unused)) void merge_head(struct worker *me, floa
         const element *key = keys + (size_t)(p + j) * size;                                                              \
         v16 sum[GROUP];                                                                                                  \
         for (int h = 0; h < heads; ++h) sum[h] = v16_zero();                                                             \
-        for (int i = 0; i < head_dim; i += 16) {                                                                         \
-          const int width = head_dim - i;                                                                                \
+        for (int i = 0; i < dim; i += 16) {                                                                              \
+          const int width = dim - i;                                                                                     \
           const v16 k = dtype##_load_state(key, i, width);                                                               \
-          for (int h = 0; h < heads; ++h) sum[h] = v16_fma(f32_load_state(q + h * head_dim, i, width), k, sum[h]);       \
+          for (int h = 0; h < heads; ++h) sum[h] = v16_fma(f32_load_state(q + h * dim, i, width), k, sum[h]);            \
         }                                                                                                                \
         for (int h = 0; h < heads; ++h) sums[h][j] = sum[h];                                                             \
       }                                                                                                                  \
@@ -221,71 +227,67 @@ static __attribute__((noinline, unused)) void merge_head(struct worker *me, floa
     }                                                                                                                    \
   }                                                                                                                      \
                                                                                                                          \
-  /* y[h] = sum over p of weights[h][p] * values[p] * scale[h], even and odd positions apart. */                         \
-  static inline __attribute__((always_inline)) void dtype##_weigh_values(int heads, float *y, const float *weights,      \
-                                                                         int stride, const element *values, int count,   \
-                                                                         int head_dim, const float *scale) {             \
-    const size_t size = (size_t)dtype##_position(head_dim);                                                              \
-    for (int i = 0; i < head_dim; i += 16) {                                                                             \
-      const int n = head_dim - i < 16 ? head_dim - i : 16;                                                               \
-      v16 even[GROUP], odd[GROUP];                                                                                       \
-      for (int h = 0; h < heads; ++h) even[h] = odd[h] = v16_zero();                                                     \
-      const element *value = values;                                                                                     \
-      int p = 0;                                                                                                         \
-      for (; p + 2 <= count; p += 2, value += 2 * size) {                                                                \
-        const v16 first = dtype##_load_state(value, i, n), second = dtype##_load_state(value + size, i, n);              \
-        for (int h = 0; h < heads; ++h) {                                                                                \
-          even[h] = v16_fma(v16_set(weights[(size_t)h * (size_t)stride + (size_t)p]), first, even[h]);                   \
-          odd[h] = v16_fma(v16_set(weights[(size_t)h * (size_t)stride + (size_t)p + 1]), second, odd[h]);                \
-        }                                                                                                                \
-      }                                                                                                                  \
-      if (p < count) {                                                                                                   \
-        const v16 last = dtype##_load_state(value, i, n);                                                                \
+  /* y[h] = sum over p of weights[h][p] * values[p] * scale[h], for 16 x `vectors` elements (a constant) from `first` on. */ \
+  static inline __attribute__((always_inline)) void dtype##_weigh_##dim##x##group(                                       \
+      int heads, int vectors, float *y, const float *weights, const element *values, int count, int first, int stride,   \
+      const float *scale) {                                                                                              \
+    const size_t size = (size_t)dtype##_position(dim);                                                                   \
+    v16 sums[GROUP][VALUES_AT_ONCE];                                                                                     \
+    for (int h = 0; h < heads; ++h)                                                                                      \
+      for (int j = 0; j < vectors; ++j) sums[h][j] = v16_zero();                                                         \
+    for (int p = 0; p < count; ++p, values += size) {                                                                    \
+      for (int j = 0; j < vectors; ++j) {                                                                                \
+        const v16 value = dtype##_load_state(values, first + 16 * j, dim - first - 16 * j);                              \
         for (int h = 0; h < heads; ++h)                                                                                  \
-          even[h] = v16_fma(v16_set(weights[(size_t)h * (size_t)stride + (size_t)p]), last, even[h]);                    \
+          sums[h][j] = v16_fma(v16_set(weights[(size_t)h * (size_t)stride + (size_t)p]), value, sums[h][j]);             \
       }                                                                                                                  \
-      for (int h = 0; h < heads; ++h)                                                                                    \
-        v16_store_part(y + h * head_dim + i, v16_mul(v16_add(even[h], odd[h]), v16_set(scale[h])), n);                   \
+    }                                                                                                                    \
+    for (int h = 0; h < heads; ++h) {                                                                                    \
+      for (int j = 0; j < vectors; ++j) {                                                                                \
+        const int i = first + 16 * j, n = dim - i < 16 ? dim - i : 16;                                                   \
+        v16_store_part(y + h * dim + i, v16_mul(sums[h][j], v16_set(scale[h])), n);                                      \
+      }                                                                                                                  \
     }                                                                                                                    \
   }                                                                                                                      \
                                                                                                                          \
   /* `heads` query heads at `count` positions; `alone` where the row has no others. */                                   \
-  static inline __attribute__((always_inline)) void dtype##_attend(int heads, struct partial to, const float *q,         \
-                                                                   const element *keys, const element *values, int count, \
-                                                                   const struct attention_shape *a, float *scores,       \
-                                                                   bool alone) {                                         \
+  static inline __attribute__((always_inline)) void dtype##_attend_##dim##x##group(                                      \
+      int heads, struct partial to, const float *q, const element *keys, const element *values, int count,               \
+      const struct attention_shape *a, float *scores, bool alone) {                                                      \
     float scale[GROUP];                                                                                                  \
-    dtype##_scores(heads, scores, a->block, q, keys, count, a->head_dim, a->scale);                                      \
+    dtype##_scores_##dim##x##group(heads, scores, a->block, q, keys, count, a->scale);                                   \
     for (int h = 0; h < heads; ++h) {                                                                                    \
       float *row = scores + (size_t)h * (size_t)a->block;                                                                \
       if (a->softcap > 0.0f) cap_scores(row, count, a->softcap);                                                         \
       to.sums[h] = softmax_sum(row, count, to.largest + h);                                                              \
       scale[h] = alone ? 1.0f / to.sums[h] : 1.0f;                                                                       \
     }                                                                                                                    \
-    dtype##_weigh_values(heads, to.values, scores, a->block, values, count, a->head_dim, scale);                         \
+    int i = 0;                                                                                                           \
+    for (; i + 16 * VALUES_AT_ONCE <= dim; i += 16 * VALUES_AT_ONCE)                                                     \
+      dtype##_weigh_##dim##x##group(heads, VALUES_AT_ONCE, to.values, scores, values, count, i, a->block, scale);        \
+    const int rest = (dim % (16 * VALUES_AT_ONCE) + 15) / 16;                                                            \
+    if (rest > 0) dtype##_weigh_##dim##x##group(heads, rest, to.values, scores, values, count, i, a->block, scale);      \
   }                                                                                                                      \
                                                                                                                          \
   /* All query heads of a key/value head. */                                                                             \
-  static __attribute__((noinline, unused)) void dtype##_attend_group(struct partial to, const float *q, const element *keys, \
-                                                                     const element *values, int count,                   \
-                                                                     const struct attention_shape *a, float *scores,     \
-                                                                     bool alone) {                                       \
-    const int group = a->heads / a->kv_heads;                                                                            \
-    for (int g = 0; g < group; g += GROUP) {                                                                             \
-      const struct partial part = {to.values + g * a->head_dim, to.largest + g, to.sums + g};                            \
-      const float *queries = q + g * a->head_dim;                                                                        \
-      if (group - g >= GROUP) dtype##_attend(GROUP, part, queries, keys, values, count, a, scores, alone);               \
-      else if (group - g == 3) dtype##_attend(3, part, queries, keys, values, count, a, scores, alone);                  \
-      else if (group - g == 2) dtype##_attend(2, part, queries, keys, values, count, a, scores, alone);                  \
-      else dtype##_attend(1, part, queries, keys, values, count, a, scores, alone);                                      \
+  static __attribute__((noinline, unused)) void dtype##_attend_all_##dim##x##group(                                      \
+      struct partial to, const float *q, const element *keys, const element *values, int count,                          \
+      const struct attention_shape *a, float *scores, bool alone) {                                                      \
+    int g = 0;                                                                                                           \
+    for (; g + GROUP <= group; g += GROUP) {                                                                             \
+      const struct partial part = {to.values + g * dim, to.largest + g, to.sums + g};                                    \
+      dtype##_attend_##dim##x##group(GROUP, part, q + g * dim, keys, values, count, a, scores, alone);                   \
     }                                                                                                                    \
+    const struct partial part = {to.values + g * dim, to.largest + g, to.sums + g};                                      \
+    if (group % GROUP > 0)                                                                                               \
+      dtype##_attend_##dim##x##group(group % GROUP, part, q + g * dim, keys, values, count, a, scores, alone);           \
   }                                                                                                                      \
                                                                                                                          \
-  static __attribute__((noinline, unused)) void dtype##_attention(                                                       \
+  static __attribute__((noinline, unused)) void dtype##_attention_##dim##x##group(                                       \
       struct worker *me, float *y, const float *q, const element *keys, const element *values, const int32_t *slots,     \
       const int32_t *positions, int rows, struct attention_shape a, struct attention_unit unit) {                        \
-    const int group = a.heads / a.kv_heads, width = group * a.head_dim;                                                  \
-    const size_t size = (size_t)dtype##_position(a.head_dim);                                                            \
+    const int width = group * dim;                                                                                       \
+    const size_t size = (size_t)dtype##_position(dim);                                                                   \
     float *scores = own(me, a.scores), *states = scores + GROUP * a.block, *block_values = states + 2 * group * (rows + 1); \
     int last_block = -1;                                                                                                 \
     bool waits = false;                                                                                                  \
@@ -298,7 +300,7 @@ static __attribute__((noinline, unused)) void merge_head(struct worker *me, floa
     for (int kv_head = unit.heads.begin; kv_head < unit.heads.end; ++kv_head) {                                          \
       float *head_y = y + (size_t)(kv_head * width);                                                                     \
       const float *head_q = q + (size_t)(kv_head * width);                                                               \
-      const size_t row_width = (size_t)(a.heads * a.head_dim);                                                           \
+      const size_t row_width = (size_t)(a.kv_heads * width);                                                             \
       for (int row = 0; row < rows && unit.part == 0; ++row)                                                             \
         if (positions[row] < 0) memset(head_y + (size_t)row * row_width, 0, (size_t)width * sizeof *y);                  \
       for (int block = unit.part; block <= last_block; block += unit.parts) {                                            \
@@ -315,16 +317,12 @@ static __attribute__((noinline, unused)) void merge_head(struct worker *me, floa
           const struct partial now = {block_values, states + 2 * group * rows, states + 2 * group * rows + group};       \
           const bool merges = unit.parts == 1 && block > reach.first_block;                                              \
           const struct partial to = merges ? now : alone || unit.parts == 1 ? all : waiting_at(me, &a, row, kv_head, block); \
-          dtype##_attend_group(to, head_q + (size_t)row * row_width, keys + start, values + start, count, &a, scores, alone); \
+          dtype##_attend_all_##dim##x##group(to, head_q + (size_t)row * row_width, keys + start, values + start, count, &a, scores, alone); \
           me->bytes_read += 2 * (uint64_t)count * (uint64_t)size * sizeof *keys;                                         \
-          if (merges) merge_partial(all, now, group, a.head_dim);                                                        \
-          if (merges && block == reach.last_block) finish_values(all, group, a.head_dim);                                \
+          if (merges) merge_partial(all, now, group, dim);                                                               \
+          if (merges && block == reach.last_block) finish_values(all, group, dim);                                       \
         }                                                                                                                \
       }                                                                                                                  \
       if (waits && finishes_head(me, &a, kv_head, unit.parts)) merge_head(me, y, positions, rows, &a, kv_head, states);  \
     }                                                                                                                    \
   }
-
-DEFINE_ATTENTION(f32, float)
-DEFINE_ATTENTION(bf16, uint16_t)
-DEFINE_ATTENTION(q8_0, uint8_t)
