@@ -140,15 +140,16 @@ const shapes: readonly Shape[] = [
 
 const elements: Readonly<Record<Format, string>> = { f32: 'float', bf16: 'uint16_t', q8_0: 'uint8_t' };
 
-function fits({ headDim }: Shape, format: Format): boolean {
-  return format !== 'q8_0' || headDim % 32 === 0;
+/** All in f32; the other formats only load and store otherwise, which needs fewer shapes, of whole blocks. */
+function shapesFor(format: Format): readonly Shape[] {
+  return format === 'f32' ? shapes : shapes.slice(1, 5);
 }
 
 const instances = new Set(
   formats.flatMap((format) =>
-    shapes
-      .filter((shape) => fits(shape, format))
-      .map(({ heads, kvHeads, headDim }) => `TEST(${format}, ${elements[format]}, ${headDim}, ${heads / kvHeads})`),
+    shapesFor(format).map(
+      ({ heads, kvHeads, headDim }) => `TEST(${format}, ${elements[format]}, ${headDim}, ${heads / kvHeads})`,
+    ),
   ),
 );
 
@@ -211,26 +212,27 @@ describe.runIf(hasCompiler).each(usable.map((set) => [set.name, set] as const))(
   }, 120_000);
 
   describe.each(formats)('from a cache in %s', (format) => {
-    const fitting = shapes.filter((shape) => fits(shape, format));
-
-    it.each(fitting)('$heads heads on $kvHeads of $headDim, $length positions in blocks of $block', (shape) => {
-      const sequence = new Sequence(shape);
-      const expected = sequence.expected(format);
-      const actual = sequence.run(library, format, { rows: 7, parts: 1 });
-      const worst = actual.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i]!)), 0);
-      expect(worst).toBeLessThan(2e-6);
-      const divisions: readonly Division[] = [
-        { rows: 1, parts: 1 },
-        { rows: 1, parts: 2 },
-        { rows: 7, parts: 2, backwards: true },
-        { rows: 20, parts: 3 },
-        { rows: 5, parts: 8, backwards: true },
-      ];
-      for (const division of divisions) {
-        const same = Buffer.from(sequence.run(library, format, division).buffer).equals(Buffer.from(actual.buffer));
-        expect(same, JSON.stringify(division)).toBe(true);
-      }
-    });
+    it.each(shapesFor(format))(
+      '$heads heads on $kvHeads of $headDim, $length positions in blocks of $block',
+      (shape) => {
+        const sequence = new Sequence(shape);
+        const expected = sequence.expected(format);
+        const actual = sequence.run(library, format, { rows: 7, parts: 1 });
+        const worst = actual.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i]!)), 0);
+        expect(worst).toBeLessThan(2e-6);
+        const divisions: readonly Division[] = [
+          { rows: 1, parts: 1 },
+          { rows: 1, parts: 2 },
+          { rows: 7, parts: 2, backwards: true },
+          { rows: 20, parts: 3 },
+          { rows: 5, parts: 8, backwards: true },
+        ];
+        for (const division of divisions) {
+          const same = Buffer.from(sequence.run(library, format, division).buffer).equals(Buffer.from(actual.buffer));
+          expect(same, JSON.stringify(division)).toBe(true);
+        }
+      },
+    );
   });
 
   it('cuts heads so that workers get equally many units, and never finer than blocks', () => {
