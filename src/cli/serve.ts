@@ -4,7 +4,8 @@ import type { Command } from 'commander';
 import type { Logger } from 'pino';
 import { defaultCacheDir } from '../backends/cache-dir.js';
 import { readHostMachine } from '../bench/calibrate/host-file.js';
-import type { Model } from '../runtime/model.js';
+import { outlineModel } from '../runtime/load-model.js';
+import type { ModelSource } from '../server/served-models.js';
 import type { RunningServer } from '../server/server.js';
 import { messageOf, UsageError } from '../util/errors.js';
 import { listenForInterrupt } from './interrupt.js';
@@ -17,6 +18,7 @@ interface Flags extends LoadFlags {
   readonly port: number;
   readonly slots: number;
   readonly queue: number;
+  readonly idleUnload?: number;
   readonly apiKeyFile?: string;
   readonly insecure?: boolean;
   readonly allowHost?: readonly string[];
@@ -26,6 +28,9 @@ interface Flags extends LoadFlags {
   readonly metricsPrefix: string;
 }
 
+/** With several models, each is unloaded after this long without a request. */
+const defaultIdleSeconds = 600;
+
 export const serve: Verb = (program) => {
   const command = program
     .command('serve')
@@ -34,6 +39,11 @@ export const serve: Verb = (program) => {
     .option('--host <host>', 'address to listen on', '127.0.0.1')
     .option('--port <port>', 'port to listen on; 0 is any free one', integer(0, 65535), 8080)
     .option('--slots <n>', 'texts made at the same time; each has a KV cache of its own', integer(1, 256), 8)
+    .option(
+      '--idle-unload <s>',
+      `seconds without a request after which a model is unloaded, 0: never (default: ${defaultIdleSeconds} with several models, else 0)`,
+      integer(0, 86_400 * 30),
+    )
     .option('--queue <n>', 'texts that may wait for a slot', integer(0), 256);
   addAccessOptions(addLoadOptions(command))
     .option('--request-time <s>', 'seconds that a request may take', integer(1, 86_400), 600)
@@ -58,26 +68,23 @@ async function serveAction(specs: readonly string[], flags: Flags): Promise<void
   // No other verb should wait for these to be read.
   const [{ pino }, { startServer }] = await Promise.all([import('pino'), import('../server/server.js')]);
   const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ fd: 2, sync: true }));
-  const models: Model[] = [];
-  let server: RunningServer;
-  try {
-    for (const spec of specs) models.push(await load(spec, flags, log));
-    server = await startServer({
-      models,
-      log,
-      host: flags.host,
-      port: flags.port,
-      insecure: flags.insecure ?? false,
-      access: { ...defined({ apiKey }), ...accessOf(flags) },
-      limits: { queue: flags.queue, requestMs: flags.requestTime * 1000 },
-      metricsPrefix: flags.metricsPrefix,
-      ...defined({ hostMachine: readHostMachine(flags.cacheDir ?? defaultCacheDir()) }),
-    });
-  } catch (error) {
-    await Promise.all(models.map((model) => model.close()));
-    throw error;
-  }
-  log.info({ url: server.url, models: models.map(({ name }) => name) }, 'listening');
+  const sources = await Promise.all(specs.map((spec) => sourceOf(spec, flags, log)));
+  const several = sources.length > 1;
+  const server = await startServer({
+    models: sources,
+    // One model is what everybody waits for; of several, who knows which are wanted.
+    preload: several ? [] : sources.map(({ name }) => name),
+    idleMs: (flags.idleUnload ?? (several ? defaultIdleSeconds : 0)) * 1000,
+    log,
+    host: flags.host,
+    port: flags.port,
+    insecure: flags.insecure ?? false,
+    access: { ...defined({ apiKey }), ...accessOf(flags) },
+    limits: { queue: flags.queue, requestMs: flags.requestTime * 1000 },
+    metricsPrefix: flags.metricsPrefix,
+    ...defined({ hostMachine: readHostMachine(flags.cacheDir ?? defaultCacheDir()) }),
+  });
+  log.info({ url: server.url, models: sources.map(({ name }) => name) }, 'listening');
   await untilStopped(server, log, flags.drainTime * 1000);
 }
 
@@ -85,13 +92,25 @@ function accessOf({ allowHost = [], allowOrigin = [] }: Flags) {
   return { allowedHosts: allowHost, allowedOrigins: allowOrigin };
 }
 
-async function load(spec: string, flags: Flags, log: Logger): Promise<Model> {
-  using interrupt = listenForInterrupt();
-  const { slots } = flags;
-  const model = await loadForCli(spec, { ...loadOptionsOf(flags), slots, signal: interrupt.signal });
-  const { name, schedule, backend, quant, threads, limits } = model;
-  log.info({ model: name, schedule, backend, quant, threads, slots, context: limits.context }, 'loaded');
-  return model;
+/** Looked at, so that what cannot work is said at once; loaded later. */
+async function sourceOf(spec: string, flags: Flags, log: Logger): Promise<ModelSource> {
+  const options = { ...loadOptionsOf(flags), slots: flags.slots };
+  const { name, limits, weightBytes, stateBytes } = await outlineModel(spec, options);
+  return {
+    name,
+    context: limits.context,
+    bytes: weightBytes + stateBytes,
+    load: async (signal) => {
+      using interrupt = listenForInterrupt();
+      const model = await loadForCli(spec, { ...options, signal: AbortSignal.any([signal, interrupt.signal]) });
+      const { schedule, backend, quant, threads } = model;
+      log.info(
+        { model: name, schedule, backend, quant, threads, slots: flags.slots, context: limits.context },
+        'loaded',
+      );
+      return model;
+    },
+  };
 }
 
 /** A key on the command line could be read by every user of the machine, so it comes out of a file or the environment. */

@@ -1,14 +1,16 @@
 /** From a name on the command line or in a program to a model that is ready to make text. */
 import { basename } from 'node:path';
-import type { Backend, Executable, Progress, WeightsMemory } from '../backends/backend.js';
+import type { Backend, Executable, ExecutionPlan, Progress, WeightsMemory } from '../backends/backend.js';
 import { chooseBackend } from '../backends/registry.js';
 import { openCheckpoint, type Checkpoint } from '../checkpoint/directory.js';
 import type { GenerationDefaults } from '../checkpoint/generation.js';
 import { resolveModel } from '../checkpoint/resolve.js';
 import { blockOf } from '../ir/formats.js';
 import type { DType, Limits, Schedule } from '../ir/program.js';
+import { tensorBytes } from '../ir/tensor.js';
 import { defaultStateFormat } from '../models/build.js';
 import type { ModelConfig } from '../models/model-config.js';
+import { packedLength } from '../passes/pack-weights.js';
 import { compileModel } from '../passes/pipeline.js';
 import { createTokenizer, loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
 import { AbortedError, UnsupportedModelError, UsageError } from '../util/errors.js';
@@ -62,17 +64,11 @@ export async function loadModel(spec: string, options: LoadOptions = {}): Promis
   const checkpoint = openCheckpoint(directory, nameOf(spec, directory));
   try {
     const { config, tokenizerConfig, chatTemplate } = checkpoint;
-    const limits = chooseLimits(config, options);
-    const schedule = options.schedule ?? 'response';
-    if (!backend.capabilities.schedules.includes(schedule)) {
-      throw new UsageError(`the ${backend.name} backend does not run the schedule ${schedule}`, {
-        hint: `choose one of ${backend.capabilities.schedules.join(', ')}`,
-      });
-    }
-    const formats = chooseFormats(checkpoint, backend, options, onNotice);
+    const target = chooseTarget(checkpoint, backend, options, onNotice);
+    const { schedule, limits, formats } = target;
     const tokenizer = tokenizerOf(checkpoint);
     stopIf(signal);
-    const executable = await prepare(checkpoint, backend, { schedule, limits, formats }, options);
+    const executable = await prepare(checkpoint, backend, target, options);
     return new Model({
       name: config.name,
       config,
@@ -96,6 +92,34 @@ export async function loadModel(spec: string, options: LoadOptions = {}): Promis
     // Whatever it was that the stop interrupted.
     stopIf(signal);
     throw error;
+  }
+}
+
+/** What a model will be, told without loading it. */
+export interface ModelOutline {
+  readonly name: string;
+  readonly limits: Limits;
+  /** Bytes of its weights as they are run, and of everything that kernels write: KV caches, activations. */
+  readonly weightBytes: number;
+  readonly stateBytes: number;
+}
+
+/** Opens and compiles, and reads no weights. Throws what `loadModel` throws before it reads them. */
+export async function outlineModel(spec: string, options: LoadOptions = {}): Promise<ModelOutline> {
+  const { onNotice = () => undefined } = options;
+  const directory = resolveModel(spec);
+  const backend = await chooseBackend(options.backend ?? 'auto', onNotice);
+  const checkpoint = openCheckpoint(directory, nameOf(spec, directory));
+  try {
+    const target = chooseTarget(checkpoint, backend, options, onNotice);
+    const { step } = compileTarget(checkpoint, backend, target, options.threads);
+    const weightBytes = packedLength(step);
+    const stateBytes = step.values
+      .filter(({ origin }) => origin.kind !== 'checkpoint')
+      .reduce((sum, { tensor }) => sum + tensorBytes(tensor, step.limits), 0);
+    return { name: checkpoint.config.name, limits: target.limits, weightBytes, stateBytes };
+  } finally {
+    checkpoint.weights.close();
   }
 }
 
@@ -210,24 +234,48 @@ interface Target {
   readonly formats: Formats;
 }
 
-async function prepare(
+function chooseTarget(
   checkpoint: Checkpoint,
   backend: Backend,
+  options: LoadOptions,
+  onNotice: (line: string) => void,
+): Target {
+  const limits = chooseLimits(checkpoint.config, options);
+  const schedule = options.schedule ?? 'response';
+  if (!backend.capabilities.schedules.includes(schedule)) {
+    throw new UsageError(`the ${backend.name} backend does not run the schedule ${schedule}`, {
+      hint: `choose one of ${backend.capabilities.schedules.join(', ')}`,
+    });
+  }
+  return { schedule, limits, formats: chooseFormats(checkpoint, backend, options, onNotice) };
+}
+
+function compileTarget(
+  { config }: Checkpoint,
+  { capabilities }: Backend,
   { schedule, limits, formats: { quant, formatOf, kv } }: Target,
-  { threads, weightsMemory, cacheDir, onProgress, onNotice, signal }: LoadOptions,
-): Promise<Executable> {
-  const { capabilities } = backend;
-  if (threads !== undefined) checkThreads(threads, backend, onNotice);
-  const workers = threads === undefined ? {} : { workers: threads };
-  const { plan } = compileModel(checkpoint.config, {
+  workers: number | undefined,
+): ExecutionPlan {
+  const { plan } = compileModel(config, {
     schedule,
     limits,
     weightFormat: quant,
     stateFormat: kv,
     ...(formatOf === undefined ? {} : { formatOf }),
     capabilities,
-    ...workers,
+    ...(workers === undefined ? {} : { workers }),
   });
+  return plan;
+}
+
+async function prepare(
+  checkpoint: Checkpoint,
+  backend: Backend,
+  target: Target,
+  { threads, weightsMemory, cacheDir, onProgress, onNotice, signal }: LoadOptions,
+): Promise<Executable> {
+  if (threads !== undefined) checkThreads(threads, backend, onNotice);
+  const plan = compileTarget(checkpoint, backend, target, threads);
   const executable = await backend.prepare(plan, checkpoint.weights, {
     ...(threads === undefined ? {} : { threads }),
     ...(weightsMemory === undefined ? {} : { weightsMemory }),

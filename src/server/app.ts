@@ -15,7 +15,7 @@ import { openApiDocument } from './openapi.js';
 import { addPage } from './page.js';
 import type { RequestScope, RequestScopes } from './request-scope.js';
 import { chatSchema, completionSchema, detokenizeSchema, parseBody, tokenizeSchema } from './schemas.js';
-import type { ServedModels } from './served-model.js';
+import type { ModelEntry, ServedModels } from './served-models.js';
 import type { Access, ServerLimits } from './settings.js';
 import { chatPrompt, chatRequest, completionRequest } from './text-request.js';
 
@@ -40,9 +40,7 @@ export function createApp(parts: AppParts): Hono<AppEnv> {
   addPage(app);
   addInspection(app, models, parts.hostMachine);
   addOperations(app, parts);
-  app.get('/v1/models', (context) =>
-    context.json({ object: 'list', data: models.all.map((served) => modelObject(served)) }),
-  );
+  app.get('/v1/models', (context) => context.json({ object: 'list', data: models.all.map(modelObject) }));
   app.get('/v1/models/:id{.+}', (context) => context.json(modelObject(models.find(context.req.param('id')))));
   app.get('/openapi.json', (context) => context.json(openApiDocument(limits)));
   addTexts(app, parts);
@@ -126,7 +124,8 @@ function addTexts(app: Hono<AppEnv>, parts: AppParts): void {
   app.post('/v1/chat/completions', (context) =>
     scoped(context, async (scope) => {
       const body = parseBody(chat, await readJson(context.req.raw, limits.bodyBytes));
-      const served = models.find(body.model);
+      const { served, release } = await models.use(body.model);
+      scope.defer(release);
       const request = await chatRequest(served, body, limits);
       scope.defer(() => request.grammar?.release());
       return retryHint(served, () =>
@@ -137,7 +136,8 @@ function addTexts(app: Hono<AppEnv>, parts: AppParts): void {
   app.post('/v1/completions', (context) =>
     scoped(context, async (scope) => {
       const body = parseBody(completion, await readJson(context.req.raw, limits.bodyBytes));
-      const served = models.find(body.model);
+      const { served, release } = await models.use(body.model);
+      scope.defer(release);
       const request = completionRequest(served, body, limits);
       return retryHint(served, () =>
         answer(context, request, { format: completionFormat, scope, metrics, stallMs: limits.stallMs }),
@@ -159,22 +159,25 @@ function addTokens(app: Hono<AppEnv>, { models, limits }: AppParts): void {
   const tokenize = tokenizeSchema(limits);
   app.post('/tokenize', async (context) => {
     const body = parseBody(tokenize, await readJson(context.req.raw, limits.bodyBytes));
-    const { model } = models.find(body.model);
     const { prompt, messages } = body;
     const isText = typeof prompt === 'string';
     if (isText === Array.isArray(messages)) throw badRequest('give either prompt or messages', 'prompt');
-    const tokens = isText
-      ? model.tokenizer.encode(prompt, { addSpecial: body.add_special_tokens ?? true })
-      : await chatPrompt(model, messages ?? [], { addGenerationPrompt: body.add_generation_prompt ?? true });
-    return context.json({ tokens, count: tokens.length, max_model_len: model.limits.context });
+    return models.with(body.model, async ({ model }) => {
+      const tokens = isText
+        ? model.tokenizer.encode(prompt, { addSpecial: body.add_special_tokens ?? true })
+        : await chatPrompt(model, messages ?? [], { addGenerationPrompt: body.add_generation_prompt ?? true });
+      return context.json({ tokens, count: tokens.length, max_model_len: model.limits.context });
+    });
   });
   app.post('/detokenize', async (context) => {
     const body = parseBody(detokenizeSchema, await readJson(context.req.raw, limits.bodyBytes));
-    const { tokenizer } = models.find(body.model).model;
-    return context.json({ prompt: tokenizer.decode(body.tokens, { skipSpecial: false }) });
+    const prompt = await models.with(body.model, ({ model }) =>
+      model.tokenizer.decode(body.tokens, { skipSpecial: false }),
+    );
+    return context.json({ prompt });
   });
 }
 
-function modelObject({ id, created, model }: ServedModels['all'][number]): object {
-  return { id, object: 'model', created, owned_by: 'kloop', max_model_len: model.limits.context };
+function modelObject({ id, created, context, loaded }: ModelEntry): object {
+  return { id, object: 'model', created, owned_by: 'kloop', max_model_len: context, loaded };
 }

@@ -6,7 +6,8 @@ import type { Machine } from '../simulator/machine.js';
 import { machines } from '../simulator/machines/index.js';
 import type { AppEnv } from './answer.js';
 import type { BoundariesTask, MachineTimes } from './boundaries.js';
-import type { ServedModel, ServedModels } from './served-model.js';
+import type { ServedModel } from './served-model.js';
+import type { ServedModels } from './served-models.js';
 
 /** At the same depth below src/ and dist/. */
 const workerFile = new URL('../../dist/server/boundaries-worker.js', import.meta.url);
@@ -18,7 +19,7 @@ const shownContext = 4096;
 
 /** @param host this machine, where `kloop calibrate` has measured it */
 export function addInspection(app: Hono<AppEnv>, models: ServedModels, host: Machine | undefined): void {
-  const known = new Map<ServedModel, Promise<readonly MachineTimes[]>>();
+  const known = new WeakMap<ServedModel, Promise<readonly MachineTimes[]>>();
   const boundaries = (served: ServedModel): Promise<readonly MachineTimes[]> => {
     let times = known.get(served);
     if (times === undefined) {
@@ -29,32 +30,34 @@ export function addInspection(app: Hono<AppEnv>, models: ServedModels, host: Mac
     }
     return times;
   };
-  app.get('/inspect/:id', async (context) => {
-    const served = models.find(context.req.param('id'));
-    const { model } = served;
-    return context.json({
-      model: served.id,
-      backend: model.backend,
-      quant: model.quant,
-      schedule: model.schedule,
-      threads: model.threads,
-      layers: model.config.layers,
-      context: model.limits.context,
-      chat: model.hasChatTemplate,
-      read_bandwidth: model.backend === 'cpu' ? (host?.memory.bandwidth.value ?? null) : null,
-      machines: await boundaries(served),
-    });
-  });
-  app.get('/inspect/:id/counters', (context) => {
-    const { counters } = models.find(context.req.param('id')).model;
-    return context.json({
-      kernel_calls: counters.kernelCalls,
-      barriers: counters.barriers,
-      bytes_read: counters.bytesRead,
-      wait_ns: counters.waitNs,
-      tokens: counters.tokens,
-    });
-  });
+  app.get('/inspect/:id', (context) =>
+    models.with(context.req.param('id'), async (served) => {
+      const { model } = served;
+      return context.json({
+        model: served.id,
+        backend: model.backend,
+        quant: model.quant,
+        schedule: model.schedule,
+        threads: model.threads,
+        layers: model.config.layers,
+        context: model.limits.context,
+        chat: model.hasChatTemplate,
+        read_bandwidth: model.backend === 'cpu' ? (host?.memory.bandwidth.value ?? null) : null,
+        machines: await boundaries(served),
+      });
+    }),
+  );
+  app.get('/inspect/:id/counters', (context) =>
+    models.with(context.req.param('id'), ({ model: { counters } }) =>
+      context.json({
+        kernel_calls: counters.kernelCalls,
+        barriers: counters.barriers,
+        bytes_read: counters.bytesRead,
+        wait_ns: counters.waitNs,
+        tokens: counters.tokens,
+      }),
+    ),
+  );
 }
 
 function taskOf({ model }: ServedModel, host: Machine | undefined): BoundariesTask {

@@ -1,8 +1,7 @@
 /** A model under the name that clients call it by, with the pool that shares its slots among requests. */
 import type { Model } from '../runtime/model.js';
 import { SessionPool } from '../runtime/session-pool.js';
-import { ContextOverflowError, UsageError } from '../util/errors.js';
-import { ApiError } from './api-error.js';
+import { ContextOverflowError } from '../util/errors.js';
 import type { ServerLimits } from './settings.js';
 
 /** Seconds: what a client is told to wait, at least and at most. */
@@ -66,31 +65,5 @@ export class ServedModel {
   async close(): Promise<void> {
     this.pool.close();
     await this.model.close();
-  }
-}
-
-/** The models of a server by name. */
-export class ServedModels {
-  readonly #byId: ReadonlyMap<string, ServedModel>;
-
-  /** Throws UsageError where two models have the same name. */
-  constructor(models: readonly ServedModel[]) {
-    this.#byId = new Map(models.map((model) => [model.id, model]));
-    if (this.#byId.size < models.length) throw new UsageError('two models have the same name');
-  }
-
-  get all(): readonly ServedModel[] {
-    return [...this.#byId.values()];
-  }
-
-  /** The model of this name; without a name the only one. Throws ApiError. */
-  find(id: string | null | undefined): ServedModel {
-    const [only, ...others] = this.all;
-    const found = id === null || id === undefined ? (others.length === 0 ? only : undefined) : this.#byId.get(id);
-    if (found !== undefined) return found;
-    const names = this.all.map((model) => model.id).join(', ');
-    const asked =
-      id === null || id === undefined ? 'name one of the models' : `the model ${JSON.stringify(id)} is not served here`;
-    throw new ApiError(`${asked}; there is: ${names}`, { status: 404, code: 'model_not_found', param: 'model' });
   }
 }

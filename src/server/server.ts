@@ -6,15 +6,20 @@ import type { Logger } from 'pino';
 import type { Model } from '../runtime/model.js';
 import type { Machine } from '../simulator/machine.js';
 import { messageOf, UsageError } from '../util/errors.js';
+import { ApiError } from './api-error.js';
 import { createApp } from './app.js';
 import { ServerMetrics } from './metrics.js';
 import { RequestScopes } from './request-scope.js';
-import { ServedModel, ServedModels } from './served-model.js';
+import { ServedModels, type ModelSource } from './served-models.js';
 import { defaultLimits, type Access, type ServerLimits } from './settings.js';
 
 export interface ServerOptions {
-  /** Closed together with the server. */
-  readonly models: readonly Model[];
+  /** Closed together with the server; sources are loaded when they are asked for. */
+  readonly models: readonly (Model | ModelSource)[];
+  /** Names of sources that are loaded before it listens. */
+  readonly preload?: readonly string[];
+  /** Milliseconds without a request after which a model with a source is unloaded; default 0: never. */
+  readonly idleMs?: number;
   readonly log: Logger;
   /** Default 127.0.0.1. */
   readonly host?: string;
@@ -46,7 +51,7 @@ const lastWordsMs = 1000;
 
 /**
  * Starts to listen. Throws UsageError where it would be open to other machines without a key, or the address is not to
- * be had; the models are then still open.
+ * be had, and what loading a model throws; the models are then closed.
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { host = '127.0.0.1', port = 8080, log, insecure = false } = options;
@@ -57,8 +62,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     });
   }
   const limits = { ...defaultLimits, ...options.limits };
-  const models = new ServedModels(options.models.map((model) => new ServedModel(model, limits)));
-  const metrics = new ServerMetrics(() => models.all, options.metricsPrefix);
+  const models = new ServedModels(options.models, { limits, log, idleMs: options.idleMs ?? 0 });
+  const metrics = new ServerMetrics(() => models.loaded, options.metricsPrefix);
   const scopes = new RequestScopes();
   const state = { draining: false };
   const names = isIP(host) === 0 ? [host.toLowerCase()] : [];
@@ -89,7 +94,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     },
   }) as Server;
   server.maxConnections = limits.connections;
-  await listen(server, host, port);
+  try {
+    for (const name of options.preload ?? []) await models.with(name, () => undefined);
+    await listen(server, host, port);
+  } catch (error) {
+    await models.close();
+    throw reasonOf(error);
+  }
   const address = server.address() as AddressInfo;
   const shown = address.family === 'IPv6' ? `[${address.address}]` : address.address;
   return new Running(`http://${shown}:${address.port}`, server, models, scopes, state);
@@ -126,12 +137,18 @@ class Running implements RunningServer {
     // Whoever is connected still has asked for nothing, or does not read.
     this.#hangUpSoon();
     await closed;
-    await Promise.all(this.models.all.map((served) => served.close()));
+    await this.models.close();
   }
 
   #hangUpSoon(): void {
     setTimeout(() => this.server.closeAllConnections(), lastWordsMs).unref();
   }
+}
+
+/** What loading failed with, which a client is not told. */
+function reasonOf(error: unknown): unknown {
+  if (!(error instanceof ApiError)) return error;
+  return error.cause ?? new UsageError(error.message, { hint: 'ask for fewer --slots or a smaller --context' });
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {

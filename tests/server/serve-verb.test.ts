@@ -54,7 +54,7 @@ describe('kloop serve', () => {
     const { code, stdout, stderr } = await ended;
     expect([code, stdout]).toEqual([0, '']);
     const messages = linesOf(stderr).map((line) => (JSON.parse(line) as { msg: string }).msg);
-    expect(messages).toEqual(['loaded', 'listening', 'request', 'stopping', 'texts made', 'stopped']);
+    expect(messages).toEqual(['loading', 'loaded', 'listening', 'request', 'stopping', 'texts made', 'stopped']);
   });
 
   it('ends at once at the second signal', async () => {

@@ -8,6 +8,7 @@ import { findPreset } from '../../src/models/presets.js';
 import { ChatFormat } from '../../src/runtime/chat-format.js';
 import { loadModel } from '../../src/runtime/load-model.js';
 import { Model } from '../../src/runtime/model.js';
+import type { ModelSource } from '../../src/server/served-models.js';
 import { startServer, type RunningServer, type ServerOptions } from '../../src/server/server.js';
 import type { Tokenizer } from '../../src/text/tokenizer.js';
 import { defined } from '../../src/util/assert.js';
@@ -134,7 +135,10 @@ export interface TestServer {
 }
 
 /** Listens on a free port of this machine, and logs nothing unless `log` is given. */
-export async function serveModels(models: readonly Model[], options: Partial<ServerOptions> = {}): Promise<TestServer> {
+export async function serveModels(
+  models: readonly (Model | ModelSource)[],
+  options: Partial<ServerOptions> = {},
+): Promise<TestServer> {
   const server = await startServer({ models, log: pino({ level: 'silent' }), port: 0, ...options });
   return {
     server,
