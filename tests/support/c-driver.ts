@@ -24,13 +24,12 @@ import { greedy, promptOf, stepOf } from './steps.js';
 const run = promisify(execFile);
 const support = fileURLToPath(new URL('../../src/backends/cpu/support/', import.meta.url));
 const driver = fileURLToPath(new URL('c-driver.c', import.meta.url));
-const limits = { ...smallLimits, samples: smallLimits.rows };
 
-/** A prompt chunk whose rows are all samples, then tokens of two slots in one response call. */
-function requests(vocab: number, tokens: number): readonly [Step, Step] {
+/** A prompt chunk whose rows are all samples, then tokens of two slots in one response call, from a position on. */
+function requests(vocab: number, tokens: number, first: number): readonly [Step, Step] {
   const prompt = promptOf(6, vocab, 8);
-  const rows = prompt.map((token, i) => ({ token, position: i % 3, slot: i < 3 ? 0 : 1, sample: greedy }));
-  const next = [0, 1].map((slot) => ({ token: 5 + slot, position: 3, slot, sample: greedy }));
+  const rows = prompt.map((token, i) => ({ token, position: first + (i % 3), slot: i < 3 ? 0 : 1, sample: greedy }));
+  const next = [0, 1].map((slot) => ({ token: 5 + slot, position: first + 3, slot, sample: greedy }));
   return [stepOf(rows, { wantLogits: true }), stepOf(next, { steps: tokens })];
 }
 
@@ -52,15 +51,22 @@ export interface DriverResult {
 
 const responseTokens = 3;
 
-export async function driverCase(name: ModelName, dtype: StoredDtype, workspace: Workspace): Promise<DriverCase> {
-  const config = modelConfig(name, dtype);
+/** @param first position of the first row; what is before it in the cache was never written, and is zero */
+export async function driverCase(
+  name: ModelName,
+  dtype: StoredDtype,
+  workspace: Workspace,
+  first = 0,
+): Promise<DriverCase> {
+  const config = modelConfig(name, dtype, { max_position_embeddings: 1024 });
+  const limits = { ...smallLimits, samples: smallLimits.rows, context: smallLimits.context + first };
   const options = { schedule: 'response', limits, responseTokens, workers: 2 } as const;
   const { plan } = compileModel(config, { ...options, capabilities: cpuCapabilities() });
   const weights = await workspace.weights(config);
   const weightsPath = await packedWeightsFile(plan.step, weights, { cacheDir: workspace.cacheDir });
   const oracle = compileModel(config, { ...options, capabilities: referenceBackend.capabilities }).plan;
   const reference = await referenceBackend.prepare(oracle, weights, {});
-  const both = requests(config.vocab, responseTokens);
+  const both = requests(config.vocab, responseTokens, first);
   const { logits } = await reference.run(both[0]);
   const { tokens } = await reference.run(both[1]);
   const programs = [plan.step, plan.response!];

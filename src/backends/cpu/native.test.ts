@@ -12,10 +12,13 @@ afterAll(() => workspace.remove());
 let llama: DriverCase;
 let gemma2: DriverCase;
 let qwen3: DriverCase;
+/** One key/value head, over the border of two blocks: attention is divided by context. */
+let long: DriverCase;
 beforeAll(async () => {
   llama = await driverCase('llama', 'f32', workspace);
   gemma2 = await driverCase('gemma2', 'f16', workspace);
   qwen3 = await driverCase('qwen3', 'bf16', workspace);
+  long = await driverCase('llama-tied', 'f32', workspace, 254);
 });
 
 const tolerance = { f32: 2e-3, narrow: 3e-2 };
@@ -28,7 +31,11 @@ describe('sanitizers', () => {
     ['threads', ['-O0', '-fsanitize=thread', '-Wno-tsan']],
   ] as const;
 
-  it.for(sanitizers)('has nothing to report: %s', async ([, sanitize], context) => {
+  it('see a program that divides attention by context', () => {
+    expect(long.source).toContain('context_chunks(me, 1, 2)');
+  });
+
+  it.for(sanitizers)('has nothing to report: %s', { timeout: 120_000 }, async ([, sanitize], context) => {
     const compiler = (await findCompiler())!.path;
     const reason = await cannotBuild(compiler, sanitize, workspace);
     if (reason !== undefined) context.skip(reason);
@@ -36,6 +43,7 @@ describe('sanitizers', () => {
     for (const [test, instructionSet] of [
       [llama, chooseInstructionSet()],
       [qwen3, chooseInstructionSet('generic')],
+      [long, chooseInstructionSet()],
     ] as const) {
       const driver = await buildDriver(test, { compiler, instructionSet, flags }, workspace);
       for (const threads of [1, 2, 3]) {
