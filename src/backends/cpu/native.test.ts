@@ -35,7 +35,7 @@ describe('sanitizers', () => {
     expect(long.source).toContain('context_chunks(me, 1, 2)');
   });
 
-  it.for(sanitizers)('has nothing to report: %s', { timeout: 120_000 }, async ([, sanitize], context) => {
+  it.for(sanitizers)('has nothing to report: %s', async ([, sanitize], context) => {
     const compiler = (await findCompiler())!.path;
     const reason = await cannotBuild(compiler, sanitize, workspace);
     if (reason !== undefined) context.skip(reason);
