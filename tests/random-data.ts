@@ -3,7 +3,7 @@ import type { LoadWeight } from '../src/ir/interpret.js';
 import { sliceShard } from '../src/ir/machine-values.js';
 import type { Name, Program } from '../src/ir/program.js';
 import type { Extents } from '../src/ir/tensor.js';
-import { settingsPerSample } from '../src/ops/sample.js';
+import { allowedWords, maxBiasedTokens, settingsPerSample } from '../src/ops/sample.js';
 import { assert } from '../src/util/assert.js';
 import { bf16ToF32Array, f32ToBf16Array } from '../src/util/float.js';
 import { philox4x32 } from '../src/util/prng.js';
@@ -80,5 +80,25 @@ export function randomInputs(
     ['stop_tokens', of(16, (at) => (at === 0 ? upTo(vocab, 0, 14) : -1))],
     ['settings', settings],
   ]);
+  if (program.values.some(({ name }) => name === 'biased')) {
+    const words = allowedWords(vocab);
+    const count = (s: number): number => Math.min(vocab, upTo(4, s, 15));
+    for (let s = 0; s < samples; s++) settings.set([count(s), draw(16, s) < 0.3 ? 1 : 0], s * settingsPerSample + 8);
+    // Neighbours, so that they are different ones.
+    const biased = of(samples * maxBiasedTokens, (at) => {
+      const s = Math.floor(at / maxBiasedTokens);
+      return (upTo(vocab, s, 17) + (at % maxBiasedTokens)) % vocab;
+    });
+    inputs.set('biased', biased);
+    inputs.set(
+      'biases',
+      Float32Array.from(biased, (_, at) => 8 * draw(18, at) - 4),
+    );
+    // The first token is always allowed.
+    inputs.set(
+      'allowed',
+      of(samples * words, (at) => upTo(2 ** 31, at, 19) | (at % words === 0 ? 1 : 0)),
+    );
+  }
   return { inputs, extents: { rows, samples } };
 }

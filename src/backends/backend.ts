@@ -69,6 +69,8 @@ export interface PrepareOptions {
   readonly cacheDir?: string;
   /** Instruction set to force, for tests and comparisons (cpu). */
   readonly instructionSet?: string;
+  /** Have kernels count the time of their stages (cpu); costs some of it. */
+  readonly profile?: boolean;
   readonly onProgress?: (progress: Progress) => void;
   readonly signal?: AbortSignal;
 }
@@ -80,6 +82,15 @@ export interface Progress {
   readonly unit: 'bytes' | 'steps';
 }
 
+/** A stage of a kernel, waiting for it included, as the first worker saw it. */
+export interface StageTime {
+  readonly kernel: string;
+  readonly stage: string;
+  /** How often it ended. */
+  readonly count: number;
+  readonly nanoseconds: number;
+}
+
 export interface Executable {
   /** Workers that share a kernel; 1 where that has no meaning. */
   readonly threads: number;
@@ -88,6 +99,8 @@ export interface Executable {
   /** Ends the requests made so far after the tokens they are at; what was made until then is their result. */
   abort(): void;
   readonly counters: Counters;
+  /** Where the time went so far; only where it was prepared with `profile`. */
+  stageTimes?(): readonly StageTime[];
   /** Forgets all state (KV cache, history). */
   reset(): Promise<void>;
   /** Ends all requests as `abort` does, and frees everything. May be called again. */

@@ -2,13 +2,14 @@
 import { Worker } from 'node:worker_threads';
 import { assert } from '../util/assert.js';
 import { AbortedError } from '../util/errors.js';
-import type { Counters, Executable, Step, StepResult } from './backend.js';
+import type { Counters, Executable, StageTime, Step, StepResult } from './backend.js';
 import { deserializeError, type EngineAddress, type Reply, type Request, type WorkerSetup } from './messages.js';
 
 type RequestBody = Request extends infer R ? (R extends Request ? Omit<R, 'id'> : never) : never;
 
 export class WorkerExecutable implements Executable {
   readonly threads: number;
+  stageTimes?: () => readonly StageTime[];
   counters: Counters = { kernelCalls: 0, barriers: 0, tokens: 0, bytesRead: 0, waitNs: 0 };
   private readonly waiting = new Map<number, { resolve: (reply: Reply) => void; reject: (error: Error) => void }>();
   private nextId = 0;

@@ -2,7 +2,7 @@
  * One benchmark: the model under several schedules and numbers of threads, and llama.cpp on the same weights beside it.
  * First all of them must agree on what comes out, then they are timed in turn.
  */
-import type { Backend, BandwidthMeter, WeightsMemory } from '../backends/backend.js';
+import type { Backend, BandwidthMeter, StageTime, WeightsMemory } from '../backends/backend.js';
 import { openBandwidthMeter } from '../backends/cpu/bandwidth.js';
 import { physicalCores } from '../backends/cpu/processors.js';
 import { defaultCacheDir } from '../backends/cache-dir.js';
@@ -26,7 +26,7 @@ import { measureRounds, type Measurements } from './rounds.js';
 import { planRun, threadCounts, type Plan, type Sizes } from './settings.js';
 import { ggufOf, openSubject, type Subject } from './subject.js';
 import { Variant } from './variant.js';
-import { fillerTokens, type Identity } from './workload.js';
+import { fillerTokens, type Identity, type Workload } from './workload.js';
 
 export interface BenchOptions extends Sizes {
   /** `demo`, a directory, OWNER/NAME that has been pulled, or the name of a preset. */
@@ -42,6 +42,8 @@ export interface BenchOptions extends Sizes {
   /** Default: one per core; with a peer, the powers of two below that as well. */
   readonly threads?: readonly number[];
   readonly rounds: number;
+  /** Tell the time of each stage of decoding, of one more variant that counts it. */
+  readonly profile?: boolean;
   readonly peer?: 'llama.cpp';
   readonly cacheDir?: string;
   /** Hears of long work. */
@@ -68,6 +70,13 @@ export interface BenchReport {
   readonly idle: { readonly oursCores: number | null; readonly peerCores: number | null } | null;
   readonly results: readonly Result[];
   readonly duels: readonly Duel[];
+  readonly profile: Profile | null;
+}
+
+export interface Profile {
+  readonly identity: Identity;
+  readonly workload: Workload;
+  readonly stages: readonly StageTime[];
 }
 
 export interface Correctness {
@@ -156,6 +165,7 @@ class Bench {
       idle: watches === undefined ? null : { oursCores: watches.ours.cores, peerCores: watches.peer.cores },
       results,
       duels: duelsOf(results),
+      profile: this.#options.profile === true ? await this.#profile(subject, backend, formats, plan, threads) : null,
     };
   }
 
@@ -244,6 +254,33 @@ class Bench {
       }
     }
     return variants;
+  }
+
+  /** The last of the schedules with the most threads: what is reported first. */
+  async #profile(
+    { checkpoint }: Subject,
+    backend: Backend,
+    formats: Formats,
+    { limits, workloads }: Plan,
+    threads: readonly number[],
+  ): Promise<Profile> {
+    const workload = workloads.find((one) => one.kind === 'decode');
+    if (workload === undefined || backend.name !== 'cpu') {
+      throw new UsageError('only decoding on the cpu backend has a profile', { hint: 'leave out --profile' });
+    }
+    const schedule = (this.#options.schedules ?? allSchedules).at(-1) ?? 'response';
+    this.#progress('profiling', 0, 1, 'steps');
+    const variant = await Variant.prepare(checkpoint, {
+      ...{ backend, schedule, threads: Math.max(...threads), formats, limits, cacheDir: this.#cacheDir },
+      profile: true,
+    });
+    try {
+      await variant.profile(workload);
+      return { identity: variant.identity, workload, stages: await variant.profile(workload) };
+    } finally {
+      await variant.close();
+      this.#progress('profiling', 1, 1, 'steps');
+    }
   }
 
   /** The same for all, so that they are comparable. */

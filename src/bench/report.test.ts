@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { findPreset } from '../models/presets.js';
 import { defined } from '../util/assert.js';
 import type { BenchReport } from './bench.js';
-import { reportJson, reportLines, tableLines } from './report.js';
+import { profileLines, reportJson, reportLines, tableLines } from './report.js';
 import { duelsOf, resultsOf } from './results.js';
 import { planRun } from './settings.js';
 import type { Identity, Sample } from './workload.js';
@@ -52,8 +52,26 @@ function report(withPeer: boolean): BenchReport {
     bandwidth: withPeer ? { threads: 2, bufferBytes: 2 ** 30, measured: [10e9, 11e9, 12e9] } : null,
     peer: withPeer ? { threads: 1, context: 256, vocab: 32000, system: 'CPU', release: 'v1' } : null,
     idle: withPeer ? { oursCores: 0.01, peerCores: null } : null,
+    profile: null,
   };
 }
+
+describe('profileLines', () => {
+  it('tells the time of every stage per token, and of all', () => {
+    const identity = { engine: 'kloop', schedule: 'response', threads: 2 } as const;
+    const stages = [
+      { kernel: 'response_response', stage: 'o_proj', count: 320, nanoseconds: 600_000 },
+      { kernel: 'response_response', stage: 'lm_head', count: 10, nanoseconds: 200_000 },
+    ];
+    expect(profileLines({ identity, workload: { kind: 'decode', tokens: 10, depth: 8 }, stages })).toEqual([
+      'stages of tg10, response with 2 threads, counted by the kernels; with waiting for each other',
+      'kernel             stage    times per token  us per token  share',
+      'response_response  o_proj                32            60    75%',
+      'response_response  lm_head                1            20    25%',
+      'in all 80 us per token',
+    ]);
+  });
+});
 
 describe('reportLines', () => {
   it('prints machine, model, checks, bandwidth, table and the comparison in words', () => {

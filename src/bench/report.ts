@@ -3,13 +3,40 @@ import { parameterCount } from '../models/tensors.js';
 import { spreadOf, type Spread } from '../util/statistics.js';
 import { formatTable, type Column } from '../util/table.js';
 import { formatBytes, formatCount, significant } from '../util/units.js';
-import type { BenchReport } from './bench.js';
+import type { BenchReport, Profile } from './bench.js';
 import type { Duel, Result } from './results.js';
 import { identityName, workloadName, type Identity } from './workload.js';
 
 /** Lines for people. */
 export function reportLines(report: BenchReport): string[] {
-  return [...headerLines(report), '', ...tableLines(report), ...afterTable(report.duels.map(duelLine))];
+  return [
+    ...headerLines(report),
+    '',
+    ...tableLines(report),
+    ...afterTable(report.duels.map(duelLine)),
+    ...afterTable(profileLines(report.profile)),
+  ];
+}
+
+/** A line for every stage, and what they add up to; what is missing to the time of a token is between kernel calls. */
+export function profileLines(profile: Profile | null): string[] {
+  if (profile === null) return [];
+  const { identity, workload, stages } = profile;
+  const total = stages.reduce((sum, { nanoseconds }) => sum + nanoseconds, 0);
+  const us = (nanoseconds: number): string => significant(nanoseconds / 1000 / workload.tokens);
+  const rows = stages.map(({ kernel, stage, count, nanoseconds }) => [
+    kernel,
+    stage,
+    significant(count / workload.tokens),
+    us(nanoseconds),
+    `${significant((nanoseconds * 100) / total)}%`,
+  ]);
+  const titles = [{ title: 'kernel' }, { title: 'stage' }, { title: 'times per token', ...right }];
+  return [
+    `stages of ${workloadName(workload)}, ${identityName(identity)}, counted by the kernels; with waiting for each other`,
+    ...formatTable([...titles, { title: 'us per token', ...right }, { title: 'share', ...right }], rows),
+    `in all ${us(total)} us per token`,
+  ];
 }
 
 function afterTable(lines: readonly string[]): string[] {
@@ -179,6 +206,10 @@ export function reportJson(report: BenchReport): object {
         ? null
         : { name: 'llama.cpp', release: peer.release, system: peer.system, path: 'evaluate', cache: 'f16' },
     idle: idle === null ? null : { ours_cores: idle.oursCores, peer_cores: idle.peerCores },
+    profile:
+      report.profile === null
+        ? null
+        : report.profile.stages.map(({ kernel, stage, count, nanoseconds }) => ({ kernel, stage, count, nanoseconds })),
     results: report.results.map(resultJson),
     best: report.duels.map(({ workload, ours, peer: theirs, ratio }) => ({
       test: workloadName(workload),

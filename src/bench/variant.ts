@@ -2,7 +2,7 @@
  * One of ours to be measured: the model under one schedule with one number of threads. It talks to the executable as the
  * runtime does, without tokenizer and text, so that what is timed is the making of tokens.
  */
-import type { Backend, Executable, SampleSettings, StepResult, WeightsMemory } from '../backends/backend.js';
+import type { Backend, Executable, SampleSettings, StageTime, StepResult, WeightsMemory } from '../backends/backend.js';
 import type { Checkpoint } from '../checkpoint/directory.js';
 import type { Limits, Schedule } from '../ir/program.js';
 import { compileModel } from '../passes/pipeline.js';
@@ -20,6 +20,8 @@ export interface VariantOptions {
   readonly limits: Limits;
   readonly cacheDir: string;
   readonly weightsMemory?: WeightsMemory;
+  /** Count the time of stages. */
+  readonly profile?: boolean;
   /** Bytes of the weights that have been packed. */
   readonly onPack?: (done: number, total: number) => void;
   readonly signal?: AbortSignal;
@@ -47,7 +49,7 @@ export class Variant implements Candidate {
 
   /** Compiles and loads. Throws what the backend throws. */
   static async prepare(checkpoint: Checkpoint, options: VariantOptions): Promise<Variant> {
-    const { backend, schedule, threads, limits, cacheDir, weightsMemory, onPack, signal } = options;
+    const { backend, schedule, threads, limits, cacheDir, weightsMemory, profile, onPack, signal } = options;
     const { quant, formatOf, kv } = options.formats;
     const { capabilities } = backend;
     const { plan } = compileModel(checkpoint.config, {
@@ -63,6 +65,7 @@ export class Variant implements Candidate {
       threads,
       cacheDir,
       ...(weightsMemory === undefined ? {} : { weightsMemory }),
+      ...(profile === undefined ? {} : { profile }),
       onProgress: ({ phase, done, total }) => {
         if (phase === 'pack') onPack?.(done, total);
       },
@@ -84,6 +87,19 @@ export class Variant implements Candidate {
       default:
         return workload satisfies never;
     }
+  }
+
+  /** Times of the stages of decoding, in the order in which kernels have them; of those that ran. */
+  async profile(workload: Workload & { kind: 'decode' }): Promise<StageTime[]> {
+    const first = firstToken(await this.#prefill(fillerTokens(workload.depth, this.#vocab)));
+    const before = this.#executable.stageTimes?.() ?? [];
+    await this.#decode(first, workload.depth, workload.tokens);
+    const after = this.#executable.stageTimes?.() ?? [];
+    return after.flatMap((stage, i) => {
+      const count = stage.count - (before[i]?.count ?? 0);
+      const nanoseconds = stage.nanoseconds - (before[i]?.nanoseconds ?? 0);
+      return count === 0 ? [] : [{ ...stage, count, nanoseconds }];
+    });
   }
 
   /** The greedy continuation by `tokens` tokens, past any end-of-text, and the logits behind it. */

@@ -21,6 +21,7 @@ interface Flags {
   readonly promptTokens?: number;
   readonly depth?: number;
   readonly rounds: number;
+  readonly profile?: boolean;
   readonly context?: number;
   readonly peer?: 'llama.cpp';
   readonly cacheDir?: string;
@@ -45,6 +46,7 @@ export const bench: Verb = (program) => {
     .option('--prompt-tokens <n>', 'tokens of a prompt; 0 leaves it out (default: 512)', integer(0))
     .option('--depth <n>', 'tokens in the context before decoding (default: 8)', integer(1))
     .option('--rounds <n>', 'how often everything is measured', integer(1, 1000), 5)
+    .option('--profile', 'also tell where the time of a token goes, by stages of the kernels')
     .option('--context <n>', 'positions of the KV cache (default: as many as needed)', integer(1))
     .addOption(new Option('--peer <name>', 'measure beside ours, on the same weights').choices(['llama.cpp']))
     .option('--cache-dir <dir>', 'directory for weights and compiled code')

@@ -16,7 +16,7 @@ import { contextBlock } from './emit/attention.js';
 import { emitPrograms } from './emit/program.js';
 import { chooseInstructionSet } from './instruction-set.js';
 import { bytesAtLimits, type MemoryMap } from '../memory-map.js';
-import { loadLibrary } from './library.js';
+import { loadLibrary, stageTimes } from './library.js';
 import { physicalCores } from './processors.js';
 import type { CpuSetup } from './setup.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
@@ -68,7 +68,7 @@ async function prepare(
       hint: 'install one (Debian: apt install gcc; macOS: xcode-select --install), or use --backend reference',
     });
   }
-  const { source, memory } = emitPrograms(programs);
+  const { source, memory, stages } = emitPrograms(programs, { profile: options.profile ?? false });
   const compiling = compileLibrary({
     source,
     instructionSet: chooseInstructionSet(options.instructionSet),
@@ -102,6 +102,7 @@ async function prepare(
   const executable = await WorkerExecutable.start(workerFile, setup, (engine, aborted) =>
     kernels.abort(engine, aborted),
   );
+  if (stages.length > 0) executable.stageTimes = stageTimes(library.value, stages);
   onProgress?.({ phase: 'load', done: 1, total: 1, unit: 'steps' });
   return executable;
 }

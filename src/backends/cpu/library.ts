@@ -1,7 +1,9 @@
 /** The compiled library as typed functions: koffi's calls, and nothing else of it. */
 import koffi from 'koffi';
 import { ToolchainError, messageOf } from '../../util/errors.js';
+import type { StageTime } from '../backend.js';
 import type { EngineAddress } from '../messages.js';
+import type { ProfiledStage } from './emit/profile.js';
 
 export interface KernelLibrary {
   /** @throws ToolchainError with the library's own reason */
@@ -52,6 +54,17 @@ export function loadLibrary(path: string): KernelLibrary {
       counters(engine, values);
       return [values[0]!, values[1]!, values[2]!, values[3]!];
     },
+  };
+}
+
+/** Reads what a library that was emitted for profiling has counted, in the order of `stages`. */
+export function stageTimes(path: string, stages: readonly ProfiledStage[]): () => readonly StageTime[] {
+  const read = loadShared(path).func('void kloop_profile(double *nanoseconds, double *count, int stages)');
+  return () => {
+    const nanoseconds = new Float64Array(stages.length);
+    const count = new Float64Array(stages.length);
+    read(nanoseconds, count, stages.length);
+    return stages.map((stage, i) => ({ ...stage, count: count[i]!, nanoseconds: nanoseconds[i]! }));
   };
 }
 

@@ -46,7 +46,8 @@ export function emitKernel(kernel: Kernel, symbol: string, emission: KernelEmiss
       const type = access === 'read' ? `const ${elementType(tensor)}` : elementType(tensor);
       writer.line(`${type} *${cName(name)} = argument(me, arguments, ${index});`);
     });
-    emitRegion(kernel.body, names, '', emission);
+    if (emission.profile !== undefined) writer.line(emission.profile.begin());
+    emitRegion(kernel.body, names, '', { ...emission, symbol });
   });
   writer.line();
 }
@@ -68,11 +69,16 @@ function* dimensionsOf(region: Region, types: ReadonlyMap<Name, Tensor>): Genera
 }
 
 /** The loop that a region is the body of. */
+interface RegionEmission extends KernelEmission {
+  /** The C function. */
+  readonly symbol: string;
+}
+
 interface Body extends Prefetch {
   readonly untilEnd: string | undefined;
 }
 
-function emitRegion(region: Region, names: Names, prefix: string, emission: KernelEmission, body?: Body): void {
+function emitRegion(region: Region, names: Names, prefix: string, emission: RegionEmission, body?: Body): void {
   const plan = defined(region.plan, 'a plan of the region');
   declareLocals(region, names, prefix, emission);
   let next = 0;
@@ -90,6 +96,9 @@ function emitRegion(region: Region, names: Names, prefix: string, emission: Kern
       if (body !== undefined) emitPrefetch(body, index, emission.writer);
       const end = isLast ? body?.untilEnd : undefined;
       emission.writer.line(end ?? 'hand_off(me);');
+      if (emission.profile !== undefined) {
+        emission.writer.line(emission.profile.end(emission.symbol, stage.name));
+      }
     });
   });
 }
@@ -196,12 +205,12 @@ function declareLocals(region: Region, names: Names, prefix: string, emission: K
   }
 }
 
-function emitLoop(loop: Loop, outer: Names, emission: KernelEmission): void {
+function emitLoop(loop: Loop, outer: Names, emission: RegionEmission): void {
   // A scope of its own: a region may hold several loops over the same thing.
   emission.writer.block('', () => emitScopedLoop(loop, outer, emission));
 }
 
-function emitScopedLoop(loop: Loop, outer: Names, emission: KernelEmission): void {
+function emitScopedLoop(loop: Loop, outer: Names, emission: RegionEmission): void {
   const { writer } = emission;
   const types = inferRegion(loop.body, loopScope(loop, outer.types));
   const inner: Names = { c: new Map(), strides: new Map(), steps: new Map(), types };

@@ -3,9 +3,12 @@ import { isQuantized } from '../../../ir/formats.js';
 import type { Name, Program, Tensor } from '../../../ir/program.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import type { Allocator } from '../../memory-map.js';
+import type { StageProfile } from './profile.js';
 
 export interface KernelEmission {
   readonly program: Program;
+  /** Counts the time of stages, where that is wanted. */
+  readonly profile?: StageProfile;
   readonly writer: CodeWriter;
   /** Memory of all workers, and each worker's own. */
   readonly scratch: Allocator;

@@ -9,6 +9,7 @@ import { packedLength } from '../../../passes/pack-weights.js';
 import { Allocator, mapMemory, type MemoryMap } from '../../memory-map.js';
 import { attentionInstances } from './attention.js';
 import { emitKernel } from './kernel.js';
+import { StageProfile, type ProfiledStage } from './profile.js';
 
 /** CACHE_LINE in engine.h. */
 const cacheLine = 64;
@@ -16,10 +17,16 @@ const cacheLine = 64;
 export interface EmittedSource {
   readonly source: string;
   readonly memory: MemoryMap;
+  /** What `kloop_profile` tells of, in its order; none unless that was wanted. */
+  readonly stages: readonly ProfiledStage[];
 }
 
 /** @param programs the token step, and the response where there is one; their order is the order of the call tables */
-export function emitPrograms(programs: readonly Program[]): EmittedSource {
+export function emitPrograms(
+  programs: readonly Program[],
+  { profile: wanted = false }: { readonly profile?: boolean } = {},
+): EmittedSource {
+  const profile = wanted ? new StageProfile() : undefined;
   const memory = mapMemory(programs);
   const writer = new CodeWriter();
   const counters = new Allocator(memory.valueBytes);
@@ -41,6 +48,7 @@ export function emitPrograms(programs: readonly Program[]): EmittedSource {
   ]) {
     writer.line(`#include "${header}"`);
   }
+  if (profile !== undefined) writer.line('#include "profile.h"');
   attentionInstances(programs).forEach((instance) => writer.line(instance));
   writer.line();
   const tables = programs.map((program, index) => {
@@ -50,7 +58,11 @@ export function emitPrograms(programs: readonly Program[]): EmittedSource {
       const scratch = new Allocator(counters.size);
       const own = new Allocator();
       const strideOf = (param: Name): number => strideOfParam(program, kernel.name, param, memory);
-      emitKernel(kernel, symbolOf(kernel.name), { program, writer, scratch, own, headCounters, strideOf });
+      const profiled = profile === undefined ? {} : { profile };
+      emitKernel(kernel, symbolOf(kernel.name), {
+        ...{ program, writer, scratch, own, headCounters, strideOf },
+        ...profiled,
+      });
       scratchEnd = Math.max(scratchEnd, scratch.size);
       ownEnd = Math.max(ownEnd, own.size);
     }
@@ -61,7 +73,7 @@ export function emitPrograms(programs: readonly Program[]): EmittedSource {
   writer.line(`#define KLOOP_OWN_BYTES ${ownEnd}ull`);
   writer.line(`#define KLOOP_WEIGHT_BYTES ${Math.max(...programs.map(packedLength))}ull`);
   writer.line('#include "library.h"');
-  return { source: writer.toString(), memory };
+  return { source: writer.toString(), memory, stages: profile?.stages ?? [] };
 }
 
 /** Key/value heads of the largest cache. */
