@@ -69,6 +69,8 @@ export interface PrepareOptions {
   readonly cacheDir?: string;
   /** Instruction set to force, for tests and comparisons (cpu). */
   readonly instructionSet?: string;
+  /** Keep every worker on a processor of its own (cpu, Linux). Default: the system moves them. */
+  readonly pin?: boolean;
   /** Have kernels count the time of their stages (cpu); costs some of it. */
   readonly profile?: boolean;
   readonly onProgress?: (progress: Progress) => void;

@@ -74,6 +74,7 @@ export interface LoadFlags {
   readonly quant?: DType;
   readonly kv?: DType;
   readonly threads?: number;
+  readonly pin?: boolean;
   readonly weightsMemory?: WeightsMemory;
   readonly context?: number;
   readonly cacheDir?: string;
@@ -101,14 +102,15 @@ export function addLoadOptions(command: Command): Command {
     .addOption(new Option('--quant <format>', "format of the weights (default: the checkpoint's)").choices(quantNames))
     .addOption(kvOption())
     .option('--threads <n>', 'worker threads (default: one per core)', integer(1, 256))
+    .option('--pin', 'keep every thread on a processor of its own')
     .addOption(weightsMemoryOption())
     .option('--context <n>', "positions of a sequence (default: the model's, at most 4096)", integer(1))
     .option('--cache-dir <dir>', 'directory for packed weights and compiled code');
 }
 
 export function loadOptionsOf(flags: LoadFlags): LoadOptions {
-  const { schedule, backend, quant, kv, threads, weightsMemory, context, cacheDir } = flags;
-  return defined({ schedule, backend, quant, kv, threads, weightsMemory, context, cacheDir });
+  const { schedule, backend, quant, kv, threads, pin, weightsMemory, context, cacheDir } = flags;
+  return defined({ schedule, backend, quant, kv, threads, pin, weightsMemory, context, cacheDir });
 }
 
 /** The object without its undefined fields. */

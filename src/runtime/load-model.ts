@@ -29,6 +29,8 @@ export interface LoadOptions {
   readonly kv?: DType;
   /** Worker threads; default: what the backend finds best. */
   readonly threads?: number;
+  /** Keep every worker on a processor of its own; pays only where nobody else uses them. Default: no. */
+  readonly pin?: boolean;
   /** Where the cpu backend has the weights; default: memory of its own where there is room. */
   readonly weightsMemory?: WeightsMemory;
   /** Positions of a session. Default: those of the model, at most 4096. */
@@ -272,12 +274,13 @@ async function prepare(
   checkpoint: Checkpoint,
   backend: Backend,
   target: Target,
-  { threads, weightsMemory, cacheDir, onProgress, onNotice, signal }: LoadOptions,
+  { threads, pin, weightsMemory, cacheDir, onProgress, onNotice, signal }: LoadOptions,
 ): Promise<Executable> {
   if (threads !== undefined) checkThreads(threads, backend, onNotice);
   const plan = compileTarget(checkpoint, backend, target, threads);
   const executable = await backend.prepare(plan, checkpoint.weights, {
     ...(threads === undefined ? {} : { threads }),
+    ...(pin === undefined ? {} : { pin }),
     ...(weightsMemory === undefined ? {} : { weightsMemory }),
     ...(cacheDir === undefined ? {} : { cacheDir }),
     ...(onProgress === undefined ? {} : { onProgress }),

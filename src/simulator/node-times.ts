@@ -4,7 +4,7 @@
  */
 import { allGatherTime, bestAllReduce } from './collectives.js';
 import type { Machine } from './machine.js';
-import type { WorkNode, WorkPart } from './workload.js';
+import { addCosts, type WorkNode, type WorkPart } from './workload.js';
 
 const psPerSecond = 1e12;
 const psPerMicrosecond = 1e6;
@@ -41,15 +41,20 @@ export function timesOf(part: WorkPart, machine: Machine): NodeTimes[] {
 function workSeconds(nodes: readonly WorkNode[], machine: Machine): number {
   const { compute } = machine;
   const flops = nodes.reduce((sum, node) => sum + paddedFlops(node, compute.rowTile.value), 0);
-  const reading = nodes.reduce((sum, node) => sum + readSeconds(node, machine), 0);
-  return Math.max(flops / (compute.peak.value * compute.usable.value), reading);
+  return Math.max(flops / (compute.peak.value * compute.usable.value), readSeconds(nodes, machine));
 }
 
-/** Weights and state, each once; weights may have to be decoded. */
-function readSeconds({ cost, format }: WorkNode, { compute, onChip }: Machine): number {
-  const rate = format === undefined ? undefined : compute.weightRates?.[format];
-  if (rate === undefined) return (cost.weightBytes + cost.stateBytes) / onChip.bandwidth.value;
-  return cost.weightBytes / rate.value + cost.stateBytes / onChip.bandwidth.value;
+/** Weights and state, each once; weights of some formats are read more slowly than on-chip memory would give them. */
+function readSeconds(nodes: readonly WorkNode[], { compute: { weightRates = {} }, onChip }: Machine): number {
+  const { stateBytes } = addCosts(nodes.map(({ cost }) => cost));
+  let weightBytes = 0;
+  let seconds = 0;
+  for (const { cost, format } of nodes) {
+    const rate = format === undefined ? undefined : weightRates[format];
+    if (rate === undefined) weightBytes += cost.weightBytes;
+    else seconds += cost.weightBytes / rate.value;
+  }
+  return seconds + (weightBytes + stateBytes) / onChip.bandwidth.value;
 }
 
 function paddedFlops({ kind, cost, rows }: WorkNode, rowTile: number): number {

@@ -17,7 +17,7 @@ import { emitPrograms } from './emit/program.js';
 import { chooseInstructionSet } from './instruction-set.js';
 import { bytesAtLimits, type MemoryMap } from '../memory-map.js';
 import { loadLibrary, stageTimes } from './library.js';
-import { physicalCores } from './processors.js';
+import { physicalCores, processorsFor } from './processors.js';
 import type { CpuSetup } from './setup.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
 import { spansToCopy } from './weights-memory.js';
@@ -86,11 +86,13 @@ async function prepare(
   if (library.status === 'rejected') throw library.reason;
   if (packed.status === 'rejected') throw packed.reason;
   onProgress?.({ phase: 'load', done: 0, total: 1, unit: 'steps' });
+  const threads = Math.max(1, Math.min(256, options.threads ?? physicalCores()));
   const setup: CpuSetup = {
     libraryPath: library.value,
     weightsPath: packed.value,
     spans: spansToCopy(plan.step, options.weightsMemory),
-    threads: Math.max(1, Math.min(256, options.threads ?? physicalCores())),
+    threads,
+    processors: options.pin === true ? processorsFor(threads) : null,
     plan,
     offsets: arenaOffsets(programs, memory),
     states: plan.step.values

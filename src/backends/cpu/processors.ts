@@ -10,6 +10,21 @@ export function physicalCores(): number {
   return Math.max(1, Math.min(count, quota()));
 }
 
+/** A processor for each of `threads` workers: first one of every core, then the other hardware threads, and again. */
+export function processorsFor(threads: number): Int32Array | null {
+  const allowed = allowedProcessors();
+  if (allowed.length === 0) return null;
+  const cores = new Set<string>();
+  const firsts = allowed.filter((processor) => {
+    const core = coreOf(processor);
+    const isFirst = !cores.has(core);
+    cores.add(core);
+    return isFirst;
+  });
+  const order = [...firsts, ...allowed.filter((processor) => !firsts.includes(processor))];
+  return Int32Array.from({ length: threads }, (_, i) => order[i % order.length]!);
+}
+
 /** Processor numbers of the affinity mask; empty where the system does not tell. */
 function allowedProcessors(): number[] {
   const list = /^Cpus_allowed_list:\s*(\S+)/m.exec(readText('/proc/self/status'))?.[1] ?? '';

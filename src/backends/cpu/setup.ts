@@ -5,6 +5,8 @@ import type { WorkerSetup } from '../messages.js';
 export interface CpuSetup extends WorkerSetup {
   readonly libraryPath: string;
   readonly weightsPath: string;
+  /** The processor that each worker stays on; null where they move freely. */
+  readonly processors: Int32Array | null;
   /** Offset and bytes of every matrix that is copied; none where the file is mapped. */
   readonly spans: Float64Array;
   /** Offsets into the arena of all values that are not weights. */

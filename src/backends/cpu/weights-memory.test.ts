@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, truncateSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -57,6 +57,20 @@ describe('an engine', () => {
   it('computes the same wherever its weights are, whoever copied them', async () => {
     const expected = await run('mapped', 3);
     for (const threads of [1, 2, 3, 7]) expect(await run('own', threads)).toEqual(expected);
+  });
+
+  it.runIf(process.platform === 'linux')('keeps its workers where they are told to stay', async () => {
+    const weights = await workspace.weights(config);
+    const pinned = (): number => {
+      const tasks = readdirSync('/proc/self/task').map((id) => readFileSync(`/proc/self/task/${id}/status`, 'utf8'));
+      return tasks.filter((status) => /^Cpus_allowed_list:\s*\d+$/m.test(status)).length;
+    };
+    const before = pinned();
+    for (const pin of [false, true]) {
+      const executable = await backend.prepare(plan, weights, { threads: 3, cacheDir, pin });
+      expect(pinned() - before).toBe(pin ? 3 : 0);
+      await executable.close();
+    }
   });
 
   it('does not start on a packed file that ends early', async () => {

@@ -42,6 +42,8 @@ struct engine;
 struct worker {
   struct engine *engine;
   int index;
+  /* That it stays on; negative: wherever the system runs it. */
+  int processor;
   /* Of the launch that this worker is in. */
   int rows;
   int samples;
@@ -346,9 +348,23 @@ static void load_part(struct worker *me) {
   atomic_fetch_sub(&loading->remaining, 1);
 }
 
+/* This thread runs on that processor only, from now on. Where that is refused it runs as before. */
+static void stay_on(int processor) {
+#if defined(__linux__)
+  enum { BITS = 8 * sizeof(unsigned long), MOST = 8192 };
+  unsigned long mask[MOST / BITS] = {0};
+  if (processor < 0 || processor >= MOST) return;
+  mask[processor / BITS] = 1ul << (processor % BITS);
+  syscall(SYS_sched_setaffinity, 0, sizeof mask, mask);
+#else
+  (void)processor;
+#endif
+}
+
 static void *worker_main(void *argument_) {
   struct worker *me = argument_;
   struct engine *e = me->engine;
+  stay_on(me->processor);
   if (e->loading) load_part(me);
   for (;;) {
     wait_for_change(e, &e->launch, me->launch);
@@ -417,10 +433,16 @@ static void engine_stop_workers(struct engine *e, int started) {
   for (int i = 1; i < started; ++i) pthread_join(e->workers[i].thread, NULL);
 }
 
-/* The first worker is the thread that calls. */
-static bool start_workers(struct engine *e, char *error, size_t error_size) {
+/* The first worker is the thread that calls. `processors`: one for each worker; NULL where they are not pinned. */
+static bool start_workers(struct engine *e, const int32_t *processors, char *error, size_t error_size) {
   for (int i = 0; i < e->threads; ++i) {
-    e->workers[i] = (struct worker){.engine = e, .index = i, .own = e->own + e->own_bytes * (uint64_t)i};
+    e->workers[i] = (struct worker){
+        .engine = e,
+        .index = i,
+        .processor = processors ? processors[i] : -1,
+        .own = e->own + e->own_bytes * (uint64_t)i,
+    };
+    if (i == 0) stay_on(e->workers[i].processor);
     if (i > 0 && pthread_create(&e->workers[i].thread, NULL, worker_main, &e->workers[i]) != 0) {
       snprintf(error, error_size, "cannot start worker thread %d of %d", i, e->threads);
       engine_stop_workers(e, i);
@@ -464,8 +486,8 @@ static struct engine *engine_allocate(int threads, uint64_t arena_bytes, uint64_
 }
 
 /* With spans the weights are copied into memory of their own where there is room, without they stay in their file. */
-static bool engine_start(struct engine *e, const char *path, const struct span *spans, int count, char *error,
-                         size_t error_size) {
+static bool engine_start(struct engine *e, const char *path, const int32_t *processors, const struct span *spans,
+                         int count, char *error, size_t error_size) {
   const int file = open_weights(path, e->weight_bytes, error, error_size);
   if (file < 0) return false;
   struct loading loading = {.file = file, .spans = spans, .count = count};
@@ -474,10 +496,10 @@ static bool engine_start(struct engine *e, const char *path, const struct span *
     loading.to = (uint8_t *)(uintptr_t)e->weights;
     atomic_store(&loading.remaining, e->threads);
     e->loading = &loading;
-    started = start_workers(e, error, error_size) && finish_loading(e, error, error_size);
+    started = start_workers(e, processors, error, error_size) && finish_loading(e, error, error_size);
     e->loading = NULL;
   } else {
-    started = map_weights(e, file, error, error_size) && start_workers(e, error, error_size);
+    started = map_weights(e, file, error, error_size) && start_workers(e, processors, error, error_size);
   }
   close(file);
   return started;

@@ -4,13 +4,16 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* NULL on failure, with the reason in `error`. `spans`: offset and bytes of every matrix that is to be copied. */
-EXPORT void *kloop_open(const char *weights_path, int threads, const double *spans, int span_count, char *error,
-                        int error_size) {
+/*
+ * NULL on failure, with the reason in `error`. `processors`: one for each thread, to stay on; NULL where they move freely.
+ * `spans`: offset and bytes of every matrix that is to be copied.
+ */
+EXPORT void *kloop_open(const char *weights_path, int threads, const int32_t *processors, const double *spans,
+                        int span_count, char *error, int error_size) {
   struct engine *e = engine_allocate(threads, KLOOP_ARENA_BYTES, KLOOP_OWN_BYTES, KLOOP_WEIGHT_BYTES, error,
                                      (size_t)error_size);
   if (!e) return NULL;
-  if (engine_start(e, weights_path, (const struct span *)spans, span_count, error, (size_t)error_size)) return e;
+  if (engine_start(e, weights_path, processors, (const struct span *)spans, span_count, error, (size_t)error_size)) return e;
   engine_free(e);
   return NULL;
 }
