@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <atomic>
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -47,9 +49,11 @@ struct kernel {
   void *entry;
 };
 
+/* Engines call from threads of their own: one may free while another one allocates. */
+static std::mutex books;
 static std::map<void *, uint64_t> sizes;
 static uint64_t taken;
-static uint64_t launches;
+static std::atomic<uint64_t> launches;
 static int sticky;
 static char last_error[1024] = "an error of the stand-in";
 
@@ -95,12 +99,14 @@ API cuDevicePrimaryCtxRetain(void **context, int) {
 API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 API cuCtxSetCurrent(void *) { return SUCCESS; }
 API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
+  const std::lock_guard<std::mutex> lock(books);
   *free_bytes = FAKE_FREE_BYTES - taken;
   *total = FAKE_FREE_BYTES;
   return SUCCESS;
 }
 /* Not zero, as on a device: what is read before it is written shows. */
 API cuMemAlloc_v2(void **address, size_t bytes) {
+  const std::lock_guard<std::mutex> lock(books);
   if (taken + bytes > FAKE_FREE_BYTES) return OUT_OF_MEMORY;
   *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
   memset(*address, 0xa5, bytes);
@@ -109,6 +115,7 @@ API cuMemAlloc_v2(void **address, size_t bytes) {
   return SUCCESS;
 }
 API cuMemFree_v2(void *address) {
+  const std::lock_guard<std::mutex> lock(books);
   const auto found = sizes.find(address);
   if (found == sizes.end()) return INVALID_VALUE;
   taken -= found->second;
@@ -182,7 +189,7 @@ struct node {
   int blocks, threads, shared;
   unsigned char launch[64];
 };
-static std::vector<node> *capturing;
+static thread_local std::vector<node> *capturing;
 
 static int launch(kernel *function, int blocks, int threads, int shared, void **params, bool missing) {
   if (sticky != 0) return sticky;
