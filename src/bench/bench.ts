@@ -14,6 +14,7 @@ import type { ModelConfig } from '../models/model-config.js';
 import { parameterCount } from '../models/tensors.js';
 import { chooseFormats, type Formats } from '../runtime/load-model.js';
 import { AbortedError, messageOf, ToolchainError, UsageError } from '../util/errors.js';
+import { availableMemory } from '../util/memory.js';
 import { readHostMachine } from './calibrate/host-file.js';
 import { compareWithPeer, requireEqual, type Claim, type PeerAgreement } from './correctness.js';
 import { IdleWatch } from './idle.js';
@@ -287,7 +288,7 @@ class Bench {
   #chooseMemory({ config }: Checkpoint, { quant }: Formats, variants: number): WeightsMemory {
     const { bytes, elements } = blockOf(quant);
     const needed = (variants * parameterCount(config) * bytes) / elements;
-    if (needed <= process.availableMemory() / 2) return 'own';
+    if (needed <= availableMemory() / 2) return 'own';
     this.#notice(`weights are mapped: ${variants} copies do not fit the memory; fewer --schedules or --threads would`);
     return 'mapped';
   }

@@ -124,7 +124,7 @@ function addTexts(app: Hono<AppEnv>, parts: AppParts): void {
   app.post('/v1/chat/completions', (context) =>
     scoped(context, async (scope) => {
       const body = parseBody(chat, await readJson(context.req.raw, limits.bodyBytes));
-      const { served, release } = await models.use(body.model);
+      const { served, release } = await models.use(body.model, scope.signal);
       scope.defer(release);
       const request = await chatRequest(served, body, limits);
       scope.defer(() => request.grammar?.release());
@@ -136,7 +136,7 @@ function addTexts(app: Hono<AppEnv>, parts: AppParts): void {
   app.post('/v1/completions', (context) =>
     scoped(context, async (scope) => {
       const body = parseBody(completion, await readJson(context.req.raw, limits.bodyBytes));
-      const { served, release } = await models.use(body.model);
+      const { served, release } = await models.use(body.model, scope.signal);
       scope.defer(release);
       const request = completionRequest(served, body, limits);
       return retryHint(served, () =>

@@ -118,6 +118,8 @@ export class ServerMetrics {
         labelNames: ['model_name'],
         registers: [this.#registry],
         collect: () => {
+          // A model that was unloaded would keep what it had last.
+          made.reset();
           for (const served of models()) made.set({ model_name: served.id }, read(served));
         },
       });

@@ -1,4 +1,5 @@
 /** Everything that can end the work on a request before it is done: its client, the clock, and the end of the server. */
+import { ApiError } from './api-error.js';
 
 /** `client`: it is gone or does not read; `deadline`: the time is up; `shutdown`: the server ends. */
 export type EndReason = 'client' | 'deadline' | 'shutdown';
@@ -23,6 +24,7 @@ export class RequestScope {
     };
   }
 
+  /** Its reason is the ApiError that answers the request. */
   get signal(): AbortSignal {
     return this.#controller.signal;
   }
@@ -35,7 +37,7 @@ export class RequestScope {
   abort(reason: EndReason): void {
     if (this.#reason !== undefined || this.#ended) return;
     this.#reason = reason;
-    this.#controller.abort();
+    this.#controller.abort(errorOf(reason));
   }
 
   /** To be done when the work is over. */
@@ -50,6 +52,19 @@ export class RequestScope {
     clearTimeout(this.#timer);
     for (const task of this.#deferred) task();
     this.#onEnd();
+  }
+}
+
+function errorOf(reason: EndReason): ApiError {
+  switch (reason) {
+    case 'deadline':
+      return new ApiError('the request waited for too long', { status: 503, code: 'overloaded', retryAfter: 60 });
+    case 'shutdown':
+      return new ApiError('the server is shutting down', { status: 503, code: 'shutting_down', retryAfter: 1 });
+    case 'client':
+      return new ApiError('the client is gone', { status: 400, code: 'client_closed_request' });
+    default:
+      return reason satisfies never;
   }
 }
 

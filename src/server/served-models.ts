@@ -5,6 +5,7 @@
 import type { Logger } from 'pino';
 import { Model } from '../runtime/model.js';
 import { messageOf, UsageError } from '../util/errors.js';
+import { availableMemory } from '../util/memory.js';
 import { formatBytes } from '../util/units.js';
 import { ApiError } from './api-error.js';
 import { ServedModel } from './served-model.js';
@@ -91,7 +92,7 @@ export class ServedModels {
     this.#entries = new Map(entries.map((entry) => [entry.id, entry]));
     if (this.#entries.size < entries.length) throw new UsageError('two models have the same name');
     this.#options = options;
-    this.#freeBytes = options.freeBytes ?? (() => process.availableMemory());
+    this.#freeBytes = options.freeBytes ?? availableMemory;
   }
 
   get all(): readonly ModelEntry[] {
@@ -107,8 +108,11 @@ export class ServedModels {
     return this.#find(id);
   }
 
-  /** Loads it where it is not. Throws ApiError: 404 for a name that is not there, 503 where it cannot be loaded. */
-  async use(id: string | null | undefined): Promise<Lease> {
+  /**
+   * Loads it where it is not. Throws ApiError: 404 for a name that is not there, 503 where it cannot be loaded; and the
+   * reason of `signal` as soon as that aborts, while loading goes on for others.
+   */
+  async use(id: string | null | undefined, signal?: AbortSignal): Promise<Lease> {
     const entry = this.#find(id);
     entry.users++;
     clearTimeout(entry.timer);
@@ -119,7 +123,7 @@ export class ServedModels {
       this.#release(entry);
     };
     try {
-      return { served: entry.served ?? (await this.#load(entry)), release };
+      return { served: entry.served ?? (await unlessAborted(this.#load(entry), signal)), release };
     } catch (error) {
       release();
       throw error;
@@ -225,4 +229,15 @@ export class ServedModels {
     clearTimeout(entry.timer);
     await served?.close();
   }
+}
+
+/** The result of `work`, unless `signal` aborts before: then rejects with its reason. */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason as Error);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
 }

@@ -3,7 +3,6 @@ import type { Generation, GenerationResult, Piece } from '../runtime/generation.
 import { ToolCallStream, type ToolPiece } from '../text/tool-call-stream.js';
 import type { ToolCall } from '../text/tool-formats.js';
 import { AbortedError } from '../util/errors.js';
-import { ApiError } from './api-error.js';
 import type { RequestScope } from './request-scope.js';
 import type { ServerMetrics } from './metrics.js';
 import type { TextRequest } from './text-request.js';
@@ -117,7 +116,7 @@ export class Texts {
       give({ kind: 'end', choice, result, reason });
     } catch (error) {
       observer.failed(this.#scope.reason ?? 'error');
-      throw this.#errorOf(error);
+      throw this.#scope.reason === undefined ? error : this.#scope.signal.reason;
     }
   }
 
@@ -125,20 +124,7 @@ export class Texts {
     if (finishReason !== 'abort') return finishReason;
     // The time of a request is a limit like that of its tokens.
     if (this.#scope.reason === 'deadline') return 'length';
-    throw this.#errorOf(new AbortedError('stopped'));
-  }
-
-  #errorOf(error: unknown): unknown {
-    switch (this.#scope.reason) {
-      case 'deadline':
-        return new ApiError('the request waited for too long', { status: 503, code: 'overloaded', retryAfter: 60 });
-      case 'shutdown':
-        return new ApiError('the server is shutting down', { status: 503, code: 'shutting_down', retryAfter: 1 });
-      case 'client':
-        return new ApiError('the client is gone', { status: 400, code: 'client_closed_request' });
-      case undefined:
-        return error;
-    }
+    throw this.#scope.signal.reason ?? new AbortedError('stopped');
   }
 }
 

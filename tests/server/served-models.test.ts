@@ -5,7 +5,7 @@ import type { Model } from '../../src/runtime/model.js';
 import { ServedModels, type ModelSource } from '../../src/server/served-models.js';
 import { defaultLimits } from '../../src/server/settings.js';
 import { CheckpointError } from '../../src/util/errors.js';
-import { fakeModel, serveModels } from '../support/server.js';
+import { fakeModel, serveModels, slow } from '../support/server.js';
 
 interface Watched extends ModelSource {
   readonly loads: () => number;
@@ -132,5 +132,38 @@ describe('models of a server', () => {
     expect(other.status).toBe(404);
     await server.server.close();
     expect(a.executables[0]!.closed).toBe(true);
+  });
+
+  it('hold nobody who has left, and no end of the server, while they load', async () => {
+    // A load that does not hear when it is told to stop, as a compiler may not.
+    let loaded = (): void => undefined;
+    const loading = new Promise<void>((resolve) => (loaded = resolve));
+    const a = watched('one', 100, () => loading);
+    const server = await serveModels([a]);
+    const controller = new AbortController();
+    const ask = { model: 'one', prompt: 'hello', max_tokens: 3 };
+    const left = server.post('/v1/completions', ask, { signal: controller.signal }).catch(() => undefined);
+    const waiting = server.post('/v1/completions', ask);
+    await expect.poll(() => server.server.inFlight).toBe(2);
+    controller.abort();
+    await left;
+    await expect.poll(() => server.server.inFlight).toBe(1);
+    const closing = server.server.close(0);
+    const answer = await waiting;
+    expect([answer.status, await answer.json()]).toMatchObject([503, { error: { code: 'shutting_down' } }]);
+    loaded();
+    await closing;
+    expect(a.executables.map(({ closed }) => closed)).toEqual([true]);
+  });
+
+  it('leave no numbers behind when they go', async () => {
+    const source = { name: 'fake', bytes: 1, context: 200, load: () => Promise.resolve(fakeModel(slow).model) };
+    const server = await serveModels([source], { idleMs: 20 });
+    const metrics = async (): Promise<string> => (await server.get('/metrics')).text();
+    const answering = server.post('/v1/completions', { model: 'fake', prompt: 'hello', max_tokens: 100 });
+    await expect.poll(metrics).toContain('num_requests_running{model_name="fake"} 1');
+    await (await answering).text();
+    await expect.poll(metrics).not.toMatch(/^kloop:(num_requests|kv_cache|kernel_calls).*fake/m);
+    await server.server.close();
   });
 });

@@ -7,6 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { assert } from '../../util/assert.js';
 import { ToolchainError } from '../../util/errors.js';
+import { availableMemory } from '../../util/memory.js';
 import { median } from '../../util/statistics.js';
 import type { BandwidthMeter } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
@@ -80,7 +81,7 @@ export async function measureReadBandwidth(options: BandwidthOptions = {}, passe
 
 /** 1 GiB, or four times the last-level caches where that is more; at most a quarter of the memory that is free. */
 export function defaultBufferBytes(
-  freeBytes: number = process.availableMemory(),
+  freeBytes: number = availableMemory(),
   cacheBytes: number = lastLevelCacheBytes(),
 ): number {
   const wanted = Math.max(gib, 4 * cacheBytes);

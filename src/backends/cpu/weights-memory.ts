@@ -1,6 +1,7 @@
 /** Where an engine has its weights: in memory of its own, or mapped from the packed file. */
 import { packedLength } from '../../passes/pack-weights.js';
 import type { Program } from '../../ir/program.js';
+import { availableMemory } from '../../util/memory.js';
 import type { WeightsMemory } from '../backend.js';
 
 /** Of the memory that is free; the rest is for KV caches, and for whoever else runs here. */
@@ -14,7 +15,7 @@ const mostOfFree = 0.5;
 export function spansToCopy(
   program: Program,
   choice: WeightsMemory = 'auto',
-  freeBytes: number = process.availableMemory(),
+  freeBytes: number = availableMemory(),
 ): Float64Array {
   const fits = packedLength(program) <= mostOfFree * freeBytes;
   if (choice === 'mapped' || (choice === 'auto' && !fits)) return new Float64Array(0);
