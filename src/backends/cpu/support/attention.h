@@ -17,6 +17,7 @@
 /* Query heads that are computed together where they share keys and values, and vectors of their results. */
 #define GROUP 4
 #define VALUES_AT_ONCE SIMD_TILES_ONE_ROW
+#define UNROLL_ALL _Pragma("GCC unroll 4")
 
 struct attention_shape {
   int heads, kv_heads, head_dim, context;
@@ -89,6 +90,19 @@ static inline void cap_scores(float *scores, int count, float cap) {
     v16_store_part(scores + i, v16_mul(v16_tanh(s), v16_set(cap)), n);
   }
 }
+
+/* Memory that is read soon. Keys of the next block are asked for while values are read, and the other way round: both are too
+ * short for the processor to see them come. */
+static inline void fetch_ahead(const void *from, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch((const uint8_t *)from + at, 0, 3);
+}
+
+/* Of a block of a row: whether its heads are the first to read it, whether the row has no other block, and which positions,
+ * counted from its own first one, this unit reads next. */
+struct surroundings {
+  bool first, alone;
+  int next, next_count;
+};
 
 /* Of some positions and one row: for every query head of a group the largest score, the sum of exp(score - largest), and the
  * values weighted by these. */
@@ -202,25 +216,40 @@ DEFINE_APPEND(q8_0, uint8_t)
 
 /* Attention with heads of `dim` elements, of which `group` share keys and values: programs define what they need. */
 #define DEFINE_ATTENTION(dtype, element, dim, group)                                                                     \
-  /* scores[h][p] for `heads` query heads (a constant) that share keys: a key is loaded once for all of them. */         \
+  /* scores[h][p] for `heads` query heads (a constant) that share keys: four keys are loaded once for all of them. */    \
   static inline __attribute__((always_inline)) void dtype##_scores_##dim##x##group(                                      \
-      int heads, float *scores, int stride, const float *q, const element *keys, int count, float scale) {               \
+      int heads, float *scores, int stride, const float *q, const element *keys, int count, float scale,                 \
+      const element *ahead) {                                                                                            \
     const size_t size = (size_t)dtype##_position(dim);                                                                   \
     for (int p = 0; p < count; p += 16) {                                                                                \
       const int n = count - p < 16 ? count - p : 16;                                                                     \
       v16 sums[GROUP][16];                                                                                               \
-      for (int j = 0; j < 16; ++j)                                                                                       \
-        for (int h = 0; h < heads; ++h) sums[h][j] = v16_zero();                                                         \
-      for (int j = 0; j < n; ++j) {                                                                                      \
-        const element *key = keys + (size_t)(p + j) * size;                                                              \
-        v16 sum[GROUP];                                                                                                  \
-        for (int h = 0; h < heads; ++h) sum[h] = v16_zero();                                                             \
+      if (ahead) fetch_ahead(ahead + (size_t)p * size, 16 * size * sizeof *ahead);                                       \
+      for (int j = 0; j < 16; j += SIMD_KEYS) {                                                                          \
+        v16 sum[GROUP][SIMD_KEYS];                                                                                       \
+        UNROLL_ALL                                                                                                       \
+        for (int h = 0; h < heads; ++h)                                                                                  \
+          UNROLL_ALL                                                                                                     \
+          for (int k = 0; k < SIMD_KEYS; ++k) sum[h][k] = v16_zero();                                                    \
         for (int i = 0; i < dim; i += 16) {                                                                              \
-          const int width = dim - i;                                                                                     \
-          const v16 k = dtype##_load_state(key, i, width);                                                               \
-          for (int h = 0; h < heads; ++h) sum[h] = v16_fma(f32_load_state(q + h * dim, i, width), k, sum[h]);            \
+          v16 key[SIMD_KEYS];                                                                                            \
+          UNROLL_ALL                                                                                                     \
+          for (int k = 0; k < SIMD_KEYS; ++k) {                                                                          \
+            /* Positions that are not there are computed as the last one, and not stored. */                             \
+            const int place = j + k < n ? p + j + k : count - 1;                                                         \
+            key[k] = dtype##_load_state(keys + (size_t)place * size, i, dim - i);                                        \
+          }                                                                                                              \
+          UNROLL_ALL                                                                                                     \
+          for (int h = 0; h < heads; ++h) {                                                                              \
+            const v16 query = f32_load_state(q + h * dim, i, dim - i);                                                   \
+            UNROLL_ALL                                                                                                   \
+            for (int k = 0; k < SIMD_KEYS; ++k) sum[h][k] = v16_fma(query, key[k], sum[h][k]);                           \
+          }                                                                                                              \
         }                                                                                                                \
-        for (int h = 0; h < heads; ++h) sums[h][j] = sum[h];                                                             \
+        UNROLL_ALL                                                                                                       \
+        for (int h = 0; h < heads; ++h)                                                                                  \
+          UNROLL_ALL                                                                                                     \
+          for (int k = 0; k < SIMD_KEYS; ++k) sums[h][j + k] = sum[h][k];                                                \
       }                                                                                                                  \
       for (int h = 0; h < heads; ++h)                                                                                    \
         v16_store_part(scores + (size_t)h * (size_t)stride + p, v16_mul(v16_sum16(sums[h]), v16_set(scale)), n);         \
@@ -230,12 +259,13 @@ DEFINE_APPEND(q8_0, uint8_t)
   /* y[h] = sum over p of weights[h][p] * values[p] * scale[h], for 16 x `vectors` elements (a constant) from `first` on. */ \
   static inline __attribute__((always_inline)) void dtype##_weigh_##dim##x##group(                                       \
       int heads, int vectors, float *y, const float *weights, const element *values, int count, int first, int stride,   \
-      const float *scale) {                                                                                              \
+      const float *scale, const element *ahead, int ahead_count) {                                                       \
     const size_t size = (size_t)dtype##_position(dim);                                                                   \
     v16 sums[GROUP][VALUES_AT_ONCE];                                                                                     \
     for (int h = 0; h < heads; ++h)                                                                                      \
       for (int j = 0; j < vectors; ++j) sums[h][j] = v16_zero();                                                         \
     for (int p = 0; p < count; ++p, values += size) {                                                                    \
+      if (p < ahead_count) fetch_ahead(ahead + (size_t)p * size, size * sizeof *ahead);                                  \
       for (int j = 0; j < vectors; ++j) {                                                                                \
         const v16 value = dtype##_load_state(values, first + 16 * j, dim - first - 16 * j);                              \
         for (int h = 0; h < heads; ++h)                                                                                  \
@@ -250,37 +280,40 @@ DEFINE_APPEND(q8_0, uint8_t)
     }                                                                                                                    \
   }                                                                                                                      \
                                                                                                                          \
-  /* `heads` query heads at `count` positions; `alone` where the row has no others. */                                   \
+  /* `heads` query heads at some positions. */                                                                           \
   static inline __attribute__((always_inline)) void dtype##_attend_##dim##x##group(                                      \
       int heads, struct partial to, const float *q, const element *keys, const element *values, int count,               \
-      const struct attention_shape *a, float *scores, bool alone) {                                                      \
+      const struct attention_shape *a, float *scores, struct surroundings around) {                                      \
     float scale[GROUP];                                                                                                  \
-    dtype##_scores_##dim##x##group(heads, scores, a->block, q, keys, count, a->scale);                                   \
+    dtype##_scores_##dim##x##group(heads, scores, a->block, q, keys, count, a->scale, around.first ? values : NULL);     \
     for (int h = 0; h < heads; ++h) {                                                                                    \
       float *row = scores + (size_t)h * (size_t)a->block;                                                                \
       if (a->softcap > 0.0f) cap_scores(row, count, a->softcap);                                                         \
       to.sums[h] = softmax_sum(row, count, to.largest + h);                                                              \
-      scale[h] = alone ? 1.0f / to.sums[h] : 1.0f;                                                                       \
+      scale[h] = around.alone ? 1.0f / to.sums[h] : 1.0f;                                                                \
     }                                                                                                                    \
-    int i = 0;                                                                                                           \
-    for (; i + 16 * VALUES_AT_ONCE <= dim; i += 16 * VALUES_AT_ONCE)                                                     \
-      dtype##_weigh_##dim##x##group(heads, VALUES_AT_ONCE, to.values, scores, values, count, i, a->block, scale);        \
+    const element *ahead = keys + (size_t)around.next * (size_t)dtype##_position(dim);                                   \
+    int i = 0, ahead_count = around.first ? around.next_count : 0;                                                       \
+    for (; i + 16 * VALUES_AT_ONCE <= dim; i += 16 * VALUES_AT_ONCE, ahead_count = 0)                                    \
+      dtype##_weigh_##dim##x##group(heads, VALUES_AT_ONCE, to.values, scores, values, count, i, a->block, scale, ahead,  \
+                                    ahead_count);                                                                        \
     const int rest = (dim % (16 * VALUES_AT_ONCE) + 15) / 16;                                                            \
-    if (rest > 0) dtype##_weigh_##dim##x##group(heads, rest, to.values, scores, values, count, i, a->block, scale);      \
+    if (rest > 0)                                                                                                        \
+      dtype##_weigh_##dim##x##group(heads, rest, to.values, scores, values, count, i, a->block, scale, ahead, ahead_count); \
   }                                                                                                                      \
                                                                                                                          \
   /* All query heads of a key/value head. */                                                                             \
   static __attribute__((noinline, unused)) void dtype##_attend_all_##dim##x##group(                                      \
       struct partial to, const float *q, const element *keys, const element *values, int count,                          \
-      const struct attention_shape *a, float *scores, bool alone) {                                                      \
+      const struct attention_shape *a, float *scores, struct surroundings around) {                                      \
     int g = 0;                                                                                                           \
-    for (; g + GROUP <= group; g += GROUP) {                                                                             \
+    for (; g + GROUP <= group; g += GROUP, around.first = false) {                                                       \
       const struct partial part = {to.values + g * dim, to.largest + g, to.sums + g};                                    \
-      dtype##_attend_##dim##x##group(GROUP, part, q + g * dim, keys, values, count, a, scores, alone);                   \
+      dtype##_attend_##dim##x##group(GROUP, part, q + g * dim, keys, values, count, a, scores, around);                  \
     }                                                                                                                    \
     const struct partial part = {to.values + g * dim, to.largest + g, to.sums + g};                                      \
     if (group % GROUP > 0)                                                                                               \
-      dtype##_attend_##dim##x##group(group % GROUP, part, q + g * dim, keys, values, count, a, scores, alone);           \
+      dtype##_attend_##dim##x##group(group % GROUP, part, q + g * dim, keys, values, count, a, scores, around);          \
   }                                                                                                                      \
                                                                                                                          \
   static __attribute__((noinline, unused)) void dtype##_attention_##dim##x##group(                                       \
@@ -312,12 +345,14 @@ DEFINE_APPEND(q8_0, uint8_t)
           const size_t start = (((size_t)slots[row] * (size_t)a.kv_heads + (size_t)kv_head) * (size_t)a.context +        \
                                 (size_t)first) * size;                                                                   \
           const bool alone = reach.first_block == reach.last_block;                                                      \
+          const int next = (block + unit.parts) * a.block, left = reach.last + 1 - next;                                 \
+          const struct surroundings around = {true, alone, next - first, left < count ? left : count};                   \
           const struct partial all = {head_y + (size_t)row * row_width, states + 2 * group * row,                        \
                                       states + 2 * group * row + group};                                                 \
           const struct partial now = {block_values, states + 2 * group * rows, states + 2 * group * rows + group};       \
           const bool merges = unit.parts == 1 && block > reach.first_block;                                              \
           const struct partial to = merges ? now : alone || unit.parts == 1 ? all : waiting_at(me, &a, row, kv_head, block); \
-          dtype##_attend_all_##dim##x##group(to, head_q + (size_t)row * row_width, keys + start, values + start, count, &a, scores, alone); \
+          dtype##_attend_all_##dim##x##group(to, head_q + (size_t)row * row_width, keys + start, values + start, count, &a, scores, around); \
           me->bytes_read += 2 * (uint64_t)count * (uint64_t)size * sizeof *keys;                                         \
           if (merges) merge_partial(all, now, group, dim);                                                               \
           if (merges && block == reach.last_block) finish_values(all, group, dim);                                       \

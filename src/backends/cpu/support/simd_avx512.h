@@ -8,6 +8,8 @@
 #define SIMD_TILES_ONE_ROW 4
 #define SIMD_ROWS 4
 #define SIMD_TILES 2
+/* Keys at once for as many query heads as share them. */
+#define SIMD_KEYS 4
 
 typedef __m512 v16;
 
