@@ -34,7 +34,7 @@ describe.each(dtypes.filter(isQuantized))('%s', (format) => {
     }
   });
 
-  // What the tiles mean is tested with the kernels that read them (backends/cpu/linear-quantized.test.ts).
+  // What the tiles mean is tested with the kernels that read them (backends/cpu/linear.test.ts).
   test('becomes tiles of as many bytes, padded to 16 rows', () => {
     const tiles = packTiles(blocks, 4, 2 * elements, format);
     expect(tiles.length).toBe(16 * 2 * bytes);

@@ -11,12 +11,11 @@ import { join } from 'node:path';
 import { paddedColumns, tileRows } from '../ir/packed-layout.js';
 import type { Placement, Program, Tensor } from '../ir/program.js';
 import { bytesOf } from '../ir/tensor.js';
-import { assert, unreachable } from '../util/assert.js';
+import { assert } from '../util/assert.js';
 import { AbortedError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
-import { f32ToBf16Array, f32ToF16Array } from '../util/float.js';
+import { encodeWeights } from './encode.js';
 import { firstNonFinite, nonFiniteError } from './finite.js';
-import { quantizedBytes, quantizeQ4_0, quantizeQ8_0 } from './quantize.js';
 import { packTiles } from './tiles.js';
 import type { Weights } from './weights.js';
 
@@ -107,36 +106,5 @@ function readRows(weights: Weights, source: string, first: number, count: number
     const perRow = shape.slice(1).reduce((product, dim) => product * dim, 1);
     throw nonFiniteError(weights, source, first * perRow + bad);
   }
-  return stored === dtype ? bytes : convert(weights.readF32(source, first, count), dtype);
-}
-
-function convert(values: Float32Array, dtype: Tensor['dtype']): Uint8Array {
-  switch (dtype) {
-    case 'f32':
-      return bytesOfArray(values);
-    case 'bf16':
-      return bytesOfArray(f32ToBf16Array(values));
-    case 'f16':
-      return bytesOfArray(f32ToF16Array(values));
-    case 'q8_0':
-    case 'q4_0': {
-      const blocks = new Uint8Array(quantizedBytes(dtype, values.length));
-      (dtype === 'q8_0' ? quantizeQ8_0 : quantizeQ4_0)(values, blocks);
-      return blocks;
-    }
-    case 'i32':
-    case 'q4_1':
-    case 'q5_0':
-    case 'q5_1':
-    case 'q4_k':
-    case 'q5_k':
-    case 'q6_k':
-      return unreachable(`weights are never made ${dtype}, only read`);
-    default:
-      return dtype satisfies never;
-  }
-}
-
-function bytesOfArray(array: Float32Array | Uint16Array): Uint8Array {
-  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+  return stored === dtype ? bytes : encodeWeights(weights.readF32(source, first, count), dtype);
 }

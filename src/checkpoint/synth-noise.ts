@@ -4,7 +4,7 @@
  * seed and name give the same bytes.
  */
 import { createCipheriv, createHash } from 'node:crypto';
-import { f32ToBf16Array, f32ToF16Array } from '../util/float.js';
+import { encodeWeights } from './encode.js';
 import type { WeightDtype } from './weights.js';
 import { dtypeBytes } from './weights.js';
 
@@ -51,8 +51,7 @@ export function createNoise(seed: string, dtype: WeightDtype): Noise {
 }
 
 function encode(values: Float32Array, dtype: WeightDtype): Uint8Array {
-  const array = dtype === 'f32' ? values : dtype === 'f16' ? f32ToF16Array(values) : f32ToBf16Array(values);
-  const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+  const bytes = encodeWeights(values, dtype);
   const twice = new Uint8Array(2 * bytes.length);
   twice.set(bytes);
   twice.set(bytes, bytes.length);

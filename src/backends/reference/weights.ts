@@ -1,13 +1,11 @@
 /** Checkpoint tensors as the interpreter wants them: float32, this socket's part, rounded to the program's format. */
-import type { Weights } from '../../checkpoint/weights.js';
+import { encodeWeights } from '../../checkpoint/encode.js';
+import { widen, type Weights } from '../../checkpoint/weights.js';
 import type { LoadWeight } from '../../ir/interpret.js';
 import { sliceShard } from '../../ir/machine-values.js';
-import type { DType, Shard } from '../../ir/program.js';
-import { assert, unreachable } from '../../util/assert.js';
+import type { Shard } from '../../ir/program.js';
+import { assert } from '../../util/assert.js';
 import { CheckpointError } from '../../util/errors.js';
-import { dequantize } from '../../checkpoint/dequantize.js';
-import { quantizedBytes, quantizeQ4_0, quantizeQ8_0 } from '../../checkpoint/quantize.js';
-import { bf16ToF32Array, f16ToF32Array, f32ToBf16Array, f32ToF16Array } from '../../util/float.js';
 
 /** Loads every part of a tensor once, whichever programs and sockets ask for it. @throws CheckpointError */
 export function weightLoader(weights: Weights): LoadWeight {
@@ -32,7 +30,9 @@ export function weightLoader(weights: Weights): LoadWeight {
     }
     const full = weights.readF32(origin.tensor, first, count);
     const own = shard === undefined ? full : sliceShard(full, whole, shard, socket);
-    const values = stored === tensor.dtype ? own : rounded(own, tensor.dtype);
+    const { dtype } = tensor;
+    assert(dtype !== 'i32', 'weights are numbers');
+    const values = stored === dtype ? own : widen(encodeWeights(own, dtype), dtype);
     loaded.set(key, values);
     return values;
   };
@@ -40,34 +40,4 @@ export function weightLoader(weights: Weights): LoadWeight {
 
 function partShape(shape: readonly number[], shard: Shard | undefined): number[] {
   return shape.map((size, axis) => (axis === shard?.axis ? size / shard.parts : size));
-}
-
-/** The values as the format can hold them. */
-function rounded(values: Float32Array, dtype: DType): Float32Array {
-  switch (dtype) {
-    case 'f32':
-      return values;
-    case 'bf16':
-      return bf16ToF32Array(f32ToBf16Array(values));
-    case 'f16':
-      return f16ToF32Array(f32ToF16Array(values));
-    case 'q8_0':
-    case 'q4_0': {
-      const blocks = new Uint8Array(quantizedBytes(dtype, values.length));
-      const result = new Float32Array(values.length);
-      (dtype === 'q8_0' ? quantizeQ8_0 : quantizeQ4_0)(values, blocks);
-      dequantize(dtype, blocks, result);
-      return result;
-    }
-    case 'i32':
-    case 'q4_1':
-    case 'q5_0':
-    case 'q5_1':
-    case 'q4_k':
-    case 'q5_k':
-    case 'q6_k':
-      return unreachable(`weights are never made ${dtype}, only read`);
-    default:
-      return dtype satisfies never;
-  }
 }

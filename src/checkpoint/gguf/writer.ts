@@ -7,10 +7,9 @@ import type { FileHandle } from 'node:fs/promises';
 import type { ModelConfig } from '../../models/model-config.js';
 import { assert } from '../../util/assert.js';
 import { writeFileAtomic } from '../../util/files.js';
-import { f32ToBf16Array, f32ToF16Array } from '../../util/float.js';
+import { encodeWeights } from '../encode.js';
 import { firstNonFinite, nonFiniteError } from '../finite.js';
 import type { GenerationDefaults } from '../generation.js';
-import { quantizeQ4_0, quantizeQ8_0, quantizedBytes } from '../quantize.js';
 import type { Weights } from '../weights.js';
 import type { GgufFormat, GgufTensorInfo } from './format.js';
 import { aligned, encodeHeader, ggufFormats } from './format.js';
@@ -64,7 +63,7 @@ export async function writeGguf(source: GgufSource, file: string, options: Write
   await writeFileAtomic(file, async (handle) => {
     const output = new AlignedOutput(handle, (done) => options.onProgress?.(done, total));
     await output.start(header);
-    if (divisors !== undefined) await output.tensor([bytesOf(divisors)]);
+    if (divisors !== undefined) await output.tensor([encodeWeights(divisors, 'f32')]);
     for (const plan of plans) await output.tensor(encodedChunks(weights, plan));
     assert(output.written === total, `${output.written} bytes of tensors, planned ${total}`);
   });
@@ -100,9 +99,9 @@ function* encodedChunks(weights: Weights, plan: GgufTensorPlan): Generator<Uint8
     const raw = weights.read(plan.source, row, count);
     const broken = firstNonFinite(raw, stored);
     if (broken >= 0) throw nonFiniteError(weights, plan.source, row * width + broken);
-    const bytes = asStored ? raw : bytesOf(transform(weights.readF32(plan.source, row, count), plan));
+    const bytes = asStored ? raw : encodeWeights(transform(weights.readF32(plan.source, row, count), plan), 'f32');
     const ordered = plan.interleaveHeads === 0 ? bytes : interleave(bytes, count, plan.interleaveHeads);
-    yield asStored ? ordered : encode(floatsOf(ordered), plan.format);
+    yield asStored ? ordered : encodeWeights(floatsOf(ordered), plan.format);
   }
 }
 
@@ -121,29 +120,6 @@ function interleave(bytes: Uint8Array, rows: number, headDim: number): Uint8Arra
     result.set(bytes.subarray(from * rowBytes, (from + 1) * rowBytes), row * rowBytes);
   }
   return result;
-}
-
-function encode(values: Float32Array, format: GgufFormat): Uint8Array {
-  switch (format) {
-    case 'f32':
-      return bytesOf(values);
-    case 'f16':
-      return bytesOf(f32ToF16Array(values));
-    case 'bf16':
-      return bytesOf(f32ToBf16Array(values));
-    case 'q8_0':
-    case 'q4_0': {
-      const target = new Uint8Array(quantizedBytes(format, values.length));
-      (format === 'q8_0' ? quantizeQ8_0 : quantizeQ4_0)(values, target);
-      return target;
-    }
-    default:
-      return format satisfies never;
-  }
-}
-
-function bytesOf(values: Float32Array | Uint16Array): Uint8Array {
-  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
 }
 
 function floatsOf(bytes: Uint8Array): Float32Array {

@@ -32,62 +32,87 @@ static inline size_t tile_bytes(enum weight_format format, int in) {
   return ((size_t)in + 1) / 2 * 2 * TILE * (format == WEIGHT_F32 ? sizeof(float) : sizeof(uint16_t));
 }
 
-/* `rows` x `tiles` outputs at once, both compile-time constants so that the sums stay in registers. */
-static inline __attribute__((always_inline)) void linear_block(enum weight_format format, int rows, int tiles, float *y,
-                                                               const float *x, const uint8_t *weight, const float *bias,
-                                                               int in, int out, int first_tile) {
-  v16 even[4][4], odd[4][4];
-#pragma GCC unroll 4
-  for (int t = 0; t < tiles; ++t)
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) even[t][r] = odd[t][r] = v16_zero();
-  const size_t stride = tile_bytes(format, in);
+/* The outputs of a tile, as far as the matrix has them. */
+static inline __attribute__((always_inline)) void store_outputs(float *y, v16 sums, const float *bias, int out, int tile) {
+  const int feature = tile * TILE, count = out - feature < TILE ? out - feature : TILE;
+  v16_store_part(y + feature, bias ? v16_add(sums, v16_load_part(bias + feature, count)) : sums, count);
+}
+
+/* How far ahead of itself a walk through weights asks for memory: where several rows share them, or they are short of bits,
+ * there is so much to compute between two loads that no processor looks ahead far enough by itself. */
+#define PREFETCH_BYTES 4096
+/* From this number of rows on, computing takes longer than reading, whatever the memory. */
+#define MANY_ROWS 32
+#define UNROLL_ROWS _Pragma("GCC unroll 8")
+#define UNROLL_TILES _Pragma("GCC unroll 4")
+
+/* `rows` x `tiles` outputs at once, both compile-time constants so that the sums stay in registers. Where `count` rows are
+ * fewer, the last one is computed again in the place of those that are not there. */
+static inline __attribute__((always_inline)) void linear_block(enum weight_format format, int rows, int tiles, int count,
+                                                               float *y, const float *x, const uint8_t *weight,
+                                                               const float *bias, int in, int out, int first_tile) {
+  v16 even[4][8], odd[4][8];
+  const float *row[8];
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r) {
+    row[r] = x + (size_t)(r < count ? r : count - 1) * (size_t)in;
+    UNROLL_TILES
+    for (int t = 0; t < tiles; ++t) even[t][r] = odd[t][r] = v16_zero();
+  }
+  const size_t stride = tile_bytes(format, in), pair = tile_bytes(format, 2);
   const uint8_t *tile = weight + (size_t)first_tile * stride;
   for (int i = 0; i + 1 < in; i += 2) {
-#pragma GCC unroll 4
+    UNROLL_TILES
     for (int t = 0; t < tiles; ++t) {
       v16 w_even, w_odd;
-      load_two_inputs(format, tile + (size_t)t * stride, i, &w_even, &w_odd);
-#pragma GCC unroll 4
+      const uint8_t *w = tile + (size_t)t * stride;
+      for (size_t at = 0; at < pair; at += CACHE_LINE)
+        __builtin_prefetch(w + (size_t)(i / 2) * pair + PREFETCH_BYTES + at, 0, 3);
+      load_two_inputs(format, w, i, &w_even, &w_odd);
+      UNROLL_ROWS
       for (int r = 0; r < rows; ++r) {
-        even[t][r] = v16_fma(w_even, v16_set(x[(size_t)r * (size_t)in + (size_t)i]), even[t][r]);
-        odd[t][r] = v16_fma(w_odd, v16_set(x[(size_t)r * (size_t)in + (size_t)i + 1]), odd[t][r]);
+        even[t][r] = v16_fma(w_even, v16_set(row[r][i]), even[t][r]);
+        odd[t][r] = v16_fma(w_odd, v16_set(row[r][i + 1]), odd[t][r]);
       }
     }
   }
   if (in % 2 != 0) {
-#pragma GCC unroll 4
+    UNROLL_TILES
     for (int t = 0; t < tiles; ++t) {
       v16 w_even, w_odd;
       load_two_inputs(format, tile + (size_t)t * stride, in - 1, &w_even, &w_odd);
-#pragma GCC unroll 4
-      for (int r = 0; r < rows; ++r)
-        even[t][r] = v16_fma(w_even, v16_set(x[(size_t)(r + 1) * (size_t)in - 1]), even[t][r]);
+      UNROLL_ROWS
+      for (int r = 0; r < rows; ++r) even[t][r] = v16_fma(w_even, v16_set(row[r][in - 1]), even[t][r]);
     }
   }
-#pragma GCC unroll 4
+  UNROLL_TILES
   for (int t = 0; t < tiles; ++t) {
-    const int feature = (first_tile + t) * TILE;
-    const int count = out - feature < TILE ? out - feature : TILE;
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) {
-      v16 sum = v16_add(even[t][r], odd[t][r]);
-      if (bias) sum = v16_add(sum, v16_load_part(bias + feature, count));
-      v16_store_part(y + (size_t)r * (size_t)out + feature, sum, count);
-    }
+    UNROLL_ROWS
+    for (int r = 0; r < rows; ++r)
+      if (r < count) store_outputs(y + (size_t)r * (size_t)out, v16_add(even[t][r], odd[t][r]), bias, out, first_tile + t);
   }
 }
 
+/* One row: many tiles at once. */
+static inline __attribute__((always_inline)) void linear_row(enum weight_format format, float *y, const float *x,
+                                                             const uint8_t *weight, const float *bias, int in, int out,
+                                                             struct range tiles) {
+  int t = tiles.begin;
+  for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
+    linear_block(format, 1, SIMD_TILES_ONE_ROW, 1, y, x, weight, bias, in, out, t);
+  const int rest = tiles.end - t;
+  if (rest == 3) linear_block(format, 1, 3, 1, y, x, weight, bias, in, out, t);
+  if (rest == 2) linear_block(format, 1, 2, 1, y, x, weight, bias, in, out, t);
+  if (rest == 1) linear_block(format, 1, 1, 1, y, x, weight, bias, in, out, t);
+}
+
+/* `rows` x `tiles` at once, until all rows are done: the weights come from memory for the first ones only. */
 static inline __attribute__((always_inline)) void linear_rows(enum weight_format format, int rows, int tiles, float *y,
                                                               const float *x, const uint8_t *weight, const float *bias,
                                                               int all_rows, int in, int out, int first_tile) {
-  int r = 0;
-  for (; r + rows <= all_rows; r += rows)
-    linear_block(format, rows, tiles, y + (size_t)r * (size_t)out, x + (size_t)r * (size_t)in, weight, bias, in, out,
-                 first_tile);
-  for (; r < all_rows; ++r)
-    linear_block(format, 1, tiles, y + (size_t)r * (size_t)out, x + (size_t)r * (size_t)in, weight, bias, in, out,
-                 first_tile);
+  for (int r = 0; r < all_rows; r += rows)
+    linear_block(format, rows, tiles, all_rows - r < rows ? all_rows - r : rows, y + (size_t)r * (size_t)out,
+                 x + (size_t)r * (size_t)in, weight, bias, in, out, first_tile);
 }
 
 static inline __attribute__((always_inline)) void linear_tiles(enum weight_format format, struct worker *me, float *y,
@@ -96,12 +121,11 @@ static inline __attribute__((always_inline)) void linear_tiles(enum weight_forma
   if (rows == 0) return;
   int t = tiles.begin;
   if (rows == 1) {
-    for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
-      linear_block(format, 1, SIMD_TILES_ONE_ROW, y, x, weight, bias, in, out, t);
-    const int rest = tiles.end - t;
-    if (rest == 3) linear_block(format, 1, 3, y, x, weight, bias, in, out, t);
-    if (rest == 2) linear_block(format, 1, 2, y, x, weight, bias, in, out, t);
-    if (rest == 1) linear_block(format, 1, 1, y, x, weight, bias, in, out, t);
+    linear_row(format, y, x, weight, bias, in, out, tiles);
+  } else if (rows <= SIMD_ROWS) {
+    for (; t < tiles.end; ++t) linear_rows(format, SIMD_ROWS, 1, y, x, weight, bias, rows, in, out, t);
+  } else if (rows < MANY_ROWS) {
+    for (; t < tiles.end; ++t) linear_rows(format, SIMD_ROWS_ONE_TILE, 1, y, x, weight, bias, rows, in, out, t);
   } else {
     for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
       linear_rows(format, SIMD_ROWS, SIMD_TILES, y, x, weight, bias, rows, in, out, t);

@@ -85,50 +85,52 @@ static inline __attribute__((always_inline)) void load_weights(enum block_format
 }
 
 /* Adds a group of 32 inputs, number `at` of a row, to the sums of one tile. */
-static inline __attribute__((always_inline)) void add_group(enum block_format format, int rows, v16 *sums,
+static inline __attribute__((always_inline)) void add_group(enum block_format format, int rows, int count, v16 *sums,
                                                             struct quantized_rows x, struct group_scales scales,
                                                             const uint8_t *group, int in, int at) {
   const int blocks = in / BLOCK, halves = format == WEIGHT_Q6_K;
   v16i low[4], high[4];
-#pragma GCC unroll 4
+  int row[4];
+  UNROLL_ROWS
   for (int r = 0; r < rows; ++r) {
-    const int32_t sum = x.sums[r * blocks + at], first = x.half_sums[r * blocks + at];
+    row[r] = r < count ? r : count - 1;
+    const int32_t sum = x.sums[row[r] * blocks + at], first = x.half_sums[row[r] * blocks + at];
     low[r] = v16i_set(-zero_point(format) * (halves ? first : sum));
     high[r] = v16i_set(-zero_point(format) * (sum - first));
   }
   for (int j = 0; j < 4; ++j) {
     v16b w_low, w_high;
     load_weights(format, group, j, &w_low, &w_high);
-#pragma GCC unroll 4
+    UNROLL_ROWS
     for (int r = 0; r < rows; ++r) {
-      const int8_t *values = x.values + (size_t)r * (size_t)in + (size_t)at * BLOCK + 4 * j;
+      const int8_t *values = x.values + (size_t)row[r] * (size_t)in + (size_t)at * BLOCK + 4 * j;
       low[r] = v16i_dot(low[r], w_low, four_at(values));
       if (halves) high[r] = v16i_dot(high[r], w_high, four_at(values + BLOCK / 2));
       else low[r] = v16i_dot(low[r], w_high, four_at(values + BLOCK / 2));
     }
   }
-#pragma GCC unroll 4
+  UNROLL_ROWS
   for (int r = 0; r < rows; ++r) {
-    const float scale = x.scales[r * blocks + at];
+    const float scale = x.scales[row[r] * blocks + at];
     sums[r] = v16_fma(v16_mul(scales.low, v16_set(scale)), v16_from_int(low[r]), sums[r]);
     if (halves) sums[r] = v16_fma(v16_mul(scales.high, v16_set(scale)), v16_from_int(high[r]), sums[r]);
-    if (has_minima(format)) sums[r] = v16_fma(scales.minimum, v16_set(scale * (float)x.sums[r * blocks + at]), sums[r]);
+    if (has_minima(format)) sums[r] = v16_fma(scales.minimum, v16_set(scale * (float)x.sums[row[r] * blocks + at]), sums[r]);
   }
 }
 
-/* `rows` x `tiles` outputs at once, both compile-time constants. */
-static inline __attribute__((always_inline)) void blocks_block(enum block_format format, int rows, int tiles, float *y,
-                                                               struct quantized_rows x, const uint8_t *weight,
+/* `rows` x `tiles` outputs at once, both compile-time constants; `count` rows are there, as in linear_block. */
+static inline __attribute__((always_inline)) void blocks_block(enum block_format format, int rows, int tiles, int count,
+                                                               float *y, struct quantized_rows x, const uint8_t *weight,
                                                                const float *bias, int in, int out, int first_tile) {
   v16 sums[4][4];
-#pragma GCC unroll 4
+  UNROLL_TILES
   for (int t = 0; t < tiles; ++t)
-#pragma GCC unroll 4
+    UNROLL_ROWS
     for (int r = 0; r < rows; ++r) sums[t][r] = v16_zero();
   const size_t stride = blocks_tile_bytes(format, in);
   const int groups = groups_per_block(format), blocks = in / BLOCK / groups;
   for (int b = 0; b < blocks; ++b) {
-#pragma GCC unroll 4
+    UNROLL_TILES
     for (int t = 0; t < tiles; ++t) {
       const uint8_t *block = weight + (size_t)(first_tile + t) * stride + (size_t)b * tile_block_bytes(format);
       const uint8_t *data = block + scale_bytes(format);
@@ -137,31 +139,25 @@ static inline __attribute__((always_inline)) void blocks_block(enum block_format
         /* A group takes so many instructions that no processor looks ahead far enough by itself: without this, half of the
            memory's speed is left. */
         for (size_t i = 0; i < group_bytes(format); i += CACHE_LINE) __builtin_prefetch(group + PREFETCH_BYTES + i, 0, 3);
-        add_group(format, rows, sums[t], x, scales_of(format, block, g), group, in, b * groups + g);
+        add_group(format, rows, count, sums[t], x, scales_of(format, block, g), group, in, b * groups + g);
       }
     }
   }
-#pragma GCC unroll 4
+  UNROLL_TILES
   for (int t = 0; t < tiles; ++t) {
-    const int feature = (first_tile + t) * TILE;
-    const int count = out - feature < TILE ? out - feature : TILE;
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) {
-      v16 sum = sums[t][r];
-      if (bias) sum = v16_add(sum, v16_load_part(bias + feature, count));
-      v16_store_part(y + (size_t)r * (size_t)out + feature, sum, count);
-    }
+    UNROLL_ROWS
+    for (int r = 0; r < rows; ++r)
+      if (r < count) store_outputs(y + (size_t)r * (size_t)out, sums[t][r], bias, out, first_tile + t);
   }
 }
 
+/* As linear_rows. */
 static inline __attribute__((always_inline)) void blocks_rows(enum block_format format, int tiles, float *y,
                                                               struct quantized_rows x, const uint8_t *weight,
                                                               const float *bias, int rows, int in, int out, int first_tile) {
-  int r = 0;
-  for (; r + SIMD_ROWS <= rows; r += SIMD_ROWS)
-    blocks_block(format, SIMD_ROWS, tiles, y + (size_t)r * (size_t)out, rows_from(x, r, in), weight, bias, in, out, first_tile);
-  for (; r < rows; ++r)
-    blocks_block(format, 1, tiles, y + (size_t)r * (size_t)out, rows_from(x, r, in), weight, bias, in, out, first_tile);
+  for (int r = 0; r < rows; r += SIMD_ROWS)
+    blocks_block(format, SIMD_ROWS, tiles, rows - r < SIMD_ROWS ? rows - r : SIMD_ROWS, y + (size_t)r * (size_t)out,
+                 rows_from(x, r, in), weight, bias, in, out, first_tile);
 }
 
 static inline __attribute__((always_inline)) void blocks_tiles(enum block_format format, struct worker *me, float *y,
@@ -171,7 +167,7 @@ static inline __attribute__((always_inline)) void blocks_tiles(enum block_format
   int t = tiles.begin;
   if (rows == 1) {
     /* One tile at a time: a single stream, which the prefetches run ahead of. */
-    for (; t < tiles.end; ++t) blocks_block(format, 1, 1, y, x, weight, bias, in, out, t);
+    for (; t < tiles.end; ++t) blocks_block(format, 1, 1, 1, y, x, weight, bias, in, out, t);
   } else {
     for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
       blocks_rows(format, SIMD_TILES, y, x, weight, bias, rows, in, out, t);

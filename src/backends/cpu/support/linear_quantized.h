@@ -10,8 +10,6 @@
 #include "linear.h"
 
 #define BLOCK 32
-/* How far ahead of itself a single stream of blocks asks for memory. */
-#define PREFETCH_BYTES 4096
 
 enum quantized_format { WEIGHT_Q8_0, WEIGHT_Q4_0 };
 
@@ -68,53 +66,51 @@ static inline int32_t four_at(const int8_t *values) {
   return four;
 }
 
-/* `rows` x `tiles` outputs at once, both compile-time constants. */
-static inline __attribute__((always_inline)) void quantized_block(enum quantized_format format, int rows, int tiles, float *y,
-                                                                  struct quantized_rows x, const uint8_t *weight,
-                                                                  const float *bias, int in, int out, int first_tile) {
-  v16 sums[4][4];
-#pragma GCC unroll 4
-  for (int t = 0; t < tiles; ++t)
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) sums[t][r] = v16_zero();
+/* `rows` x `tiles` outputs at once, both compile-time constants; `count` rows are there, as in linear_block. */
+static inline __attribute__((always_inline)) void quantized_block(enum quantized_format format, int rows, int tiles,
+                                                                  int count, float *y, struct quantized_rows x,
+                                                                  const uint8_t *weight, const float *bias, int in, int out,
+                                                                  int first_tile) {
+  v16 sums[4][8];
+  int row[8];
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r) {
+    row[r] = r < count ? r : count - 1;
+    UNROLL_TILES
+    for (int t = 0; t < tiles; ++t) sums[t][r] = v16_zero();
+  }
   const size_t stride = quantized_tile_bytes(format, in);
   const int blocks = in / BLOCK, vectors = format == WEIGHT_Q8_0 ? 8 : 4;
   for (int b = 0; b < blocks; ++b) {
-#pragma GCC unroll 4
+    UNROLL_TILES
     for (int t = 0; t < tiles; ++t) {
       const uint8_t *w = weight + (size_t)(first_tile + t) * stride + (size_t)b * block_bytes(format);
       const v16 scales = v16_load_f16((const uint16_t *)w);
       const uint8_t *bytes = w + TILE * sizeof(uint16_t);
-      if (rows == 1 && format == WEIGHT_Q4_0)
-        for (size_t i = 0; i < block_bytes(format); i += CACHE_LINE) __builtin_prefetch(w + PREFETCH_BYTES + i, 0, 3);
-      v16i dots[4];
-#pragma GCC unroll 4
+      for (size_t i = 0; i < block_bytes(format); i += CACHE_LINE) __builtin_prefetch(w + PREFETCH_BYTES + i, 0, 3);
+      v16i dots[8];
+      UNROLL_ROWS
       for (int r = 0; r < rows; ++r)
-        dots[r] = v16i_set(-(format == WEIGHT_Q8_0 ? SIMD_Q8_BIAS : 8) * x.sums[r * blocks + b]);
+        dots[r] = v16i_set(-(format == WEIGHT_Q8_0 ? SIMD_Q8_BIAS : 8) * x.sums[row[r] * blocks + b]);
       for (int j = 0; j < vectors; ++j) {
-#pragma GCC unroll 4
+        UNROLL_ROWS
         for (int r = 0; r < rows; ++r) {
-          const int8_t *values = x.values + (size_t)r * (size_t)in + (size_t)b * BLOCK + 4 * j;
+          const int8_t *values = x.values + (size_t)row[r] * (size_t)in + (size_t)b * BLOCK + 4 * j;
           dots[r] = format == WEIGHT_Q8_0
                         ? v16i_dot_q8(dots[r], bytes + 64 * j, four_at(values))
                         : v16i_dot_q4(dots[r], bytes + 64 * j, four_at(values), four_at(values + BLOCK / 2));
         }
       }
-#pragma GCC unroll 4
+      UNROLL_ROWS
       for (int r = 0; r < rows; ++r)
-        sums[t][r] = v16_fma(v16_mul(scales, v16_set(x.scales[r * blocks + b])), v16_from_int(dots[r]), sums[t][r]);
+        sums[t][r] = v16_fma(v16_mul(scales, v16_set(x.scales[row[r] * blocks + b])), v16_from_int(dots[r]), sums[t][r]);
     }
   }
-#pragma GCC unroll 4
+  UNROLL_TILES
   for (int t = 0; t < tiles; ++t) {
-    const int feature = (first_tile + t) * TILE;
-    const int count = out - feature < TILE ? out - feature : TILE;
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) {
-      v16 sum = sums[t][r];
-      if (bias) sum = v16_add(sum, v16_load_part(bias + feature, count));
-      v16_store_part(y + (size_t)r * (size_t)out + feature, sum, count);
-    }
+    UNROLL_ROWS
+    for (int r = 0; r < rows; ++r)
+      if (r < count) store_outputs(y + (size_t)r * (size_t)out, sums[t][r], bias, out, first_tile + t);
   }
 }
 
@@ -124,16 +120,14 @@ static inline struct quantized_rows rows_from(struct quantized_rows x, int row, 
                                  x.half_sums + r * blocks};
 }
 
-static inline __attribute__((always_inline)) void quantized_rows_block(enum quantized_format format, int tiles, float *y,
-                                                                       struct quantized_rows x, const uint8_t *weight,
-                                                                       const float *bias, int rows, int in, int out,
-                                                                       int first_tile) {
-  int r = 0;
-  for (; r + SIMD_ROWS <= rows; r += SIMD_ROWS)
-    quantized_block(format, SIMD_ROWS, tiles, y + (size_t)r * (size_t)out, rows_from(x, r, in), weight, bias, in, out,
-                    first_tile);
-  for (; r < rows; ++r)
-    quantized_block(format, 1, tiles, y + (size_t)r * (size_t)out, rows_from(x, r, in), weight, bias, in, out, first_tile);
+/* As linear_rows. */
+static inline __attribute__((always_inline)) void quantized_rows_block(enum quantized_format format, int rows, int tiles,
+                                                                       float *y, struct quantized_rows x,
+                                                                       const uint8_t *weight, const float *bias,
+                                                                       int all_rows, int in, int out, int first_tile) {
+  for (int r = 0; r < all_rows; r += rows)
+    quantized_block(format, rows, tiles, all_rows - r < rows ? all_rows - r : rows, y + (size_t)r * (size_t)out,
+                    rows_from(x, r, in), weight, bias, in, out, first_tile);
 }
 
 static inline __attribute__((always_inline)) void quantized_tiles(enum quantized_format format, struct worker *me, float *y,
@@ -141,17 +135,20 @@ static inline __attribute__((always_inline)) void quantized_tiles(enum quantized
                                                                   const float *bias, int rows, int in, int out,
                                                                   struct range tiles) {
   int t = tiles.begin;
-  if (rows == 1 && format == WEIGHT_Q8_0) {
-    for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
-      quantized_block(format, 1, SIMD_TILES_ONE_ROW, y, x, weight, bias, in, out, t);
-    for (; t < tiles.end; ++t) quantized_block(format, 1, 1, y, x, weight, bias, in, out, t);
-  } else if (rows == 1) {
+  if (rows == 1) {
     /* The blocks of q4_0 are short: one tile at a time is a single stream, which the prefetches run ahead of. */
-    for (; t < tiles.end; ++t) quantized_block(format, 1, 1, y, x, weight, bias, in, out, t);
+    if (format == WEIGHT_Q8_0)
+      for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
+        quantized_block(format, 1, SIMD_TILES_ONE_ROW, 1, y, x, weight, bias, in, out, t);
+    for (; t < tiles.end; ++t) quantized_block(format, 1, 1, 1, y, x, weight, bias, in, out, t);
+  } else if (rows <= SIMD_ROWS) {
+    for (; t < tiles.end; ++t) quantized_rows_block(format, SIMD_ROWS, 1, y, x, weight, bias, rows, in, out, t);
+  } else if (rows < MANY_ROWS) {
+    for (; t < tiles.end; ++t) quantized_rows_block(format, SIMD_ROWS_ONE_TILE, 1, y, x, weight, bias, rows, in, out, t);
   } else {
     for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
-      quantized_rows_block(format, SIMD_TILES, y, x, weight, bias, rows, in, out, t);
-    for (; t < tiles.end; ++t) quantized_rows_block(format, 1, y, x, weight, bias, rows, in, out, t);
+      quantized_rows_block(format, SIMD_ROWS, SIMD_TILES, y, x, weight, bias, rows, in, out, t);
+    for (; t < tiles.end; ++t) quantized_rows_block(format, SIMD_ROWS, 1, y, x, weight, bias, rows, in, out, t);
   }
   me->bytes_read += (uint64_t)(tiles.end - tiles.begin) * quantized_tile_bytes(format, in);
 }

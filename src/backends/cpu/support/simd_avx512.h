@@ -4,10 +4,12 @@
 #include <stdint.h>
 
 #define SIMD_NAME "avx512"
-/* Accumulators that fit the registers: tiles at once for one row, and rows x tiles for several. */
+/* Accumulators that fit the registers: tiles at once for one row, rows x tiles for many rows, and rows at once for one tile,
+ * which reads weights in a single walk. */
 #define SIMD_TILES_ONE_ROW 4
 #define SIMD_ROWS 4
 #define SIMD_TILES 2
+#define SIMD_ROWS_ONE_TILE 8
 /* Keys at once for as many query heads as share them. */
 #define SIMD_KEYS 4
 

@@ -8,6 +8,7 @@
 #define SIMD_TILES_ONE_ROW 2
 #define SIMD_ROWS 2
 #define SIMD_TILES 1
+#define SIMD_ROWS_ONE_TILE 2
 #define SIMD_KEYS 1
 
 typedef struct {

@@ -1,6 +1,6 @@
 /**
- * Matrices of every quantized format on every instruction set that this machine runs, against float64 sums of the weights
- * that the blocks stand for. Inputs are multiples of a power of two, up to 127, so that making them int8 changes nothing
+ * Matrices of every format on every instruction set that this machine runs, against float64 sums of the weights that are
+ * stored. Inputs are multiples of a power of two, up to 127, so that making them int8 for quantized weights changes nothing
  * and what is left is the rounding of float32 sums.
  */
 import koffi from 'koffi';
@@ -8,12 +8,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Workspace } from '../../../tests/support/models.js';
 import { randomBlocks, seededRandom } from '../../../tests/support/random-blocks.js';
 import { dequantize } from '../../checkpoint/dequantize.js';
+import { encodeWeights } from '../../checkpoint/encode.js';
 import { packTiles } from '../../checkpoint/tiles.js';
-import { blockOf, dtypes, isQuantized, type QuantizedDType } from '../../ir/formats.js';
+import { blockOf, dtypes, isQuantized } from '../../ir/formats.js';
+import type { DType } from '../../ir/program.js';
 import { chooseInstructionSet, instructionSets } from './instruction-set.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
 
-const formats = dtypes.filter(isQuantized);
+const formats = dtypes.filter((dtype) => dtype !== 'i32');
 
 const source = `#include KLOOP_SIMD
 #include "engine.h"
@@ -24,25 +26,29 @@ static const struct call *const programs[] = {NULL};
 #define KLOOP_OWN_BYTES 0ull
 #define KLOOP_WEIGHT_BYTES 0ull
 #include "library.h"
-#define TEST(dtype) \\
+#define LINEAR(dtype, quantizes, rows_of_x) \\
   EXPORT void linear_##dtype(float *y, const float *x, const void *weight, const float *bias, int rows, int in, int out, \\
                              int first, int last) { \\
     struct worker me = {.own = malloc((size_t)rows * (size_t)in * 2)}; \\
-    quantize_rows(&me, 0, x, rows, in); \\
-    dtype##_linear(&me, y, quantized_at(&me, 0, rows, in), weight, bias, rows, in, out, (struct range){first, last}); \\
+    if (quantizes) quantize_rows(&me, 0, x, rows, in); \\
+    dtype##_linear(&me, y, rows_of_x, weight, bias, rows, in, out, (struct range){first, last}); \\
     free(me.own); \\
   } \\
   EXPORT void embed_##dtype(float *y, const int32_t *tokens, const void *table, int rows, int width) { \\
     struct worker me = {0}; \\
     dtype##_embed(&me, y, tokens, table, rows, width, 1.0f, (struct range){0, width}); \\
   }
-${formats.map((format) => `TEST(${format})`).join('\n')}
+${formats
+  .map((format) =>
+    isQuantized(format) ? `LINEAR(${format}, true, quantized_at(&me, 0, rows, in))` : `LINEAR(${format}, false, x)`,
+  )
+  .join('\n')}
 `;
 
 type Linear = (...values: unknown[]) => void;
 interface Kernels {
-  readonly linear: (format: QuantizedDType) => Linear;
-  readonly embed: (format: QuantizedDType) => Linear;
+  readonly linear: (format: DType) => Linear;
+  readonly embed: (format: DType) => Linear;
 }
 
 const workspace = new Workspace();
@@ -77,6 +83,22 @@ function inputs(rows: number, width: number, random: () => number): Float32Array
   });
 }
 
+/** Inputs of a block, or an odd number of them. */
+const elementsOf = (format: DType): number => (isQuantized(format) ? blockOf(format).elements : 13);
+
+/** A matrix as a checkpoint stores it, and the numbers that it holds. */
+function matrix(format: DType, out: number, width: number, random: () => number): [Uint8Array, Float32Array] {
+  const weights = new Float32Array(out * width);
+  if (isQuantized(format)) {
+    const stored = randomBlocks(format, (out * width) / blockOf(format).elements, random);
+    dequantize(format, stored, weights);
+    return [stored, weights];
+  }
+  // With so few digits, every format holds them exactly.
+  weights.forEach((_, i) => (weights[i] = Math.round(random() * 64 - 32) / 16));
+  return [encodeWeights(weights, format), weights];
+}
+
 interface Shape {
   readonly rows: number;
   readonly blocks: number;
@@ -91,6 +113,7 @@ const shapes: readonly Shape[] = [
   { rows: 2, blocks: 2, out: 33 },
   { rows: 7, blocks: 1, out: 47, bias: true },
   { rows: 9, blocks: 2, out: 331 },
+  { rows: 35, blocks: 1, out: 47 },
 ];
 
 const hasCompiler = (await findCompiler()) !== undefined;
@@ -111,10 +134,8 @@ describe.runIf(hasCompiler).each(usable)('%s', (instructionSet) => {
   describe.each(formats)('%s', (format) => {
     it.each(shapes)('linear: $rows rows, $blocks blocks, $out outputs', ({ rows, blocks, out, bias = false }) => {
       const random = seededRandom(out + rows);
-      const width = blocks * blockOf(format).elements;
-      const stored = randomBlocks(format, out * blocks, random);
-      const weights = new Float32Array(out * width);
-      dequantize(format, stored, weights);
+      const width = blocks * elementsOf(format);
+      const [stored, weights] = matrix(format, out, width, random);
       const x = inputs(rows, width, random);
       const b = bias ? Float32Array.from({ length: out }, () => random() - 0.5) : null;
       const y = new Float32Array(rows * out).fill(NaN);
@@ -137,25 +158,28 @@ describe.runIf(hasCompiler).each(usable)('%s', (instructionSet) => {
 
     it('computes a row alike whatever is beside it, and only the tiles it is given', () => {
       const random = seededRandom(5);
-      const width = 2 * blockOf(format).elements;
-      const packed = packTiles(randomBlocks(format, 70 * 2, random), 70, width, format);
-      const x = inputs(5, width, random);
-      const all = new Float32Array(5 * 70);
-      kernels.linear(format)(all, x, packed, null, 5, width, 70, 0, 5);
-      for (let row = 0; row < 5; row++) {
-        const one = new Float32Array(70).fill(-1);
+      const width = 2 * elementsOf(format);
+      const packed = packTiles(matrix(format, 70, width, random)[0], 70, width, format);
+      // One row, few and many are computed in different ways.
+      const most = 37;
+      const x = inputs(most, width, random);
+      const alone = Float32Array.from({ length: most * 70 }, () => -1);
+      for (let row = 0; row < most; row++) {
+        const one = alone.subarray(row * 70, (row + 1) * 70);
         kernels.linear(format)(one, x.slice(row * width, (row + 1) * width), packed, null, 1, width, 70, 1, 4);
-        expect(one.slice(16, 64)).toEqual(all.slice(row * 70 + 16, row * 70 + 64));
         expect([...one.slice(0, 16), ...one.slice(64)].every((value) => value === -1)).toBe(true);
+      }
+      for (const rows of [3, 6, 13, most]) {
+        const y = Float32Array.from({ length: rows * 70 }, () => -1);
+        kernels.linear(format)(y, x, packed, null, rows, width, 70, 1, 4);
+        expect(y, `${rows} rows`).toEqual(alone.slice(0, rows * 70));
       }
     });
 
     it('embed: rows of the table', () => {
       const random = seededRandom(9);
-      const width = 2 * blockOf(format).elements;
-      const stored = randomBlocks(format, 37 * 2, random);
-      const table = new Float32Array(37 * width);
-      dequantize(format, stored, table);
+      const width = 2 * elementsOf(format);
+      const [stored, table] = matrix(format, 37, width, random);
       const tokens = Int32Array.of(36, 0, 17, 17);
       const y = new Float32Array(tokens.length * width);
       kernels.embed(format)(y, tokens, packTiles(stored, 37, width, format), tokens.length, width);
