@@ -10,7 +10,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { emitPrograms } from '../../src/backends/cuda/emit/program.js';
 import { targets } from '../../src/backends/cuda/target.js';
 import { compileImage, findNvcc } from '../../src/backends/cuda/toolchain.js';
-import type { Program } from '../../src/ir/program.js';
+import type { DType, Program } from '../../src/ir/program.js';
 import { compileModel } from '../../src/passes/pipeline.js';
 import { modelConfig, smallLimits, type ModelName } from '../support/models.js';
 
@@ -21,23 +21,35 @@ afterAll(() => rmSync(cacheDir, { recursive: true, force: true }));
 // A machine of 132 multiprocessors, whatever is here.
 const capabilities = { memories: [{ name: 'shared memory', bytes: 227 << 10 }], tileBytes: 16384, defaultWorkers: 132 };
 
-function programs(name: ModelName, schedule: 'looped' | 'response'): readonly Program[] {
-  const config = modelConfig(name, name === 'qwen3' ? 'bf16' : 'f32', { num_hidden_layers: 2 });
-  const { plan } = compileModel(config, { schedule, limits: smallLimits, capabilities, responseTokens: 4 });
+/** Matrices of one format, or of all that there are. */
+type Format = 'f32' | 'bf16' | 'mixed';
+
+function formatOf(tensor: string): DType {
+  if (/[qk]_proj/.test(tensor)) return 'q8_0';
+  if (/o_proj|mlp/.test(tensor)) return 'q4_0';
+  return tensor.includes('v_proj') ? 'f32' : 'bf16';
+}
+
+function programs(name: ModelName, schedule: 'looped' | 'response', format: Format): readonly Program[] {
+  const config = modelConfig(name, 'f32', { num_hidden_layers: 2 });
+  const formats = format === 'mixed' ? { formatOf } : { weightFormat: format };
+  const options = { schedule, limits: smallLimits, capabilities, responseTokens: 4, ...formats };
+  const { plan } = compileModel(config, options);
   return plan.response === undefined ? [plan.step] : [plan.step, plan.response];
 }
 
 const sm90 = targets.find(({ name }) => name === 'sm_90')!;
 
 describe.each([
-  ['qwen3', 'looped'],
-  ['llama', 'response'],
-] as const)('%s, %s', (name, schedule) => {
+  ['qwen3', 'looped', 'bf16'],
+  ['llama', 'response', 'f32'],
+  ['mistral', 'looped', 'mixed'],
+] as const)('%s, %s, %s', (name, schedule, format) => {
   const path = fileURLToPath(new URL(`${name}-${schedule}.cu`, import.meta.url));
 
   it('is emitted as the golden file has it, every time', () => {
-    const { source } = emitPrograms(programs(name, schedule), sm90);
-    expect(emitPrograms(programs(name, schedule), sm90).source).toBe(source);
+    const { source } = emitPrograms(programs(name, schedule, format), sm90);
+    expect(emitPrograms(programs(name, schedule, format), sm90).source).toBe(source);
     if (process.env['UPDATE_GOLDEN'] === '1') writeFileSync(path, source);
     expect(existsSync(path), `${path} is missing; npm run golden:update makes it`).toBe(true);
     expect(source).toBe(readFileSync(path, 'utf8'));
@@ -46,17 +58,17 @@ describe.each([
 
 describe('compiled by nvcc', () => {
   const cases = [
-    ['qwen3', 'looped', 'sm_80'],
-    ['qwen3', 'looped', 'sm_89'],
-    ['llama', 'response', 'sm_90'],
+    ['mistral', 'looped', 'mixed', 'sm_80'],
+    ['mistral', 'looped', 'mixed', 'sm_89'],
+    ['llama', 'response', 'f32', 'sm_90'],
   ] as const;
-  it.each(cases)('%s, %s, for %s', async (name, schedule, target) => {
+  it.each(cases)('%s, %s, %s, for %s', async (name, schedule, format, target) => {
     if (nvcc === undefined) {
       console.log(`skipped: there is no nvcc, so that kernels for ${target} were not compiled`);
       return;
     }
     const machine = targets.find((candidate) => candidate.name === target)!;
-    const { source } = emitPrograms(programs(name, schedule), machine);
+    const { source } = emitPrograms(programs(name, schedule, format), machine);
     const image = await compileImage({ source, target, cacheDir, compiler: nvcc });
     // A cubin is an ELF file for machine 190.
     expect(readFileSync(image).subarray(0, 4).toString('latin1')).toBe('\x7fELF');

@@ -11,6 +11,8 @@
 #include "device.cuh"
 #include "engine.cuh"
 #include "ring.cuh"
+#include "float_tiles.cuh"
+#include "block_tiles.cuh"
 #include "linear.cuh"
 #include "elementwise.cuh"
 #include "attention.cuh"
@@ -165,22 +167,22 @@ DEVICE void step_decoder_stream(struct worker *me) {
       const range part_0 = within(units, 0, 3);
       const range part_1 = within(units, 3, 1);
       const range part_2 = within(units, 4, 1);
-      if (!stream_tiles(me, layer_w_q, me->rows, 3072, part_0)) return;
-      if (!stream_tiles(me, layer_w_k, me->rows, 3072, part_1)) return;
-      if (!stream_tiles(me, layer_w_v, me->rows, 3072, part_2)) return;
+      if (!f32_stream(me, layer_w_q, me->rows, 48, part_0)) return;
+      if (!f32_stream(me, layer_w_k, me->rows, 48, part_1)) return;
+      if (!f32_stream(me, layer_w_v, me->rows, 48, part_2)) return;
     }
     {
       const range units = part_of(me, 3); /* linear 3 */
-      if (!stream_tiles(me, layer_w_o, me->rows, 3072, units)) return;
+      if (!f32_stream(me, layer_w_o, me->rows, 48, units)) return;
     }
     {
       const range units = part_of(me, 4); /* linear 4 */
-      if (!stream_tiles(me, layer_w_gate, me->rows, 3072, units)) return;
-      if (!stream_tiles(me, layer_w_up, me->rows, 3072, units)) return;
+      if (!f32_stream(me, layer_w_gate, me->rows, 48, units)) return;
+      if (!f32_stream(me, layer_w_up, me->rows, 48, units)) return;
     }
     {
       const range units = part_of(me, 3); /* linear 3 */
-      if (!stream_tiles(me, layer_w_down, me->rows, 3200, units)) return;
+      if (!f32_stream(me, layer_w_down, me->rows, 50, units)) return;
     }
   }
 }
@@ -222,7 +224,7 @@ DEVICE void step_lm_head_stream(struct worker *me) {
   const uint8_t *w_head = (const uint8_t *)argument(me, step_lm_head_arguments, 3);
   {
     const range units = part_of(me, 21); /* linear 21 */
-    if (!stream_tiles(me, w_head, me->samples, 3072, units)) return;
+    if (!f32_stream(me, w_head, me->samples, 48, units)) return;
   }
 }
 KERNEL step_lm_head(const struct launch launch) {
@@ -472,27 +474,27 @@ DEVICE void response_response_stream(struct worker *me) {
         const range part_0 = within(units, 0, 3);
         const range part_1 = within(units, 3, 1);
         const range part_2 = within(units, 4, 1);
-        if (!stream_tiles(me, layer_w_q, me->rows, 3072, part_0)) return;
-        if (!stream_tiles(me, layer_w_k, me->rows, 3072, part_1)) return;
-        if (!stream_tiles(me, layer_w_v, me->rows, 3072, part_2)) return;
+        if (!f32_stream(me, layer_w_q, me->rows, 48, part_0)) return;
+        if (!f32_stream(me, layer_w_k, me->rows, 48, part_1)) return;
+        if (!f32_stream(me, layer_w_v, me->rows, 48, part_2)) return;
       }
       {
         const range units = part_of(me, 3); /* linear 3 */
-        if (!stream_tiles(me, layer_w_o, me->rows, 3072, units)) return;
+        if (!f32_stream(me, layer_w_o, me->rows, 48, units)) return;
       }
       {
         const range units = part_of(me, 4); /* linear 4 */
-        if (!stream_tiles(me, layer_w_gate, me->rows, 3072, units)) return;
-        if (!stream_tiles(me, layer_w_up, me->rows, 3072, units)) return;
+        if (!f32_stream(me, layer_w_gate, me->rows, 48, units)) return;
+        if (!f32_stream(me, layer_w_up, me->rows, 48, units)) return;
       }
       {
         const range units = part_of(me, 3); /* linear 3 */
-        if (!stream_tiles(me, layer_w_down, me->rows, 3200, units)) return;
+        if (!f32_stream(me, layer_w_down, me->rows, 50, units)) return;
       }
     }
     {
       const range units = part_of(me, 21); /* linear 21 */
-      if (!stream_tiles(me, w_head, me->rows, 3072, units)) return;
+      if (!f32_stream(me, w_head, me->rows, 48, units)) return;
     }
   }
 }

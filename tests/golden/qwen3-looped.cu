@@ -11,6 +11,8 @@
 #include "device.cuh"
 #include "engine.cuh"
 #include "ring.cuh"
+#include "float_tiles.cuh"
+#include "block_tiles.cuh"
 #include "linear.cuh"
 #include "elementwise.cuh"
 #include "attention.cuh"
@@ -175,22 +177,22 @@ DEVICE void step_decoder_stream(struct worker *me) {
       const range part_0 = within(units, 0, 4);
       const range part_1 = within(units, 4, 2);
       const range part_2 = within(units, 6, 2);
-      if (!stream_tiles(me, layer_w_q, me->rows, 1472, part_0)) return;
-      if (!stream_tiles(me, layer_w_k, me->rows, 1472, part_1)) return;
-      if (!stream_tiles(me, layer_w_v, me->rows, 1472, part_2)) return;
+      if (!bf16_stream(me, layer_w_q, me->rows, 45, part_0)) return;
+      if (!bf16_stream(me, layer_w_k, me->rows, 45, part_1)) return;
+      if (!bf16_stream(me, layer_w_v, me->rows, 45, part_2)) return;
     }
     {
       const range units = part_of(me, 3); /* linear 3 */
-      if (!stream_tiles(me, layer_w_o, me->rows, 2048, units)) return;
+      if (!bf16_stream(me, layer_w_o, me->rows, 64, units)) return;
     }
     {
       const range units = part_of(me, 4); /* linear 4 */
-      if (!stream_tiles(me, layer_w_gate, me->rows, 1472, units)) return;
-      if (!stream_tiles(me, layer_w_up, me->rows, 1472, units)) return;
+      if (!bf16_stream(me, layer_w_gate, me->rows, 45, units)) return;
+      if (!bf16_stream(me, layer_w_up, me->rows, 45, units)) return;
     }
     {
       const range units = part_of(me, 3); /* linear 3 */
-      if (!stream_tiles(me, layer_w_down, me->rows, 1664, units)) return;
+      if (!bf16_stream(me, layer_w_down, me->rows, 51, units)) return;
     }
   }
 }
@@ -232,7 +234,7 @@ DEVICE void step_lm_head_stream(struct worker *me) {
   const uint8_t *w_head = (const uint8_t *)argument(me, step_lm_head_arguments, 3);
   {
     const range units = part_of(me, 17); /* linear 17 */
-    if (!stream_tiles(me, w_head, me->samples, 1472, units)) return;
+    if (!bf16_stream(me, w_head, me->samples, 45, units)) return;
   }
 }
 KERNEL step_lm_head(const struct launch launch) {

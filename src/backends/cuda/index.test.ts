@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { hostCompiler, hostSource, makeFakeDriver } from '../../../tests/support/cuda/fake-driver.js';
 import { modelConfig, smallLimits, Workspace, type ModelName } from '../../../tests/support/models.js';
-import { generate, promptOf, relativeError, trace } from '../../../tests/support/steps.js';
-import type { Schedule } from '../../ir/program.js';
+import { generate, logitsOfAll, promptOf, relativeError, trace } from '../../../tests/support/steps.js';
+import type { DType, Schedule } from '../../ir/program.js';
 import { compileModel, type CompiledModel } from '../../passes/pipeline.js';
 import type { Backend } from '../backend.js';
 import { referenceBackend } from '../reference/index.js';
@@ -118,6 +118,38 @@ describe.each(['llama', 'qwen3'] as const)('bf16 weights and cache: %s', (name) 
     const errors = actual!.logits.map((logits, at) => relativeError(logits, expected!.logits[at]!));
     expect(Math.max(...errors)).toBeLessThan(1e-2);
     expect(actual!.tokens).toEqual(expected!.tokens);
+  });
+});
+
+describe('q8_0 and q4_0 weights, beside bf16', () => {
+  it('agree with the reference, and every schedule with every other', async () => {
+    // One head, and one block of inputs.
+    const fields = { num_attention_heads: 1, num_key_value_heads: 1, vocab_size: 331 };
+    const config = modelConfig('mistral', 'f32', fields);
+    const formatOf = (name: string): DType =>
+      /v_proj/.test(name) ? 'bf16' : /gate|down|o_proj/.test(name) ? 'q4_0' : 'q8_0';
+    const weights = await workspace.weights(config);
+    const backend = backendWith();
+    const prompt = promptOf(9, config.vocab);
+    const run = async (on: Backend, schedule: Schedule) => {
+      const { capabilities } = on;
+      const limits = { ...smallLimits, samples: smallLimits.rows };
+      const options = { schedule, limits, formatOf, capabilities, responseTokens: 3 };
+      const executable = await on.prepare(compileModel(config, options).plan, weights, { cacheDir });
+      const logits = await logitsOfAll(executable, prompt, 7);
+      const { tokens } = await generate(executable, { prompt, slot: 1 }, 5);
+      await executable.close();
+      return { logits, tokens };
+    };
+    const expected = await run(referenceBackend, 'operator');
+    const [operator, ...others] = await Promise.all(
+      backend.capabilities.schedules.map((schedule) => run(backend, schedule)),
+    );
+    for (const other of others) expect(other).toEqual(operator);
+    const errors = operator!.logits.map((logits, at) => relativeError(logits, expected.logits[at]!));
+    // Inputs of quantized matrices are rounded to int8.
+    expect(Math.max(...errors)).toBeLessThan(2e-2);
+    expect(Math.max(...errors)).toBeGreaterThan(0);
   });
 });
 

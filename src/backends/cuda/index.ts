@@ -35,7 +35,7 @@ export interface CudaOptions {
 
 export function cudaCapabilities(device: DeviceInfo, target: Target): Capabilities {
   return {
-    weightFormats: ['f32', 'bf16'],
+    weightFormats: ['f32', 'bf16', 'q8_0', 'q4_0'],
     stateFormats: ['f32', 'bf16'],
     schedules: ['operator', 'layer', 'looped', 'response'],
     maxSockets: 1,

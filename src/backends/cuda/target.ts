@@ -32,7 +32,7 @@ export const hostTarget: Target = {
   name: 'host',
   sharedBytes: 40 << 10,
   computeWarps: 2,
-  sliceBytes: 512,
+  sliceBytes: 640,
   rowsBytes: 2 << 10,
   spanLength: 8,
 };

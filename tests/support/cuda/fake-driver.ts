@@ -12,7 +12,8 @@ import type { CudaCompiler } from '../../../src/backends/cuda/toolchain.js';
 const here = fileURLToPath(new URL('.', import.meta.url));
 const text = (name: string): string => readFileSync(join(here, name), 'utf8');
 
-const hostFlags = [
+/** For a shared library. */
+export const hostFlags = [
   ...['-std=c++17', '-O1', '-fPIC', '-shared', '-fvisibility=hidden', '-ffp-contract=off'],
   ...['-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas'],
 ];

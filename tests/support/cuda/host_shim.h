@@ -17,6 +17,7 @@
 #include <vector>
 
 #define DEVICE static inline __attribute__((unused))
+#define DEVICE_MEMBER static inline __attribute__((unused))
 #define DEVICE_CALL static __attribute__((noinline, unused))
 #define DEVICE_TABLE static const
 #define KERNEL extern "C" __attribute__((visibility("default"))) void
@@ -414,6 +415,17 @@ DEVICE uint32_t float_to_bits(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
   return bits;
+}
+
+DEVICE float half_to_float(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+  const float sign = bits & 0x8000 ? -1.0f : 1.0f;
+  if (exponent == 31) return mantissa == 0 ? sign * INFINITY_F : __builtin_nanf("");
+  return sign * (exponent == 0 ? ldexpf((float)mantissa, -24) : ldexpf((float)(1024 + mantissa), exponent - 25));
+}
+DEVICE int dot_of_bytes(uint32_t a, uint32_t b, int sum) {
+  for (int i = 0; i < 32; i += 8) sum += (int8_t)(a >> i) * (int8_t)(b >> i);
+  return sum;
 }
 
 typedef uint64_t copy_barrier;

@@ -11,7 +11,8 @@ import { assert, defined } from '../../../util/assert.js';
 import { bytesAtLimits } from '../../memory-map.js';
 import type { KernelEmission } from './emission.js';
 import { cName, dimension, elementType, type Names } from './names.js';
-import { comment, emitStage, emitStream, type StageScope } from './stage.js';
+import type { StageScope } from './scope.js';
+import { comment, emitStage, emitStream } from './stage.js';
 
 /** What only the compute warps do, and what only the other warp does. */
 type Side = 'compute' | 'stream';

@@ -100,6 +100,11 @@ export function dimension(dim: Dim): string {
   return typeof dim === 'number' ? String(dim) : `me->${dim}`;
 }
 
+/** The number of elements, at run time. */
+export function countOf(shape: readonly (number | 'rows' | 'samples')[]): string {
+  return shape.map((dim) => (typeof dim === 'number' ? String(dim) : `(int64_t)${dimension(dim)}`)).join(' * ');
+}
+
 /** A float constant that C reads back exactly. */
 export function floatLiteral(value: number): string {
   assert(Number.isFinite(value), `${value} is no constant`);

@@ -1,11 +1,25 @@
-/** What an emitter of one operator needs to know about where it stands. */
-import type { Name, Tensor } from '../../../ir/program.js';
+/** What the emitters of a stage, and of one operator of it, need to know about where they stand. */
+import type { Name, Operator, Region, Stage, Tensor } from '../../../ir/program.js';
 import type { Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import type { Allocator } from '../../memory-map.js';
 import type { Layout } from '../target.js';
-import { dimension } from './names.js';
+import type { KernelEmission } from './emission.js';
+import { dimension, type Names } from './names.js';
+
+/** What emitting a stage needs. */
+export interface StageScope {
+  readonly stage: Stage;
+  readonly operators: readonly Operator[];
+  readonly region: Region;
+  readonly names: Names;
+  readonly emission: KernelEmission;
+  /** `decoder/layer`: for hand-offs. */
+  readonly where: string;
+  /** Names that only this stage uses, which a block may keep to itself. */
+  readonly ownNames: ReadonlySet<Name>;
+}
 
 export interface Scope {
   readonly types: ReadonlyMap<Name, Tensor>;

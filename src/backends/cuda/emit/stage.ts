@@ -4,31 +4,17 @@
  * key/value head and a span of positions go round the blocks. Threads of a block wait for each other only between an operator
  * that writes and one that reads, or where two use the same work space.
  */
-import type { Name, Operator, Region, Stage } from '../../../ir/program.js';
+import type { Name, Operator } from '../../../ir/program.js';
 import { isKind, usesOf } from '../../../ir/visit.js';
 import { divisionOf, featureUnit, kvHeadsOf, type Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import { Allocator, bytesAtLimits } from '../../memory-map.js';
-import { packedBytes } from '../../../ir/packed-layout.js';
-import type { KernelEmission } from './emission.js';
-import { cName, dimension, elementType, type Names } from './names.js';
+import { Inputs } from './inputs.js';
+import { cName, countOf, dimension, elementType } from './names.js';
 import { emitters } from './operators.js';
 import { maxBlocks } from '../target.js';
-import { OperatorContext, type Scope } from './scope.js';
-
-/** What emitting a stage needs. */
-export interface StageScope {
-  readonly stage: Stage;
-  readonly operators: readonly Operator[];
-  readonly region: Region;
-  readonly names: Names;
-  readonly emission: KernelEmission;
-  /** `decoder/layer`: for hand-offs. */
-  readonly where: string;
-  /** Names that only this stage uses, which a block may keep to itself. */
-  readonly ownNames: ReadonlySet<Name>;
-}
+import { OperatorContext, type Scope, type StageScope } from './scope.js';
 
 /** The compute warps' side. */
 export function emitStage(at: StageScope): void {
@@ -48,21 +34,22 @@ export function emitStream(at: StageScope): void {
     const tiles = declareUnits(at);
     for (const operator of linears) {
       const { reads, writes } = operator;
-      const weight = defined(names.types.get(reads.weight), reads.weight);
-      const tileBytes = defined(packedBytes({ ...weight, shape: [featureUnit, weight.shape[1]!] }), 'bytes of a tile');
+      const { dtype, shape } = defined(names.types.get(reads.weight), reads.weight);
       const rows = dimension(defined(names.types.get(writes.y)?.shape[0], 'rows'));
       const part = defined(tiles.get(operator), 'tiles of a matrix');
       const source = defined(names.c.get(reads.weight), reads.weight);
-      emission.writer.line(`if (!stream_tiles(me, ${source}, ${rows}, ${tileBytes}, ${part})) return;`);
+      emission.writer.line(`if (!${dtype}_stream(me, ${source}, ${rows}, ${String(shape[1])}, ${part})) return;`);
     }
   });
 }
 
 function emitParts(at: StageScope): void {
   const tiles = declareUnits(at);
-  declareOwn(at, at.ownNames);
-  const near = declareNear(at);
-  emitOperators(at, tiles, near, false);
+  const own = new Allocator();
+  declareOwn(at, own);
+  const inputs = new Inputs(at, own);
+  at.emission.needOwn(own.size);
+  emitOperators(at, tiles, inputs);
 }
 
 /** For each key/value head, and each span of positions where there is attention. */
@@ -81,10 +68,12 @@ function emitItems(at: StageScope): void {
       `const int spans = spans_of(${defined(names.c.get(positions), positions)}, ${rows}, ${layout.spanLength});`,
     );
   }
-  declareOwn(at, at.ownNames);
+  const own = new Allocator();
+  declareOwn(at, own);
+  emission.needOwn(own.size);
   writer.block(`for (int i = me->block; i < ${heads} * spans; i += me->blocks)`, () => {
     writer.line(`const span item = {i % ${heads}, i / ${heads}, spans};`);
-    emitOperators(at, new Map(), new Map(), attention !== undefined);
+    emitOperators(at, new Map(), undefined, attention !== undefined);
     writer.line('compute_sync();');
   });
 }
@@ -92,23 +81,31 @@ function emitItems(at: StageScope): void {
 function emitOperators(
   at: StageScope,
   tiles: ReadonlyMap<Operator, string>,
-  near: ReadonlyMap<Name, string>,
-  hasSpans: boolean,
+  inputs: Inputs | undefined,
+  hasSpans = false,
 ): void {
   const { stage, operators, region, names, emission } = at;
   const plan = defined(region.plan, 'a plan of the region');
-  const dirty = new Set(near.keys());
+  // Written since the last barrier.
+  const dirty = new Set(inputs?.ready);
   let last: Operator | undefined;
+  const sync = (): void => {
+    emission.writer.line('compute_sync();');
+    dirty.clear();
+    last = undefined;
+  };
   for (const operator of operators) {
     const reads = usesOf(operator).filter(({ access }) => access !== 'write');
     const afterWork = last !== undefined && usesWorkSpace(last) && usesWorkSpace(operator);
     const alternates = last !== undefined && isKind(last, 'linear') && isKind(operator, 'linear');
-    if (reads.some(({ name }) => dirty.has(name)) || (afterWork && !alternates)) {
-      emission.writer.line('compute_sync();');
-      dirty.clear();
+    if (reads.some(({ name }) => dirty.has(name)) || (afterWork && !alternates)) sync();
+    const late = isKind(operator, 'linear') ? inputs?.lateRows(operator) : undefined;
+    if (late !== undefined) {
+      emission.writer.line(late);
+      sync();
     }
+    const own = isKind(operator, 'linear') && inputs !== undefined ? inputs.namesFor(operator) : names.c;
     const division = divisionOf(operator, stage, plan, names.types);
-    const own = isKind(operator, 'linear') ? new Map([...names.c, ...near]) : names.c;
     const context = new OperatorContext(
       operatorScope(at, own, hasSpans),
       division,
@@ -199,9 +196,8 @@ function chainsOf({ stage, operators, region, names }: StageScope): Chain[] {
 }
 
 /** Room for what a block keeps to itself. */
-function declareOwn({ names, emission, operators }: StageScope, ownNames: ReadonlySet<Name>): void {
+function declareOwn({ names, emission, operators, ownNames }: StageScope, own: Allocator): void {
   const written = operators.flatMap(usesOf).filter(({ access, name }) => access === 'write' && ownNames.has(name));
-  const own = new Allocator();
   for (const { name } of written) {
     const tensor = defined(names.types.get(name), `type of ${name}`);
     assert(elementType(tensor) === 'float', `${name} is made of floats`);
@@ -210,26 +206,6 @@ function declareOwn({ names, emission, operators }: StageScope, ownNames: Readon
     const offset = own.take(bytesAtLimits(tensor, emission.program));
     emission.writer.line(`float *${local} = own_rows(me, ${countOf(tensor.shape)}, ${offset});`);
   }
-  emission.needOwn(own.size);
-}
-
-/** Inputs of matrices that others have made, brought near; by IR name. */
-function declareNear({ operators, names, emission, ownNames }: StageScope): Map<Name, string> {
-  const near = new Map<Name, string>();
-  for (const operator of operators) {
-    if (!isKind(operator, 'linear') || near.has(operator.reads.x) || ownNames.has(operator.reads.x)) continue;
-    const { x } = operator.reads;
-    const tensor = defined(names.types.get(x), x);
-    const local = `near_${cName(x)}`;
-    near.set(x, local);
-    const source = defined(names.c.get(x), `C++ name of ${x}`);
-    emission.writer.line(`const float *${local} = near_rows(me, ${source}, ${countOf(tensor.shape)});`);
-  }
-  return near;
-}
-
-function countOf(shape: readonly (number | 'rows' | 'samples')[]): string {
-  return shape.map((dim) => (typeof dim === 'number' ? String(dim) : `(int64_t)${dimension(dim)}`)).join(' * ');
 }
 
 /** A line that names what follows. */

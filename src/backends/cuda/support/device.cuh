@@ -21,6 +21,7 @@ typedef unsigned long long size_t;
 #endif
 
 #define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER static __device__ __forceinline__
 #define DEVICE_CALL static __device__ __noinline__
 #define DEVICE_TABLE static __device__ const
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1)
@@ -92,6 +93,14 @@ DEVICE void trap() { asm volatile("trap;"); }
 
 DEVICE float bits_to_float(uint32_t bits) { return __uint_as_float(bits); }
 DEVICE uint32_t float_to_bits(float value) { return __float_as_uint(value); }
+
+DEVICE float half_to_float(uint16_t bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+/* sum + the products of four bytes with sign. */
+DEVICE int dot_of_bytes(uint32_t a, uint32_t b, int sum) { return __dp4a((int)a, (int)b, sum); }
 
 DEVICE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 

@@ -1,36 +1,25 @@
 /*
- * linear: y[rows, out] = x[rows, in] . weight[out, in] (+ bias[out]), weights in the tiles of 16 outputs of the packed file:
- *   f32: [out / 16][in][16]          bf16: [out / 16][in / 2][16][2]
- * Both are 64 bytes for a group of columns, so that a lane's 16 bytes are four outputs: a warp reads 512 bytes in one
- * piece, and a number of x serves four outputs. A tile is one run of memory, which is what bulk copies like.
+ * linear: y[rows, out] = x[rows, in] . weight[out, in] (+ bias[out]), weights in the tiles of 16 outputs of the packed file.
+ * What a tile is made of is the format's (float_tiles.cuh, block_tiles.cuh). A lane's 16 bytes are weights of four outputs in
+ * all of them, so that a warp reads 512 bytes in one piece, and a number of x serves four outputs. A tile is one run of
+ * memory, which is what bulk copies like.
  *
  * All compute warps share a tile and put their sums together in a fixed order, whatever the number of rows or blocks: a
  * token's value does not depend on its neighbours.
+ *
+ * A format has: `input`, what its kernels read for x; `row_of(x, row, in)`; `tile_bytes(in)`; `slice_bytes`, the most that is
+ * fetched at once and used as a whole; `add_slice<ROWS>`, which adds a slice's part to a lane's sums; `element`, one weight.
  */
 #pragma once
-#include "ring.cuh"
+#include "float_tiles.cuh"
+#include "block_tiles.cuh"
 
-enum weight_format { WEIGHT_F32, WEIGHT_BF16 };
-
-template <enum weight_format FORMAT>
-DEVICE int tile_bytes(int in) {
-  const int columns = (in + 1) / 2 * 2;
-  return columns * 16 * (FORMAT == WEIGHT_F32 ? 4 : 2);
-}
-
-/* 16 bytes of a tile: weights of four outputs at one or two columns. */
-template <enum weight_format FORMAT>
-DEVICE void unpack(const uint8_t *from, float first[4], float second[4]) {
-  const vec16 v = *(const vec16 *)from;
-  for (int i = 0; i < 4; ++i) {
-    if (FORMAT == WEIGHT_F32) {
-      first[i] = bits_to_float(v.word[i]);
-      second[i] = 0.0f;
-    } else {
-      first[i] = bits_to_float(v.word[i] << 16);
-      second[i] = bits_to_float(v.word[i] & 0xffff0000u);
-    }
-  }
+/* Tiles `tiles` of a matrix for the other warps, once for every group of rows that is computed together. */
+template <class FORMAT>
+DEVICE bool stream(struct worker *me, const uint8_t *weight, int rows, int in, struct range tiles) {
+  for (int row = 0; row < rows; row += ROWS_AT_ONCE)
+    if (!stream_tiles(me, weight, FORMAT::tile_bytes(in), FORMAT::slice_bytes, tiles)) return false;
+  return true;
 }
 
 /* Partial sums of a warp for one tile are put here, twice, so that one barrier per tile is enough. */
@@ -38,43 +27,19 @@ DEVICE float *partial_sums(int buffer, int warp) {
   return (float *)work_space() + (buffer * COMPUTE_WARPS + warp) * ROWS_AT_ONCE * 16;
 }
 
-/* One slice of a tile, from column `first_column` on. */
-template <enum weight_format FORMAT, int ROWS>
-DEVICE void linear_slice(float sums[ROWS][4], const struct worker *me, const uint8_t *slice, int bytes, const float *x, int rows,
-                         int in, int first_column) {
-  constexpr int columns = FORMAT == WEIGHT_F32 ? 1 : 2;
-#pragma unroll 4
-  for (int piece = me->thread; piece < bytes / 16; piece += COMPUTE_THREADS) {
-    const int column = first_column + piece / 4 * columns;
-    float first[4], second[4];
-    unpack<FORMAT>(slice + piece * 16, first, second);
-#pragma unroll
-    for (int r = 0; r < ROWS; ++r) {
-      /* Rows that are not there are computed as the last one, and not used. */
-      const float *row = x + (size_t)(r < rows ? r : rows - 1) * (size_t)in;
-      const float x0 = column < in ? row[column] : 0.0f;
-      const float x1 = columns == 2 && column + 1 < in ? row[column + 1] : 0.0f;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        sums[r][i] = fmaf(first[i], x0, sums[r][i]);
-        if (columns == 2) sums[r][i] = fmaf(second[i], x1, sums[r][i]);
-      }
-    }
-  }
-}
-
-template <enum weight_format FORMAT, int ROWS>
-DEVICE void linear_tile(struct worker *me, float *y, const float *x, const float *bias, int rows, int in, int out, int tile) {
+template <class FORMAT, int ROWS>
+DEVICE void linear_tile(struct worker *me, float *y, typename FORMAT::input x, const float *bias, int rows, int in, int out,
+                        int tile) {
   float sums[ROWS][4];
 #pragma unroll
   for (int r = 0; r < ROWS; ++r)
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums[r][i] = 0.0f;
-  const int bytes = tile_bytes<FORMAT>(in);
-  for (int at = 0; at < bytes; at += SLICE_BYTES) {
-    const int size = bytes - at < SLICE_BYTES ? bytes - at : SLICE_BYTES;
+  const int bytes = FORMAT::tile_bytes(in);
+  for (int at = 0; at < bytes; at += FORMAT::slice_bytes) {
+    const int size = bytes - at < FORMAT::slice_bytes ? bytes - at : FORMAT::slice_bytes;
     const uint8_t *slice = ring_take(me);
-    linear_slice<FORMAT, ROWS>(sums, me, slice, size, x, rows, in, at / 64 * (FORMAT == WEIGHT_F32 ? 1 : 2));
+    FORMAT::template add_slice<ROWS>(sums, me, slice, size, x, rows, in, at);
     ring_release(me);
   }
   const int buffer = me->tiles++ & 1;
@@ -97,13 +62,13 @@ DEVICE void linear_tile(struct worker *me, float *y, const float *x, const float
   }
 }
 
-template <enum weight_format FORMAT>
-DEVICE_CALL void linear(struct worker *me, float *y, const float *x, const float *bias, int rows, int in, int out,
+template <class FORMAT>
+DEVICE_CALL void linear(struct worker *me, float *y, typename FORMAT::input x, const float *bias, int rows, int in, int out,
                         struct range tiles) {
   for (int row = 0; row < rows; row += ROWS_AT_ONCE) {
     const int count = rows - row < ROWS_AT_ONCE ? rows - row : ROWS_AT_ONCE;
     float *y_rows = y + (size_t)row * (size_t)out;
-    const float *x_rows = x + (size_t)row * (size_t)in;
+    const typename FORMAT::input x_rows = FORMAT::row_of(x, row, in);
     for (int tile = tiles.begin; tile < tiles.end; ++tile) {
       if (count == 1) linear_tile<FORMAT, 1>(me, y_rows, x_rows, bias, count, in, out, tile);
       else if (count == 2) linear_tile<FORMAT, 2>(me, y_rows, x_rows, bias, count, in, out, tile);
@@ -113,31 +78,32 @@ DEVICE_CALL void linear(struct worker *me, float *y, const float *x, const float
   }
   if (me->thread == 0 && tiles.begin < tiles.end)
     me->bytes_read += (uint64_t)((rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE) * (uint64_t)(tiles.end - tiles.begin) *
-                      (uint64_t)tile_bytes<FORMAT>(in);
+                      (uint64_t)FORMAT::tile_bytes(in);
 }
 
-#define f32_linear linear<WEIGHT_F32>
-#define bf16_linear linear<WEIGHT_BF16>
-
 /* y[rows, width] = table[tokens] * scale, features `part`; the table is stored in tiles. */
-template <enum weight_format FORMAT>
+template <class FORMAT>
 DEVICE void embed(struct worker *me, float *y, const int32_t *tokens, const uint8_t *table, int rows, int width, float scale,
                   struct range part) {
   const int count = part.end - part.begin;
+  const size_t bytes = (size_t)FORMAT::tile_bytes(width);
   for (int i = me->thread; i < rows * count; i += COMPUTE_THREADS) {
     const int row = i / count, feature = part.begin + i % count, token = tokens[row];
-    const uint8_t *tile = table + (size_t)(token / 16) * (size_t)tile_bytes<FORMAT>(width);
-    float value;
-    if (FORMAT == WEIGHT_F32) {
-      value = ((const float *)tile)[feature * 16 + token % 16];
-    } else {
-      const uint32_t bits = ((const uint16_t *)tile)[(feature / 2 * 16 + token % 16) * 2 + feature % 2];
-      value = bits_to_float(bits << 16);
-    }
+    const float value = FORMAT::element(table + (size_t)(token / 16) * bytes, token % 16, feature);
     y[(size_t)row * (size_t)width + (size_t)feature] = value * scale;
   }
-  if (me->thread == 0) me->bytes_read += (uint64_t)(rows * count) * (FORMAT == WEIGHT_F32 ? 4 : 2);
+  if (me->thread == 0) me->bytes_read += (uint64_t)rows * (uint64_t)count * bytes / (16 * (uint64_t)width);
 }
 
-#define f32_embed embed<WEIGHT_F32>
-#define bf16_embed embed<WEIGHT_BF16>
+#define f32_stream stream<f32_tiles>
+#define bf16_stream stream<bf16_tiles>
+#define q8_0_stream stream<q8_0_tiles>
+#define q4_0_stream stream<q4_0_tiles>
+#define f32_linear linear<f32_tiles>
+#define bf16_linear linear<bf16_tiles>
+#define q8_0_linear linear<q8_0_tiles>
+#define q4_0_linear linear<q4_0_tiles>
+#define f32_embed embed<f32_tiles>
+#define bf16_embed embed<bf16_tiles>
+#define q8_0_embed embed<q8_0_tiles>
+#define q4_0_embed embed<q4_0_tiles>

@@ -53,14 +53,13 @@ DEVICE void ring_release(struct worker *me) {
   ring_advance(me);
 }
 
-/* Tiles `tiles` of a matrix, once for every group of rows that is computed together. */
-DEVICE bool stream_tiles(struct worker *me, const uint8_t *weight, int rows, int tile_bytes, struct range tiles) {
-  for (int row = 0; row < rows; row += ROWS_AT_ONCE)
-    for (int tile = tiles.begin; tile < tiles.end; ++tile) {
-      const uint8_t *from = weight + (size_t)tile * (size_t)tile_bytes;
-      for (int at = 0; at < tile_bytes; at += SLICE_BYTES)
-        if (!ring_push(me, from + at, tile_bytes - at < SLICE_BYTES ? tile_bytes - at : SLICE_BYTES)) return false;
-    }
+/* Tiles `tiles` of a matrix, in slices of at most slice_bytes. */
+DEVICE bool stream_tiles(struct worker *me, const uint8_t *weight, int tile_bytes, int slice_bytes, struct range tiles) {
+  for (int tile = tiles.begin; tile < tiles.end; ++tile) {
+    const uint8_t *from = weight + (size_t)tile * (size_t)tile_bytes;
+    for (int at = 0; at < tile_bytes; at += slice_bytes)
+      if (!ring_push(me, from + at, tile_bytes - at < slice_bytes ? tile_bytes - at : slice_bytes)) return false;
+  }
   return true;
 }
 
