@@ -33,7 +33,9 @@ function formatOf(tensor: string): DType {
 function programs(name: ModelName, schedule: 'looped' | 'response', format: Format): readonly Program[] {
   const config = modelConfig(name, 'f32', { num_hidden_layers: 2 });
   const formats = format === 'mixed' ? { formatOf } : { weightFormat: format };
-  const options = { schedule, limits: smallLimits, capabilities, responseTokens: 4, ...formats };
+  // As many rows as tensor cores want, where there are matrices for them.
+  const limits = { ...smallLimits, rows: format === 'f32' ? 8 : 32 };
+  const options = { schedule, limits, capabilities, responseTokens: 4, ...formats };
   const { plan } = compileModel(config, options);
   return plan.response === undefined ? [plan.step] : [plan.step, plan.response];
 }
@@ -58,8 +60,9 @@ describe.each([
 
 describe('compiled by nvcc', () => {
   const cases = [
-    ['mistral', 'looped', 'mixed', 'sm_80'],
+    ['qwen3', 'looped', 'bf16', 'sm_80'],
     ['mistral', 'looped', 'mixed', 'sm_89'],
+    ['mistral', 'looped', 'mixed', 'sm_90'],
     ['llama', 'response', 'f32', 'sm_90'],
   ] as const;
   it.each(cases)('%s, %s, %s, for %s', async (name, schedule, format, target) => {

@@ -5,6 +5,7 @@
 #define SLICE_BYTES 16384
 #define RING_SLOTS 9
 #define ROWS_AT_ONCE 8
+#define WIDE_ROWS 0
 #define ROWS_BYTES 65536
 #define WORK_BYTES 8192
 #define OWN_BYTES 2048ull

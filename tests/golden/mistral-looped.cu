@@ -5,9 +5,10 @@
 #define SLICE_BYTES 16384
 #define RING_SLOTS 9
 #define ROWS_AT_ONCE 8
+#define WIDE_ROWS 64
 #define ROWS_BYTES 65536
 #define WORK_BYTES 8192
-#define OWN_BYTES 2048ull
+#define OWN_BYTES 8192ull
 #include "device.cuh"
 #include "engine.cuh"
 #include "ring.cuh"
@@ -19,7 +20,7 @@
 #include "sample.cuh"
 
 DEVICE_TABLE uint64_t step_embed_arguments[] = {
-  131072ull, 131200ull, 131136ull, 141568ull, IN_WEIGHTS | 0ull, 142656ull, 142592ull, 143680ull,
+  131072ull, 131328ull, 131200ull, 141760ull, IN_WEIGHTS | 0ull, 142848ull, 142784ull, 146944ull,
 };
 /* kernel embed(read tokens: i32[rows], read slots: i32[rows], read positions: i32[rows], update history: i32[4, 64], read embedding: bf16[300, 32], write x: f32[rows, 32], read frequencies: f32[8], write rope: f32[rows, 16]) */
 DEVICE void step_embed_compute(struct worker *me) {
@@ -51,7 +52,7 @@ KERNEL step_embed(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_decoder_arguments[] = {
-  142656ull, 144192ull, IN_WEIGHTS | 19456ull, IN_WEIGHTS | 19584ull, IN_WEIGHTS | 20672ull, IN_WEIGHTS | 21760ull, 143680ull, 131200ull, 131136ull, 0ull, 65536ull, IN_WEIGHTS | 25856ull, IN_WEIGHTS | 26432ull, IN_WEIGHTS | 26560ull, IN_WEIGHTS | 27712ull, IN_WEIGHTS | 28864ull,
+  142848ull, 148992ull, IN_WEIGHTS | 19456ull, IN_WEIGHTS | 19584ull, IN_WEIGHTS | 20672ull, IN_WEIGHTS | 21760ull, 146944ull, 131328ull, 131200ull, 0ull, 65536ull, IN_WEIGHTS | 25856ull, IN_WEIGHTS | 26432ull, IN_WEIGHTS | 26560ull, IN_WEIGHTS | 27712ull, IN_WEIGHTS | 28864ull,
 };
 /* kernel decoder(read x: f32[rows, 32], write x_out: f32[rows, 32], read w_attn_norm: f32[2, 32], read w_q: q8_0[2, 32, 32], read w_k: q8_0[2, 32, 32], read w_v: f32[2, 32, 32], read rope: f32[rows, 16], read slots: i32[rows], read positions: i32[rows], update keys: f32[2, 4, 2, 64, 16], update values: f32[2, 4, 2, 64, 16], read w_o: q4_0[2, 32, 32], read w_ffn_norm: f32[2, 32], read w_gate: q4_0[2, 64, 32], read w_up: q4_0[2, 64, 32], read w_down: q4_0[2, 32, 64]) */
 DEVICE void step_decoder_compute(struct worker *me) {
@@ -65,22 +66,22 @@ DEVICE void step_decoder_compute(struct worker *me) {
   float *values = (float *)argument(me, step_decoder_arguments, 10);
   const uint8_t *w_ffn_norm = (const uint8_t *)argument(me, step_decoder_arguments, 12);
   for (int layer = 0; layer < 2; ++layer) {
-    const float *layer_x = layer == 0 ? x : (const float *)scratch(me, 150336 + (uint64_t)(layer % 2) * 1024);
-    float *layer_x_out = layer == 1 ? x_out : (float *)scratch(me, 150336 + (uint64_t)((layer + 1) % 2) * 1024);
+    const float *layer_x = layer == 0 ? x : (const float *)scratch(me, 158208 + (uint64_t)(layer % 2) * 4096);
+    float *layer_x_out = layer == 1 ? x_out : (float *)scratch(me, 158208 + (uint64_t)((layer + 1) % 2) * 4096);
     const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 10560);
     float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 32768);
     float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 32768);
     const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 10560);
-    float *layer_q = (float *)scratch(me, 152384); /* f32[rows, 32] */
-    float *layer_k = (float *)scratch(me, 153408); /* f32[rows, 32] */
-    float *layer_v = (float *)scratch(me, 154432); /* f32[rows, 32] */
-    float *layer_a = (float *)scratch(me, 155456); /* f32[rows, 32] */
-    float *layer_o = (float *)scratch(me, 156480); /* f32[rows, 32] */
-    float *layer_r = (float *)scratch(me, 157504); /* f32[rows, 32] */
-    float *layer_gate = (float *)scratch(me, 158528); /* f32[rows, 64] */
-    float *layer_up = (float *)scratch(me, 160576); /* f32[rows, 64] */
-    float *layer_u = (float *)scratch(me, 162624); /* f32[rows, 64] */
-    float *layer_d = (float *)scratch(me, 164672); /* f32[rows, 32] */
+    float *layer_q = (float *)scratch(me, 166400); /* f32[rows, 32] */
+    float *layer_k = (float *)scratch(me, 170496); /* f32[rows, 32] */
+    float *layer_v = (float *)scratch(me, 174592); /* f32[rows, 32] */
+    float *layer_a = (float *)scratch(me, 178688); /* f32[rows, 32] */
+    float *layer_o = (float *)scratch(me, 182784); /* f32[rows, 32] */
+    float *layer_r = (float *)scratch(me, 186880); /* f32[rows, 32] */
+    float *layer_gate = (float *)scratch(me, 190976); /* f32[rows, 64] */
+    float *layer_up = (float *)scratch(me, 199168); /* f32[rows, 64] */
+    float *layer_u = (float *)scratch(me, 207360); /* f32[rows, 64] */
+    float *layer_d = (float *)scratch(me, 215552); /* f32[rows, 32] */
     /* stage attn_norm */
     {
       const range units = part_of(me, 6); /* linear 2, linear 2, linear 2 */
@@ -88,7 +89,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
       const range part_1 = within(units, 2, 2);
       const range part_2 = within(units, 4, 2);
       float *own_h = own_rows(me, (int64_t)me->rows * 32, 0);
-      const struct int8_rows int8_h = int8_room(me, me->rows, 32, 1024);
+      const struct int8_rows int8_h = int8_room(me, me->rows, 32, 4096);
       f32_rms_norm(me, own_h, layer_x, layer_w_attn_norm, me->rows, 32, 32, 0.000009999999747378752f, 0.0f, range{0, 1});
       compute_sync();
       quantize_rows(me, int8_h, own_h, me->rows, 32);
@@ -102,7 +103,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
     {
       const int spans = spans_of(positions, me->rows, 64);
       float *own_q_rot = own_rows(me, (int64_t)me->rows * 32, 0);
-      float *own_k_rot = own_rows(me, (int64_t)me->rows * 32, 1024);
+      float *own_k_rot = own_rows(me, (int64_t)me->rows * 32, 4096);
       for (int i = me->block; i < 2 * spans; i += me->blocks) {
         const span item = {i % 2, i / 2, spans};
         f32_rope_halves(me, own_q_rot, layer_q, rope_value, me->rows, 32, 16, 8, range{item.head, item.head + 1});
@@ -110,7 +111,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
         compute_sync();
         f32_append_kv(me, layer_keys, layer_values, own_k_rot, layer_v, slots, positions, me->rows, 2, 16, 64, range{item.head, item.head + 1}, item.index * 64, (item.index + 1) * 64);
         compute_sync();
-        attention<float, 16, 4, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, positions, me->rows, attention_shape{2, 2, 64, 0.25f, 0.0f, 5, (float *)scratch(me, 165696), 1}, item);
+        attention<float, 16, 4, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, positions, me->rows, attention_shape{2, 2, 64, 0.25f, 0.0f, 5, (float *)scratch(me, 219648), 1}, item);
         compute_sync();
       }
     }
@@ -130,7 +131,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
     {
       const range units = part_of(me, 4); /* linear 4 */
       float *own_f = own_rows(me, (int64_t)me->rows * 32, 0);
-      const struct int8_rows int8_f = int8_room(me, me->rows, 32, 1024);
+      const struct int8_rows int8_f = int8_room(me, me->rows, 32, 4096);
       f32_rms_norm(me, own_f, layer_r, layer_w_ffn_norm, me->rows, 32, 32, 0.000009999999747378752f, 0.0f, range{0, 1});
       compute_sync();
       quantize_rows(me, int8_f, own_f, me->rows, 32);
@@ -208,7 +209,7 @@ KERNEL step_decoder(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_lm_head_arguments[] = {
-  144192ull, 131264ull, IN_WEIGHTS | 40576ull, IN_WEIGHTS | 40704ull, 145216ull,
+  148992ull, 131456ull, IN_WEIGHTS | 40576ull, IN_WEIGHTS | 40704ull, 153088ull,
 };
 /* kernel lm_head(read x: f32[rows, 32], read index: i32[samples], read w_norm: f32[32], read w_head: bf16[300, 32], write logits: f32[samples, 300]) */
 DEVICE void step_lm_head_compute(struct worker *me) {
@@ -249,7 +250,7 @@ KERNEL step_lm_head(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_sample_arguments[] = {
-  145216ull, 131264ull, 131200ull, 131136ull, 141568ull, 141376ull, 131456ull, 131584ull, 136576ull, 136384ull, 131328ull, 131392ull, 131520ull, 150016ull, 150080ull, 150144ull, 150208ull, 150272ull,
+  153088ull, 131456ull, 131328ull, 131200ull, 141760ull, 141568ull, 131648ull, 131776ull, 136768ull, 136576ull, 131520ull, 131584ull, 131712ull, 157888ull, 157952ull, 158016ull, 158080ull, 158144ull,
 };
 /* kernel sample(read logits: f32[samples, 300], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 10], read seeds: i32[samples, 2], read biased: i32[samples, 300], read biases: f32[samples, 300], read allowed: i32[samples, 10], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
 DEVICE void step_sample_compute(struct worker *me) {
@@ -271,12 +272,12 @@ DEVICE void step_sample_compute(struct worker *me) {
   int32_t *next_remaining = (int32_t *)argument(me, step_sample_arguments, 15);
   int32_t *next_done = (int32_t *)argument(me, step_sample_arguments, 16);
   int32_t *emitted = (int32_t *)argument(me, step_sample_arguments, 17);
-  int32_t *token_value = (int32_t *)scratch(me, 150336); /* i32[samples] */
+  int32_t *token_value = (int32_t *)scratch(me, 158208); /* i32[samples] */
   /* stage sample */
   {
-    f32_best_of_parts(me, (struct found *)scratch(me, 150400), logits, me->samples, 300);
+    f32_best_of_parts(me, (struct found *)scratch(me, 158272), logits, me->samples, 300);
     hand_off(me, 5);
-    if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 150400), token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, me->samples, 300, 64, (float *)scratch(me, 183168), (uint32_t *)scratch(me, 184384));
+    if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 158272), token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, me->samples, 300, 64, (float *)scratch(me, 289344), (uint32_t *)scratch(me, 290560));
     compute_sync();
     if (me->block == 0) i32_advance(me, next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, me->samples);
   }

@@ -5,9 +5,10 @@
 #define SLICE_BYTES 16384
 #define RING_SLOTS 9
 #define ROWS_AT_ONCE 8
+#define WIDE_ROWS 64
 #define ROWS_BYTES 65536
 #define WORK_BYTES 8192
-#define OWN_BYTES 6144ull
+#define OWN_BYTES 24576ull
 #include "device.cuh"
 #include "engine.cuh"
 #include "ring.cuh"
@@ -19,7 +20,7 @@
 #include "sample.cuh"
 
 DEVICE_TABLE uint64_t step_embed_arguments[] = {
-  65536ull, 65664ull, 65600ull, 76032ull, IN_WEIGHTS | 0ull, 77120ull, 77056ull, 78592ull,
+  65536ull, 65792ull, 65664ull, 76224ull, IN_WEIGHTS | 0ull, 77312ull, 77248ull, 83072ull,
 };
 /* kernel embed(read tokens: i32[rows], read slots: i32[rows], read positions: i32[rows], update history: i32[4, 64], read embedding: bf16[271, 45], write x: f32[rows, 45], read frequencies: f32[8], write rope: f32[rows, 16]) */
 DEVICE void step_embed_compute(struct worker *me) {
@@ -51,7 +52,7 @@ KERNEL step_embed(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_decoder_arguments[] = {
-  77120ull, 79104ull, IN_WEIGHTS | 25024ull, IN_WEIGHTS | 25216ull, IN_WEIGHTS | 31104ull, IN_WEIGHTS | 34048ull, IN_WEIGHTS | 36992ull, IN_WEIGHTS | 37056ull, 78592ull, 65664ull, 65600ull, 0ull, 32768ull, IN_WEIGHTS | 37120ull, IN_WEIGHTS | 43264ull, IN_WEIGHTS | 43456ull, IN_WEIGHTS | 49344ull, IN_WEIGHTS | 55232ull,
+  77312ull, 85120ull, IN_WEIGHTS | 25024ull, IN_WEIGHTS | 25216ull, IN_WEIGHTS | 31104ull, IN_WEIGHTS | 34048ull, IN_WEIGHTS | 36992ull, IN_WEIGHTS | 37056ull, 83072ull, 65792ull, 65664ull, 0ull, 32768ull, IN_WEIGHTS | 37120ull, IN_WEIGHTS | 43264ull, IN_WEIGHTS | 43456ull, IN_WEIGHTS | 49344ull, IN_WEIGHTS | 55232ull,
 };
 /* kernel decoder(read x: f32[rows, 45], write x_out: f32[rows, 45], read w_attn_norm: f32[2, 45], read w_q: bf16[2, 64, 45], read w_k: bf16[2, 32, 45], read w_v: bf16[2, 32, 45], read w_q_norm: f32[2, 16], read w_k_norm: f32[2, 16], read rope: f32[rows, 16], read slots: i32[rows], read positions: i32[rows], update keys: bf16[2, 4, 2, 64, 16], update values: bf16[2, 4, 2, 64, 16], read w_o: bf16[2, 45, 64], read w_ffn_norm: f32[2, 45], read w_gate: bf16[2, 51, 45], read w_up: bf16[2, 51, 45], read w_down: bf16[2, 45, 51]) */
 DEVICE void step_decoder_compute(struct worker *me) {
@@ -67,24 +68,24 @@ DEVICE void step_decoder_compute(struct worker *me) {
   uint16_t *values = (uint16_t *)argument(me, step_decoder_arguments, 12);
   const uint8_t *w_ffn_norm = (const uint8_t *)argument(me, step_decoder_arguments, 14);
   for (int layer = 0; layer < 2; ++layer) {
-    const float *layer_x = layer == 0 ? x : (const float *)scratch(me, 85248 + (uint64_t)(layer % 2) * 1472);
-    float *layer_x_out = layer == 1 ? x_out : (float *)scratch(me, 85248 + (uint64_t)((layer + 1) % 2) * 1472);
+    const float *layer_x = layer == 0 ? x : (const float *)scratch(me, 95552 + (uint64_t)(layer % 2) * 5760);
+    float *layer_x_out = layer == 1 ? x_out : (float *)scratch(me, 95552 + (uint64_t)((layer + 1) % 2) * 5760);
     const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 35200);
     const float *layer_w_q_norm = (const float *)((const uint8_t *)w_q_norm + (size_t)layer * 35200);
     const float *layer_w_k_norm = (const float *)((const uint8_t *)w_k_norm + (size_t)layer * 35200);
     uint16_t *layer_keys = (uint16_t *)((uint8_t *)keys + (size_t)layer * 16384);
     uint16_t *layer_values = (uint16_t *)((uint8_t *)values + (size_t)layer * 16384);
     const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 35200);
-    float *layer_q = (float *)scratch(me, 88192); /* f32[rows, 64] */
-    float *layer_k = (float *)scratch(me, 90240); /* f32[rows, 32] */
-    float *layer_v = (float *)scratch(me, 91264); /* f32[rows, 32] */
-    float *layer_a = (float *)scratch(me, 92288); /* f32[rows, 64] */
-    float *layer_o = (float *)scratch(me, 94336); /* f32[rows, 45] */
-    float *layer_r = (float *)scratch(me, 95808); /* f32[rows, 45] */
-    float *layer_gate = (float *)scratch(me, 97280); /* f32[rows, 51] */
-    float *layer_up = (float *)scratch(me, 98944); /* f32[rows, 51] */
-    float *layer_u = (float *)scratch(me, 100608); /* f32[rows, 51] */
-    float *layer_d = (float *)scratch(me, 102272); /* f32[rows, 45] */
+    float *layer_q = (float *)scratch(me, 107072); /* f32[rows, 64] */
+    float *layer_k = (float *)scratch(me, 115264); /* f32[rows, 32] */
+    float *layer_v = (float *)scratch(me, 119360); /* f32[rows, 32] */
+    float *layer_a = (float *)scratch(me, 123456); /* f32[rows, 64] */
+    float *layer_o = (float *)scratch(me, 131648); /* f32[rows, 45] */
+    float *layer_r = (float *)scratch(me, 137408); /* f32[rows, 45] */
+    float *layer_gate = (float *)scratch(me, 143168); /* f32[rows, 51] */
+    float *layer_up = (float *)scratch(me, 149696); /* f32[rows, 51] */
+    float *layer_u = (float *)scratch(me, 156224); /* f32[rows, 51] */
+    float *layer_d = (float *)scratch(me, 162752); /* f32[rows, 45] */
     /* stage attn_norm */
     {
       const range units = part_of(me, 8); /* linear 4, linear 2, linear 2 */
@@ -103,9 +104,9 @@ DEVICE void step_decoder_compute(struct worker *me) {
     {
       const int spans = spans_of(positions, me->rows, 64);
       float *own_q_normed = own_rows(me, (int64_t)me->rows * 64, 0);
-      float *own_k_normed = own_rows(me, (int64_t)me->rows * 32, 2048);
-      float *own_q_rot = own_rows(me, (int64_t)me->rows * 64, 3072);
-      float *own_k_rot = own_rows(me, (int64_t)me->rows * 32, 5120);
+      float *own_k_normed = own_rows(me, (int64_t)me->rows * 32, 8192);
+      float *own_q_rot = own_rows(me, (int64_t)me->rows * 64, 12288);
+      float *own_k_rot = own_rows(me, (int64_t)me->rows * 32, 20480);
       for (int i = me->block; i < 2 * spans; i += me->blocks) {
         const span item = {i % 2, i / 2, spans};
         f32_rms_norm(me, own_q_normed, layer_q, layer_w_q_norm, me->rows, 64, 16, 0.000009999999747378752f, 0.0f, range{item.head * 2, (item.head + 1) * 2});
@@ -117,7 +118,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
         compute_sync();
         bf16_append_kv(me, layer_keys, layer_values, own_k_rot, layer_v, slots, positions, me->rows, 2, 16, 64, range{item.head, item.head + 1}, item.index * 64, (item.index + 1) * 64);
         compute_sync();
-        attention<uint16_t, 16, 8, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, positions, me->rows, attention_shape{4, 2, 64, 0.25f, 0.0f, 0, (float *)scratch(me, 103744), 1}, item);
+        attention<uint16_t, 16, 8, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, positions, me->rows, attention_shape{4, 2, 64, 0.25f, 0.0f, 0, (float *)scratch(me, 168512), 1}, item);
         compute_sync();
       }
     }
@@ -210,7 +211,7 @@ KERNEL step_decoder(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_lm_head_arguments[] = {
-  79104ull, 65728ull, IN_WEIGHTS | 95424ull, IN_WEIGHTS | 95616ull, 80576ull,
+  85120ull, 65920ull, IN_WEIGHTS | 95424ull, IN_WEIGHTS | 95616ull, 90880ull,
 };
 /* kernel lm_head(read x: f32[rows, 45], read index: i32[samples], read w_norm: f32[45], read w_head: bf16[271, 45], write logits: f32[samples, 271]) */
 DEVICE void step_lm_head_compute(struct worker *me) {
@@ -251,7 +252,7 @@ KERNEL step_lm_head(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_sample_arguments[] = {
-  80576ull, 65728ull, 65664ull, 65600ull, 76032ull, 75840ull, 65920ull, 66048ull, 71040ull, 70848ull, 65792ull, 65856ull, 65984ull, 84928ull, 84992ull, 85056ull, 85120ull, 85184ull,
+  90880ull, 65920ull, 65792ull, 65664ull, 76224ull, 76032ull, 66112ull, 66240ull, 71232ull, 71040ull, 65984ull, 66048ull, 66176ull, 95232ull, 95296ull, 95360ull, 95424ull, 95488ull,
 };
 /* kernel sample(read logits: f32[samples, 271], read index: i32[samples], read slots: i32[rows], read positions: i32[rows], read history: i32[4, 64], read settings: f32[samples, 10], read seeds: i32[samples, 2], read biased: i32[samples, 300], read biases: f32[samples, 300], read allowed: i32[samples, 9], read remaining: i32[samples], read done: i32[samples], read stop_tokens: i32[16], write next_tokens: i32[samples], write next_positions: i32[samples], write next_remaining: i32[samples], write next_done: i32[samples], write emitted: i32[samples]) */
 DEVICE void step_sample_compute(struct worker *me) {
@@ -273,12 +274,12 @@ DEVICE void step_sample_compute(struct worker *me) {
   int32_t *next_remaining = (int32_t *)argument(me, step_sample_arguments, 15);
   int32_t *next_done = (int32_t *)argument(me, step_sample_arguments, 16);
   int32_t *emitted = (int32_t *)argument(me, step_sample_arguments, 17);
-  int32_t *token_value = (int32_t *)scratch(me, 85248); /* i32[samples] */
+  int32_t *token_value = (int32_t *)scratch(me, 95552); /* i32[samples] */
   /* stage sample */
   {
-    f32_best_of_parts(me, (struct found *)scratch(me, 85312), logits, me->samples, 271);
+    f32_best_of_parts(me, (struct found *)scratch(me, 95616), logits, me->samples, 271);
     hand_off(me, 5);
-    if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 85312), token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, me->samples, 271, 64, (float *)scratch(me, 118080), (uint32_t *)scratch(me, 119168));
+    if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 95616), token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, me->samples, 271, 64, (float *)scratch(me, 226688), (uint32_t *)scratch(me, 227776));
     compute_sync();
     if (me->block == 0) i32_advance(me, next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, me->samples);
   }

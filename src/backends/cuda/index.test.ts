@@ -30,9 +30,15 @@ function backendWith(options: CudaOptions = {}): Backend {
   return createCudaBackend({ driverPath: plainDriver, compiler: hostCompiler, target: hostTarget, ...options });
 }
 
-function compiled(name: ModelName, dtype: 'f32' | 'bf16', schedule: Schedule, backend: Backend): CompiledModel {
+function compiled(
+  name: ModelName,
+  dtype: 'f32' | 'bf16',
+  schedule: Schedule,
+  backend: Backend,
+  limits = smallLimits,
+): CompiledModel {
   const { capabilities } = backend;
-  return compileModel(modelConfig(name, dtype), { schedule, limits: smallLimits, capabilities, responseTokens: 4 });
+  return compileModel(modelConfig(name, dtype), { schedule, limits, capabilities, responseTokens: 4 });
 }
 
 async function prepared(backend: Backend, name: ModelName = 'llama', dtype: 'f32' | 'bf16' = 'f32') {
@@ -103,13 +109,18 @@ describe('a kernel that waits for ever', () => {
   });
 });
 
+/** Enough for tensor cores. */
+const manyRows = { ...smallLimits, rows: 20 };
+
 describe.each(['llama', 'qwen3'] as const)('bf16 weights and cache: %s', (name) => {
   it('agrees with the reference', async () => {
     const weights = await workspace.weights(modelConfig(name, 'bf16'));
-    const text = { prompt: promptOf(21, modelConfig(name).vocab), chunk: 7 };
+    // A chunk that tensor cores compute, and a short one.
+    const text = { prompt: promptOf(27, modelConfig(name).vocab), chunk: 19 };
     const [actual, expected] = await Promise.all(
       [backendWith(), referenceBackend].map(async (backend) => {
-        const executable = await backend.prepare(compiled(name, 'bf16', 'looped', backend).plan, weights, { cacheDir });
+        const { plan } = compiled(name, 'bf16', 'looped', backend, manyRows);
+        const executable = await backend.prepare(plan, weights, { cacheDir });
         const result = await trace(executable, text, 6);
         await executable.close();
         return result;
@@ -121,22 +132,26 @@ describe.each(['llama', 'qwen3'] as const)('bf16 weights and cache: %s', (name) 
   });
 });
 
-describe('q8_0 and q4_0 weights, beside bf16', () => {
+/** One head, and one block of inputs. */
+const oneHead = modelConfig('mistral', 'f32', { num_attention_heads: 1, num_key_value_heads: 1, vocab_size: 331 });
+
+function mixedFormats(tensor: string): DType {
+  if (/v_proj/.test(tensor)) return 'bf16';
+  if (/k_proj/.test(tensor)) return 'f32';
+  return /gate|down|o_proj/.test(tensor) ? 'q4_0' : 'q8_0';
+}
+
+describe('weights of all formats', () => {
   it('agree with the reference, and every schedule with every other', async () => {
-    // One head, and one block of inputs.
-    const fields = { num_attention_heads: 1, num_key_value_heads: 1, vocab_size: 331 };
-    const config = modelConfig('mistral', 'f32', fields);
-    const formatOf = (name: string): DType =>
-      /v_proj/.test(name) ? 'bf16' : /gate|down|o_proj/.test(name) ? 'q4_0' : 'q8_0';
-    const weights = await workspace.weights(config);
+    const weights = await workspace.weights(oneHead);
     const backend = backendWith();
-    const prompt = promptOf(9, config.vocab);
+    const prompt = promptOf(21, oneHead.vocab);
     const run = async (on: Backend, schedule: Schedule) => {
       const { capabilities } = on;
-      const limits = { ...smallLimits, samples: smallLimits.rows };
-      const options = { schedule, limits, formatOf, capabilities, responseTokens: 3 };
-      const executable = await on.prepare(compileModel(config, options).plan, weights, { cacheDir });
-      const logits = await logitsOfAll(executable, prompt, 7);
+      const limits = { ...manyRows, samples: manyRows.rows };
+      const options = { schedule, limits, formatOf: mixedFormats, capabilities, responseTokens: 3 };
+      const executable = await on.prepare(compileModel(oneHead, options).plan, weights, { cacheDir });
+      const logits = await logitsOfAll(executable, prompt, 17);
       const { tokens } = await generate(executable, { prompt, slot: 1 }, 5);
       await executable.close();
       return { logits, tokens };
@@ -188,9 +203,12 @@ describe('what TypeScript and the kernels both know', () => {
 });
 
 describe('under ThreadSanitizer', () => {
-  /** Runs the response kernel alone: weights of one value, a prompt of two rows. Text of what the sanitizer found. */
-  function racesOf(change: (source: string) => string): string {
-    const { plan } = compiled('llama', 'f32', 'response', backendWith());
+  /** Runs the response kernel alone: weights of all formats, few rows and many. Text of what the sanitizer found. */
+  function racesOf(change = (source: string) => source): string {
+    const limits = { ...smallLimits, rows: manyRows.rows, samples: manyRows.rows };
+    const { capabilities } = backendWith();
+    const options = { schedule: 'response', limits, formatOf: mixedFormats, capabilities, responseTokens: 4 } as const;
+    const { plan } = compileModel(oneHead, options);
     const emitted = emitPrograms([plan.step, plan.response!], hostTarget);
     const [call] = emitted.calls[1]!;
     const place = (name: string): number => emitted.memory.placeOf(name).offset;
@@ -200,10 +218,12 @@ describe('under ThreadSanitizer', () => {
       WEIGHT_BYTES: '4000000',
       KERNEL_NAME: call!.symbol,
       POSITIONS: String(place('positions')),
+      SLOTS: String(place('slots')),
+      INDEX: String(place('index')),
       REMAINING: String(place('remaining')),
     };
     const filled = main.replace(
-      /\b(?:ARENA_BYTES|WEIGHT_BYTES|KERNEL_NAME|POSITIONS|REMAINING)\b/g,
+      /\b(?:ARENA_BYTES|WEIGHT_BYTES|KERNEL_NAME|POSITIONS|SLOTS|INDEX|REMAINING)\b/g,
       (hole) => holes[hole]!,
     );
     const source = join(workspace.directory, 'race.cpp');
@@ -218,7 +238,7 @@ describe('under ThreadSanitizer', () => {
   }
 
   it('shares memory without races', () => {
-    expect(racesOf((source) => source)).toBe('ended\n');
+    expect(racesOf()).toBe('ended\n');
   });
 
   it('would see a hand-off that is missing, and a barrier', () => {

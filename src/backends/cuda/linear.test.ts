@@ -31,7 +31,7 @@ let embed: ReadonlyMap<Format, Kernel>;
 beforeAll(() => {
   const run = readFileSync(join(import.meta.dirname, '../../../tests/support/cuda/linear_run.h'), 'utf8');
   const headers = ['ring.cuh', 'float_tiles.cuh', 'block_tiles.cuh', 'linear.cuh'];
-  const source = `${preamble(layoutFor(hostTarget, []), 1 << 20)}${headers.map((name) => `#include "${name}"\n`).join('')}`;
+  const source = `${preamble({ ...layoutFor(hostTarget, []), wideRows: 64 }, 1 << 20)}${headers.map((name) => `#include "${name}"\n`).join('')}`;
   const [input, library] = [join(workspace.directory, 'linear.cpp'), join(workspace.directory, 'linear.so')];
   writeFileSync(input, `${hostSource(source)}${run.replace('#pragma once\n', '')}`);
   execFileSync('g++', [...hostFlags, '-o', library, input]);
@@ -115,6 +115,10 @@ const shapes: readonly Shape[] = [
   { rows: 7, width: 32, out: 47, bias: true },
   // Two groups of rows, more slices than the ring has slots, inputs that do not fit into shared memory.
   { rows: 11, width: 1056, out: 50 },
+  // By tensor cores: just enough rows; odd numbers; a second group of few rows.
+  { rows: 16, width: 32, out: 16 },
+  { rows: 21, width: 96, out: 331, bias: true },
+  { rows: 67, width: 160, out: 40 },
 ];
 
 describe.each(formats)('%s', (format) => {
@@ -149,6 +153,34 @@ describe.each(formats)('%s', (format) => {
     const y = new Float32Array(tokens.length * 64);
     expect(embed.get(format)!(y, tokens, packed, tokens.length, 64)).toBe(0);
     expect([...y]).toEqual([...tokens].flatMap((token) => [...weights.subarray(token * 64, (token + 1) * 64)]));
+  });
+});
+
+describe('rows by tensor cores', () => {
+  it.each(['bf16', 'q8_0', 'q4_0'] as const)('%s: are computed alike whatever is beside them', (format) => {
+    const random = seededRandom(7);
+    const { packed } = matrix(format, 40, 96, random);
+    const x = inputs(67, 96, random);
+    const all = new Float32Array(67 * 40);
+    const part = new Float32Array(16 * 40);
+    linear.get(format)!(all, x, packed, null, 67, 96, 40, 0, 3, 3);
+    for (const first of [5, 51]) {
+      linear.get(format)!(part, x.slice(first * 96, (first + 16) * 96), packed, null, 16, 96, 40, 0, 3, 1);
+      expect(part).toEqual(all.slice(first * 40, (first + 16) * 40));
+    }
+  });
+
+  it.each([45, 46])('bf16: keep sixteen bits of inputs, of an odd number of them too: %i', (width) => {
+    const random = seededRandom(width);
+    const shape = { rows: 18, width, out: 33 };
+    const { packed, weights } = matrix('bf16', shape.out, width, random);
+    const x = Float32Array.from({ length: shape.rows * width }, () => random() - 0.5);
+    const y = new Float32Array(shape.rows * shape.out).fill(NaN);
+    expect(linear.get('bf16')!(y, x, packed, null, shape.rows, width, shape.out, 0, 3, 2)).toBe(0);
+    expect(worstError(y, x, weights, null, shape)).toBeLessThan(2 ** -16);
+    // One number of bf16 alone would keep eight bits.
+    const short = bf16ToF32Array(f32ToBf16Array(x));
+    expect(worstError(y, short, weights, null, shape)).toBeGreaterThan(2 ** -14);
   });
 });
 

@@ -46,8 +46,10 @@ export function targetFor(major: number, minor: number): Target | undefined {
 /** More multiprocessors than any machine has. */
 export const maxBlocks = 512;
 
-/** Rows that are computed together while weights pass by. */
+/** Rows that are computed together while weights pass by; more of them by tensor cores, from `leastWideRows` on. */
 export const rowsAtOnce = 8;
+const wideRows = 64;
+const leastWideRows = 16;
 /** Query heads that share a key while it is in registers (GROUP in attention.cuh). */
 const headGroup = 4;
 /** Most spans of one text, whose contributions are put together. */
@@ -60,6 +62,8 @@ export interface Layout {
   readonly ringSlots: number;
   readonly rowsBytes: number;
   readonly workBytes: number;
+  /** Rows that tensor cores compute together; 0 where no step has enough of them. */
+  readonly wideRows: number;
   /** Positions of one span of attention, and how many spans a context has. */
   readonly spanLength: number;
   readonly spans: number;
@@ -80,7 +84,9 @@ export function layoutFor(target: Target, programs: readonly Program[]): Layout 
   const ringSlots = Math.floor((target.sharedBytes - 1024 - rowsBytes - aligned) / sliceBytes);
   assert(ringSlots >= 2, `${target.name} has no room for a ring of weights`);
   const spans = Math.ceil(context / spanLength);
-  return { computeWarps, sliceBytes, ringSlots, rowsBytes, workBytes: aligned, spanLength, spans };
+  const mostRows = Math.max(...programs.flatMap(({ limits: { rows, samples } }) => [rows, samples]));
+  const wide = mostRows >= leastWideRows ? wideRows : 0;
+  return { computeWarps, sliceBytes, ringSlots, rowsBytes, workBytes: aligned, wideRows: wide, spanLength, spans };
 }
 
 /** The last dimension of KV caches: slots, key/value heads, context, size of a head. */

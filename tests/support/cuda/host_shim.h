@@ -38,6 +38,9 @@
 struct alignas(16) vec16 {
   uint32_t word[4];
 };
+struct alignas(8) vec8 {
+  uint32_t word[2];
+};
 
 namespace shim {
 
@@ -46,13 +49,15 @@ constexpr size_t stack_bytes = 128 << 10, max_copies = 4096;
 enum wait_kind { RUNS, WARP, COMPUTE, BLOCK, POLLS, DONE };
 
 struct warp_state {
-  /* Exchanges of all lanes so far; values of the last two. */
+  /* Exchanges of all lanes so far; what each lane gave to the last two: a value, or the fragments of two matrices. */
   uint64_t arrivals = 0;
-  float values[2][32];
+  uint32_t words[2][32][6];
 };
 
 struct block_state {
   uint64_t compute_arrivals = 0, arrivals = 0;
+  /* Addresses by which a sanitizer knows one barrier from the next: who leaves late must not see who has come early. */
+  uint8_t compute_turns[2];
   std::vector<uint8_t> shared;
   uint8_t *shared_base = nullptr;
   std::vector<warp_state> warps;
@@ -348,25 +353,33 @@ UNWATCHED static void block_sync() {
 }
 UNWATCHED static void compute_sync() {
   shim::block_state &block = this_block();
-  SYNC_RELEASE(&block.compute_arrivals);
+  const uint64_t turn = shim::run->current->compute_syncs++ & 1;
+  SYNC_RELEASE(&block.compute_turns[turn]);
   block.compute_arrivals++;
   shim::run->progress++;
-  shim::run->current->compute_syncs++;
   while (!(block.compute_arrivals >= (uint64_t)shim::run->compute_threads * shim::run->current->compute_syncs))
     shim::wait_as(shim::COMPUTE, "");
-  SYNC_ACQUIRE(&block.compute_arrivals);
+  SYNC_ACQUIRE(&block.compute_turns[turn]);
 }
-UNWATCHED static float shuffle_xor(float value, int mask) {
+typedef uint32_t lane_words[6];
+/* Gives words to the other lanes of the warp; what all lanes gave. */
+UNWATCHED static const lane_words *exchange(const uint32_t *words, size_t count) {
   shim::fiber &f = *shim::run->current;
   shim::warp_state &warp = this_block().warps[(size_t)f.thread / 32];
   const uint64_t turn = f.exchanges++ & 1;
-  warp.values[turn][f.thread % 32] = value;
-  SYNC_RELEASE(&warp);
+  for (size_t i = 0; i < count; ++i) warp.words[turn][f.thread % 32][i] = words[i];
+  SYNC_RELEASE(warp.words[turn]);
   warp.arrivals++;
   shim::run->progress++;
   while (warp.arrivals < 32 * f.exchanges) shim::wait_as(shim::WARP, "");
-  SYNC_ACQUIRE(&warp);
-  return warp.values[turn][(f.thread % 32) ^ mask];
+  SYNC_ACQUIRE(warp.words[turn]);
+  return warp.words[turn];
+}
+UNWATCHED static float shuffle_xor(float value, int mask) {
+  uint32_t word;
+  memcpy(&word, &value, sizeof word);
+  memcpy(&value, exchange(&word, 1)[thread_index() % 32 ^ mask], sizeof value);
+  return value;
 }
 DEVICE void warp_sync() { (void)shuffle_xor(0.0f, 0); }
 
@@ -427,6 +440,37 @@ DEVICE int dot_of_bytes(uint32_t a, uint32_t b, int sum) {
   for (int i = 0; i < 32; i += 8) sum += (int8_t)(a >> i) * (int8_t)(b >> i);
   return sum;
 }
+
+DEVICE uint32_t bf16_of(float value) {
+  const uint32_t bits = float_to_bits(value);
+  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+DEVICE uint32_t two_bf16(float low, float high) { return bf16_of(high) << 16 | bf16_of(low); }
+
+/* Words of row `row` of a and column `column` of b, from the fragments of all lanes. */
+UNWATCHED static uint32_t word_of_a(const lane_words *lanes, int row, int word) {
+  return lanes[row % 8 * 4 + word % 4][row / 8 + word / 4 * 2];
+}
+UNWATCHED static uint32_t word_of_b(const lane_words *lanes, int column, int word) {
+  return lanes[column * 4 + word % 4][4 + word / 4];
+}
+/* ADD(sum, word of a, word of b) for the four sums of this lane. */
+template <typename SUM, SUM (*ADD)(SUM, uint32_t, uint32_t)>
+UNWATCHED static void mma(SUM sums[4], const uint32_t a[4], const uint32_t b[2]) {
+  const uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  const lane_words *lanes = exchange(mine, 6);
+  const int g = thread_index() % 32 / 4, t = thread_index() % 4;
+  for (int i = 0; i < 4; ++i)
+    for (int word = 0; word < 8; ++word)
+      sums[i] = ADD(sums[i], word_of_a(lanes, g + i / 2 * 8, word), word_of_b(lanes, 2 * t + i % 2, word));
+}
+DEVICE float add_bf16(float sum, uint32_t a, uint32_t b) {
+  sum += bits_to_float(a << 16) * bits_to_float(b << 16);
+  return sum + bits_to_float(a & 0xffff0000u) * bits_to_float(b & 0xffff0000u);
+}
+DEVICE int32_t add_int8(int32_t sum, uint32_t a, uint32_t b) { return dot_of_bytes(a, b, sum); }
+DEVICE void mma_bf16(float sums[4], const uint32_t a[4], const uint32_t b[2]) { mma<float, add_bf16>(sums, a, b); }
+DEVICE void mma_int8(int32_t sums[4], const uint32_t a[4], const uint32_t b[2]) { mma<int32_t, add_int8>(sums, a, b); }
 
 typedef uint64_t copy_barrier;
 

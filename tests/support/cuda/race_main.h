@@ -8,12 +8,16 @@ int main() {
   memset(arena, 0, ARENA_BYTES);
   for (int i = 0; i < WEIGHT_BYTES / 4; ++i) ((float *)weights)[i] = (float)(i % 7 - 3) * 0.05f;
   for (uint32_t number = 0; number < 3; ++number) {
-    /* Rows 9 and 10 of slot 0, so that attention has two spans. */
-    for (int row = 0; row < 2; ++row) {
+    /* Few rows, and as many as tensor cores want. */
+    const int rows = number == 1 ? 18 : 2;
+    /* Positions from 9 on in four slots, so that attention has several spans. */
+    for (int row = 0; row < rows; ++row) {
       ((int32_t *)(arena + POSITIONS))[row] = 9 + row;
+      ((int32_t *)(arena + SLOTS))[row] = row % 4;
+      ((int32_t *)(arena + INDEX))[row] = row;
       ((int32_t *)(arena + REMAINING))[row] = 2 + row;
     }
-    struct launch launch = {arena, weights, own, &counters, &mailbox, 2, 2, number, 0};
+    struct launch launch = {arena, weights, own, &counters, &mailbox, rows, rows, number, 0};
     char error[1024];
     const int outcome = kloop_run((void *)KERNEL_NAME, &launch, 3, BLOCK_THREADS, SHARED_BYTES, 11 * number + 1, 0, error, sizeof error);
     if (outcome != 0) {

@@ -102,6 +102,7 @@ export function preamble(layout: Layout, ownBytes: number): string {
     ['SLICE_BYTES', layout.sliceBytes],
     ['RING_SLOTS', layout.ringSlots],
     ['ROWS_AT_ONCE', rowsAtOnce],
+    ['WIDE_ROWS', layout.wideRows],
     ['ROWS_BYTES', layout.rowsBytes],
     ['WORK_BYTES', layout.workBytes],
     ['OWN_BYTES', `${ownBytes}ull`],

@@ -100,6 +100,47 @@ struct block_tiles {
     }
   }
 
+  static constexpr bool by_tensor_cores = true;
+
+  /*
+   * The same for GROUPS groups of eight rows: a block is one product of the tensor cores, whose integers are exact. Outputs 2g
+   * and 2g + 1 are its rows g and g + 8, so that a lane loads both at once.
+   */
+  template <int GROUPS>
+  DEVICE_MEMBER void add_slice_wide(float sums[GROUPS][4], const struct worker *me, const uint8_t *slice, int bytes,
+                                    struct int8_rows x, int rows, int in, int at) {
+    const int g = me->lane / 4, t = me->lane % 4;
+    for (int b = me->warp; b < bytes / block_bytes; b += COMPUTE_WARPS) {
+      const uint8_t *block = slice + b * block_bytes, *words = block + 32 + t * 64 + g * 8;
+      const vec8 first = *(const vec8 *)words;
+      const vec8 second = BITS == 8 ? *(const vec8 *)(words + 256) : first;
+      uint32_t a[4];
+      for (int i = 0; i < 2; ++i) {
+        a[i] = BITS == 8 ? first.word[i] ^ 0x80808080u : minus_eight(first.word[i] & 0x0f0f0f0fu);
+        a[2 + i] = BITS == 8 ? second.word[i] ^ 0x80808080u : minus_eight(second.word[i] >> 4 & 0x0f0f0f0fu);
+      }
+      const float scales[2] = {half_to_float(((const uint16_t *)block)[2 * g]),
+                               half_to_float(((const uint16_t *)block)[2 * g + 1])};
+      const int x_block = at / block_bytes + b;
+#pragma unroll
+      for (int n = 0; n < GROUPS; ++n) {
+        const struct int8_rows row = row_of(x, n * 8 + g < rows ? n * 8 + g : rows - 1, in);
+        const uint32_t *values = (const uint32_t *)(row.values + (size_t)x_block * BLOCK_COLUMNS) + t;
+        const uint32_t columns[2] = {values[0], values[4]};
+        int32_t dots[4] = {0, 0, 0, 0};
+        mma_int8(dots, a, columns);
+        for (int i = 0; i < 4; ++i) {
+          const int r = n * 8 + 2 * t + i % 2;
+          const float x_scale = row_of(x, r < rows ? r : rows - 1, in).scales[x_block];
+          sums[n][i] = fmaf(scales[i / 2] * x_scale, (float)dots[i], sums[n][i]);
+        }
+      }
+    }
+  }
+
+  /* Of every byte, which is 0 to 15. */
+  DEVICE_MEMBER uint32_t minus_eight(uint32_t bytes) { return ((bytes | 0x80808080u) - 0x08080808u) ^ 0x80808080u; }
+
   DEVICE_MEMBER float element(const uint8_t *tile, int lane, int feature) {
     const uint8_t *block = tile + feature / BLOCK_COLUMNS * block_bytes;
     const int i = feature % BLOCK_COLUMNS, byte = block[32 + i % (4 * BITS) / 4 * 64 + lane * 4 + i % 4];

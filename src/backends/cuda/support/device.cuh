@@ -33,6 +33,9 @@ typedef uint64_t copy_barrier;
 struct alignas(16) vec16 {
   uint32_t word[4];
 };
+struct alignas(8) vec8 {
+  uint32_t word[2];
+};
 
 DEVICE int thread_index() { return (int)threadIdx.x; }
 DEVICE int block_index() { return (int)blockIdx.x; }
@@ -101,6 +104,30 @@ DEVICE float half_to_float(uint16_t bits) {
 }
 /* sum + the products of four bytes with sign. */
 DEVICE int dot_of_bytes(uint32_t a, uint32_t b, int sum) { return __dp4a((int)a, (int)b, sum); }
+
+/* Rounded to nearest, ties to even; `low` in the lower half. */
+DEVICE uint32_t two_bf16(float low, float high) {
+  uint32_t both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+}
+
+/*
+ * Tensor cores: sums[16][8] += a[16][k] . b[k][8], by a whole warp. What lies where is said in the PTX ISA, "Matrix Fragments
+ * for mma.m16n8k16" and "m16n8k32"; with g = lane / 4, t = lane % 4, and words of 32 bits (two bf16, four int8) along k:
+ *   a = {[g][t], [g + 8][t], [g][t + 4], [g + 8][t + 4]}    b = {[t][g], [t + 4][g]}
+ *   sums = {[g][2t], [g][2t + 1], [g + 8][2t], [g + 8][2t + 1]}
+ */
+DEVICE void mma_bf16(float sums[4], const uint32_t a[4], const uint32_t b[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+DEVICE void mma_int8(int32_t sums[4], const uint32_t a[4], const uint32_t b[2]) {
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 
 DEVICE uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 

@@ -7,17 +7,27 @@
  * All compute warps share a tile and put their sums together in a fixed order, whatever the number of rows or blocks: a
  * token's value does not depend on its neighbours.
  *
+ * Sixteen rows and more are computed by tensor cores, up to WIDE_ROWS at once, while weights pass by; the order of sums is
+ * another one then, again the same for every number of rows. WIDE_ROWS is 0 where no step has as many rows.
+ *
  * A format has: `input`, what its kernels read for x; `row_of(x, row, in)`; `tile_bytes(in)`; `slice_bytes`, the most that is
- * fetched at once and used as a whole; `add_slice<ROWS>`, which adds a slice's part to a lane's sums; `element`, one weight.
+ * fetched at once and used as a whole; `add_slice<ROWS>`, which adds a slice's part to a lane's sums; `by_tensor_cores` and
+ * `add_slice_wide<GROUPS>`, the same for groups of eight rows; `element`, one weight.
  */
 #pragma once
 #include "float_tiles.cuh"
 #include "block_tiles.cuh"
 
+/* Rows that are computed together, of `rows`. */
+template <class FORMAT>
+DEVICE int rows_together(int rows) {
+  return WIDE_ROWS > 0 && FORMAT::by_tensor_cores && rows >= 16 ? WIDE_ROWS : ROWS_AT_ONCE;
+}
+
 /* Tiles `tiles` of a matrix for the other warps, once for every group of rows that is computed together. */
 template <class FORMAT>
 DEVICE bool stream(struct worker *me, const uint8_t *weight, int rows, int in, struct range tiles) {
-  for (int row = 0; row < rows; row += ROWS_AT_ONCE)
+  for (int row = 0; row < rows; row += rows_together<FORMAT>(rows))
     if (!stream_tiles(me, weight, FORMAT::tile_bytes(in), FORMAT::slice_bytes, tiles)) return false;
   return true;
 }
@@ -62,22 +72,84 @@ DEVICE void linear_tile(struct worker *me, float *y, typename FORMAT::input x, c
   }
 }
 
+/* Up to 8 * GROUPS rows. */
+template <class FORMAT, int GROUPS>
+DEVICE void linear_tile_wide(struct worker *me, float *y, typename FORMAT::input x, const float *bias, int rows, int in,
+                             int out, int tile) {
+  float sums[GROUPS][4];
+#pragma unroll
+  for (int n = 0; n < GROUPS; ++n)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[n][i] = 0.0f;
+  const int bytes = FORMAT::tile_bytes(in);
+  for (int at = 0; at < bytes; at += FORMAT::slice_bytes) {
+    const int size = bytes - at < FORMAT::slice_bytes ? bytes - at : FORMAT::slice_bytes;
+    const uint8_t *slice = ring_take(me);
+    FORMAT::template add_slice_wide<GROUPS>(sums, me, slice, size, x, rows, in, at);
+    ring_release(me);
+  }
+  /* Sixteen rows at a time, in the room of both buffers. */
+  float *all = partial_sums(0, 0), *mine = all + me->warp * 256;
+  const int output = me->lane / 4 * 2, column = me->lane % 4 * 2;
+#pragma unroll
+  for (int first = 0; first < GROUPS; first += 2) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) mine[(n * 8 + column + i % 2) * 16 + output + i / 2] = sums[first + n][i];
+    compute_sync();
+    for (int i = me->thread; i < 256; i += COMPUTE_THREADS) {
+      const int row = first * 8 + i / 16, feature = tile * 16 + i % 16;
+      if (row >= rows || feature >= out) continue;
+      float sum = all[i];
+      for (int warp = 1; warp < COMPUTE_WARPS; ++warp) sum += all[warp * 256 + i];
+      y[(size_t)row * (size_t)out + (size_t)feature] = bias ? sum + bias[feature] : sum;
+    }
+    compute_sync();
+  }
+}
+
+/* `rows` of them together, once for every tile. */
+template <class FORMAT>
+DEVICE void linear_rows(struct worker *me, float *y, typename FORMAT::input x, const float *bias, int rows, int in, int out,
+                        struct range tiles) {
+  for (int tile = tiles.begin; tile < tiles.end; ++tile) {
+    if (rows == 1) linear_tile<FORMAT, 1>(me, y, x, bias, rows, in, out, tile);
+    else if (rows == 2) linear_tile<FORMAT, 2>(me, y, x, bias, rows, in, out, tile);
+    else if (rows <= 4) linear_tile<FORMAT, 4>(me, y, x, bias, rows, in, out, tile);
+    else linear_tile<FORMAT, 8>(me, y, x, bias, rows, in, out, tile);
+  }
+}
+template <class FORMAT>
+DEVICE void linear_rows_wide(struct worker *me, float *y, typename FORMAT::input x, const float *bias, int rows, int in,
+                             int out, struct range tiles) {
+  /* Others may still read partial sums of the matrix before. */
+  compute_sync();
+  for (int tile = tiles.begin; tile < tiles.end; ++tile) {
+    if (rows <= 16) linear_tile_wide<FORMAT, 2>(me, y, x, bias, rows, in, out, tile);
+    else if (rows <= 32) linear_tile_wide<FORMAT, 4>(me, y, x, bias, rows, in, out, tile);
+    else linear_tile_wide<FORMAT, 8>(me, y, x, bias, rows, in, out, tile);
+  }
+}
+
 template <class FORMAT>
 DEVICE_CALL void linear(struct worker *me, float *y, typename FORMAT::input x, const float *bias, int rows, int in, int out,
                         struct range tiles) {
-  for (int row = 0; row < rows; row += ROWS_AT_ONCE) {
-    const int count = rows - row < ROWS_AT_ONCE ? rows - row : ROWS_AT_ONCE;
+  const int together = rows_together<FORMAT>(rows);
+  for (int row = 0; row < rows; row += together) {
+    const int count = rows - row < together ? rows - row : together;
     float *y_rows = y + (size_t)row * (size_t)out;
     const typename FORMAT::input x_rows = FORMAT::row_of(x, row, in);
-    for (int tile = tiles.begin; tile < tiles.end; ++tile) {
-      if (count == 1) linear_tile<FORMAT, 1>(me, y_rows, x_rows, bias, count, in, out, tile);
-      else if (count == 2) linear_tile<FORMAT, 2>(me, y_rows, x_rows, bias, count, in, out, tile);
-      else if (count <= 4) linear_tile<FORMAT, 4>(me, y_rows, x_rows, bias, count, in, out, tile);
-      else linear_tile<FORMAT, 8>(me, y_rows, x_rows, bias, count, in, out, tile);
+    if constexpr (WIDE_ROWS > 0 && FORMAT::by_tensor_cores) {
+      if (together == WIDE_ROWS) {
+        linear_rows_wide<FORMAT>(me, y_rows, x_rows, bias, count, in, out, tiles);
+        continue;
+      }
     }
+    linear_rows<FORMAT>(me, y_rows, x_rows, bias, count, in, out, tiles);
   }
   if (me->thread == 0 && tiles.begin < tiles.end)
-    me->bytes_read += (uint64_t)((rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE) * (uint64_t)(tiles.end - tiles.begin) *
+    me->bytes_read += (uint64_t)((rows + together - 1) / together) * (uint64_t)(tiles.end - tiles.begin) *
                       (uint64_t)FORMAT::tile_bytes(in);
 }
 
