@@ -4,16 +4,16 @@
  */
 import { afterAll, expect, it } from 'vitest';
 import type { Executable } from '../src/backends/backend.js';
-import { createCpuBackend } from '../src/backends/cpu/index.js';
 import { referenceBackend } from '../src/backends/reference/index.js';
 import type { DType, Schedule } from '../src/ir/program.js';
 import { compileModel } from '../src/passes/pipeline.js';
 import { modelConfig, Workspace } from './support/models.js';
+import { createQuickCpuBackend } from './support/quick-cpu.js';
 import { generate, promptOf, relativeError, trace, type Text } from './support/steps.js';
 
 const workspace = new Workspace();
 afterAll(() => workspace.remove());
-const cpu = createCpuBackend();
+const cpu = createQuickCpuBackend();
 
 /** Three heads of 32 that share one key/value head. */
 const config = modelConfig('llama-tied', 'f32', { hidden_size: 96, max_position_embeddings: 1024 });

@@ -4,17 +4,17 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Executable } from '../src/backends/backend.js';
-import { createCpuBackend } from '../src/backends/cpu/index.js';
 import { chooseInstructionSet, instructionSets } from '../src/backends/cpu/instruction-set.js';
 import { referenceBackend } from '../src/backends/reference/index.js';
 import type { ModelConfig } from '../src/models/model-config.js';
 import { compileModel } from '../src/passes/pipeline.js';
 import { modelConfig, modelNames, smallLimits, Workspace, type ModelName, type StoredDtype } from './support/models.js';
+import { createQuickCpuBackend } from './support/quick-cpu.js';
 import { generate, logitsOfAll, promptOf, relativeError, trace } from './support/steps.js';
 
 const workspace = new Workspace();
 afterAll(() => workspace.remove());
-const cpu = createCpuBackend();
+const cpu = createQuickCpuBackend();
 const limits = { ...smallLimits, samples: smallLimits.rows };
 const responseTokens = 5;
 

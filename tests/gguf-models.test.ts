@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { logitsOfAll, relativeError, trace, type Trace } from './support/steps.js';
 import { modelConfig, smallLimits, Workspace } from './support/models.js';
-import { createCpuBackend } from '../src/backends/cpu/index.js';
+import { createQuickCpuBackend } from './support/quick-cpu.js';
 import { findCompiler } from '../src/backends/cpu/toolchain.js';
 import type { Backend } from '../src/backends/backend.js';
 import { referenceBackend } from '../src/backends/reference/index.js';
@@ -32,7 +32,7 @@ afterAll(() => {
 });
 
 const fixtures = fileURLToPath(new URL('./fixtures/', import.meta.url));
-const backend = (await findCompiler()) === undefined ? referenceBackend : createCpuBackend();
+const backend = (await findCompiler()) === undefined ? referenceBackend : createQuickCpuBackend();
 
 function keep<T extends Weights>(weights: T): T {
   opened.push(weights);
@@ -127,7 +127,7 @@ describe('a file of every format, by another writer', () => {
   // The cpu rounds inputs of quantized matrices to int8.
   const runs = [
     { name: 'reference', on: referenceBackend, tolerance: 1e-5 },
-    { name: 'cpu', on: createCpuBackend(), tolerance: 0.02 },
+    { name: 'cpu', on: createQuickCpuBackend(), tolerance: 0.02 },
   ].filter(({ on }) => on === referenceBackend || backend !== referenceBackend);
 
   test.each(runs)('$name makes the logits of float64', async ({ on, tolerance }) => {

@@ -1,10 +1,10 @@
 /**
  * Weights of several formats in one model, as GGUF files have them: several loops in one kernel, one int8 form of an input
- * for matrices of different formats. Schedules and thread counts change nothing.
+ * for matrices of different formats. Schedules, thread counts and optimization change nothing.
  */
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
-import type { Executable } from '../src/backends/backend.js';
+import type { Backend, Executable } from '../src/backends/backend.js';
 import { createCpuBackend } from '../src/backends/cpu/index.js';
 import { chooseInstructionSet, instructionSets } from '../src/backends/cpu/instruction-set.js';
 import { findCompiler } from '../src/backends/cpu/toolchain.js';
@@ -14,10 +14,12 @@ import type { DType, Schedule } from '../src/ir/program.js';
 import type { ModelConfig } from '../src/models/model-config.js';
 import { compileModel } from '../src/passes/pipeline.js';
 import { modelConfig, smallLimits, Workspace } from './support/models.js';
+import { createQuickCpuBackend } from './support/quick-cpu.js';
 import { generate, logitsOfAll, promptOf, relativeError } from './support/steps.js';
 
 const hasCompiler = (await findCompiler()) !== undefined;
-const backend = createCpuBackend();
+const quick = createQuickCpuBackend();
+const usual = createCpuBackend();
 const workspace = new Workspace();
 afterAll(() => workspace.remove());
 
@@ -36,16 +38,20 @@ interface Setting {
 const limits = { ...smallLimits, samples: smallLimits.rows };
 
 function compile({ config, formatOf }: Model, { schedule, threads }: Setting) {
-  const { capabilities } = backend;
+  const { capabilities } = quick;
   return compileModel(config, { schedule, limits, formatOf, capabilities, workers: threads, responseTokens: 3 });
 }
 
 /** Logits of a text fed in chunks of three rows and one by one, and tokens made in one request. */
-async function results(model: Model, setting: Setting): Promise<{ logits: Float32Array[]; tokens: readonly number[] }> {
+async function results(
+  model: Model,
+  setting: Setting,
+  on: Backend = quick,
+): Promise<{ logits: Float32Array[]; tokens: readonly number[] }> {
   const { cacheDir } = workspace;
   const { threads, instructionSet } = setting;
   const options = { cacheDir, threads, ...(instructionSet === undefined ? {} : { instructionSet }) };
-  const executable: Executable = await backend.prepare(compile(model, setting).plan, model.weights, options);
+  const executable: Executable = await on.prepare(compile(model, setting).plan, model.weights, options);
   try {
     const prompt = promptOf(7, model.config.vocab);
     const logits = [...(await logitsOfAll(executable, prompt, 3)), ...(await logitsOfAll(executable, prompt, 1, 1))];
@@ -78,13 +84,13 @@ function mixed(): Model {
 }
 
 describe.runIf(hasCompiler)('every schedule and number of threads computes the same', () => {
-  const cases: readonly [string, () => Promise<Model> | Model, loops: number][] = [
-    ['two runs of layers of one format', () => layered(['q8_0', 'q8_0', 'q4_0', 'q4_0']), 2],
-    ['layers that take turns', () => layered(['q8_0', 'q4_0', 'q8_0', 'q4_0']), 1],
-    ['a run between two others', () => layered(['q8_0', 'f16', 'f16', 'q8_0']), 1],
-    ['a GGUF file of every format', mixed, 0],
+  const cases: readonly [string, () => Promise<Model> | Model, loops: number, others: Backend][] = [
+    ['two runs of layers of one format', () => layered(['q8_0', 'q8_0', 'q4_0', 'q4_0']), 2, quick],
+    ['layers that take turns', () => layered(['q8_0', 'q4_0', 'q8_0', 'q4_0']), 1, quick],
+    ['a run between two others', () => layered(['q8_0', 'f16', 'f16', 'q8_0']), 1, quick],
+    ['a GGUF file of every format', mixed, 0, usual],
   ];
-  test.each(cases)('%s', async (_, open, loops) => {
+  test.each(cases)('%s', async (_, open, loops, others) => {
     const model = await open();
     const looped = compile(model, { schedule: 'looped', threads: 1 }).plan.step;
     expect(looped.kernels.filter(({ body }) => body.statements.some(({ kind }) => kind === 'loop'))).toHaveLength(
@@ -96,18 +102,19 @@ describe.runIf(hasCompiler)('every schedule and number of threads computes the s
       ['looped', 1],
       ['response', 3],
     ] as const) {
-      expect(await results(model, { schedule, threads }), `${schedule}, ${threads} threads`).toEqual(expected);
+      const actual = await results(model, { schedule, threads }, others);
+      expect(actual, `${schedule}, ${threads} threads`).toEqual(expected);
     }
   });
 
-  const others = instructionSets.filter(({ name }) => {
+  const otherSets = instructionSets.filter(({ name }) => {
     try {
       return chooseInstructionSet(name) !== chooseInstructionSet();
     } catch {
       return false;
     }
   });
-  test.each(others.map(({ name }) => name))('a GGUF file of every format, on %s', async (instructionSet) => {
+  test.each(otherSets.map(({ name }) => name))('a GGUF file of every format, on %s', async (instructionSet) => {
     const model = mixed();
     const expected = await results(model, { schedule: 'looped', threads: 1 });
     const { logits } = await results(model, { schedule: 'response', threads: 2, instructionSet });

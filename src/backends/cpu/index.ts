@@ -43,12 +43,19 @@ export function cpuCapabilities(): Capabilities {
   };
 }
 
-/** @param compilerNames compilers to try, in order; for tests */
-export function createCpuBackend(compilerNames?: readonly string[]): Backend {
+/** How generated programs are compiled, where it is to be another way than usual: for tests. */
+export interface CpuOptions {
+  /** Compilers to try, in order. */
+  readonly compilerNames?: readonly string[];
+  /** After the usual flags, which they overrule. */
+  readonly extraFlags?: readonly string[];
+}
+
+export function createCpuBackend(options: CpuOptions = {}): Backend {
   return {
     name: 'cpu',
     capabilities: cpuCapabilities(),
-    prepare: (plan, weights, options) => prepare(plan, weights, options, compilerNames),
+    prepare: (plan, weights, asked) => prepare(plan, weights, asked, options),
   };
 }
 
@@ -56,7 +63,7 @@ async function prepare(
   plan: ExecutionPlan,
   weights: Weights,
   options: PrepareOptions,
-  compilerNames?: readonly string[],
+  { compilerNames, extraFlags = [] }: CpuOptions,
 ): Promise<WorkerExecutable> {
   const programs = plan.response === undefined ? [plan.step] : [plan.step, plan.response];
   programs.forEach(assertChecked);
@@ -74,6 +81,7 @@ async function prepare(
     instructionSet: chooseInstructionSet(options.instructionSet),
     cacheDir,
     compiler,
+    extraFlags,
     ...(signal === undefined ? {} : { signal }),
   });
   const packing = packedWeightsFile(plan.step, weights, {

@@ -67,7 +67,7 @@ const tiny = 'int answer(void);\nint answer(void) { return 42; }\n';
 describe('compiling', () => {
   it('says what to do where there is no compiler', async () => {
     const error = await errorOf(
-      createCpuBackend(['no-such-cc']).prepare(planOf(), weights, { cacheDir: workspace.path('c') }),
+      createCpuBackend({ compilerNames: ['no-such-cc'] }).prepare(planOf(), weights, { cacheDir: workspace.path('c') }),
     );
     expect(error).toBeInstanceOf(ToolchainError);
     expect(error.message).toMatch(/no C compiler.*install/);
@@ -82,7 +82,7 @@ describe('compiling', () => {
   it('passes on the first error of a failing compiler, in one line, and leaves nothing', async () => {
     const fake = fakeCompiler('echo "in file x:" >&2; echo "x.c:3: error: no such thing" >&2; echo "more" >&2; exit 1');
     const cacheDir = workspace.path('cache');
-    const error = await errorOf(createCpuBackend([fake]).prepare(planOf(), weights, { cacheDir }));
+    const error = await errorOf(createCpuBackend({ compilerNames: [fake] }).prepare(planOf(), weights, { cacheDir }));
     expect(error).toBeInstanceOf(ToolchainError);
     expect(error.message).toContain('x.c:3: error: no such thing');
     expect(error.message).not.toContain('\n');

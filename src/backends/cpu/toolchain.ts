@@ -52,7 +52,7 @@ export interface CompileRequest {
   readonly instructionSet: InstructionSet;
   readonly cacheDir: string;
   readonly compiler: Compiler;
-  /** Further compiler flags: sanitizers. */
+  /** Further compiler flags, which overrule the usual ones. */
   readonly extraFlags?: readonly string[];
   readonly signal?: AbortSignal;
 }
