@@ -84,25 +84,25 @@ function mixed(): Model {
 }
 
 describe.runIf(hasCompiler)('every schedule and number of threads computes the same', () => {
-  const cases: readonly [string, () => Promise<Model> | Model, loops: number, others: Backend][] = [
+  const cases: readonly [string, () => Promise<Model> | Model, loops: number, last: Backend][] = [
     ['two runs of layers of one format', () => layered(['q8_0', 'q8_0', 'q4_0', 'q4_0']), 2, quick],
     ['layers that take turns', () => layered(['q8_0', 'q4_0', 'q8_0', 'q4_0']), 1, quick],
     ['a run between two others', () => layered(['q8_0', 'f16', 'f16', 'q8_0']), 1, quick],
     ['a GGUF file of every format', mixed, 0, usual],
   ];
-  test.each(cases)('%s', async (_, open, loops, others) => {
+  test.each(cases)('%s', async (_, open, loops, last) => {
     const model = await open();
     const looped = compile(model, { schedule: 'looped', threads: 1 }).plan.step;
     expect(looped.kernels.filter(({ body }) => body.statements.some(({ kind }) => kind === 'loop'))).toHaveLength(
       loops,
     );
     const expected = await results(model, { schedule: 'operator', threads: 1 });
-    for (const [schedule, threads] of [
-      ['layer', 3],
-      ['looped', 1],
-      ['response', 3],
+    for (const [schedule, threads, on] of [
+      ['layer', 3, quick],
+      ['looped', 1, quick],
+      ['response', 3, last],
     ] as const) {
-      const actual = await results(model, { schedule, threads }, others);
+      const actual = await results(model, { schedule, threads }, on);
       expect(actual, `${schedule}, ${threads} threads`).toEqual(expected);
     }
   });
