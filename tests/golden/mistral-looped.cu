@@ -88,9 +88,11 @@ DEVICE void step_decoder_compute(struct worker *me) {
       const range part_0 = within(units, 0, 2);
       const range part_1 = within(units, 2, 2);
       const range part_2 = within(units, 4, 2);
-      float *own_h = own_rows(me, (int64_t)me->rows * 32, 0);
+      const range made = rows_of(me, me->rows);
+      float *own_h = made_rows(me, me->rows, (int64_t)me->rows * 32, 0, 219648);
       const struct int8_rows int8_h = int8_room(me, me->rows, 32, 4096);
-      f32_rms_norm(me, own_h, layer_x, layer_w_attn_norm, me->rows, 32, 32, 0.000009999999747378752f, 0.0f, range{0, 1});
+      f32_rms_norm(me, own_h + (int64_t)made.begin * 32, layer_x + (int64_t)made.begin * 32, layer_w_attn_norm, made.end - made.begin, 32, 32, 0.000009999999747378752f, 0.0f, range{0, 1});
+      share_rows(me, 0, me->rows);
       compute_sync();
       quantize_rows(me, int8_h, own_h, me->rows, 32);
       compute_sync();
@@ -98,7 +100,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
       q8_0_linear(me, layer_k, int8_h, nullptr, me->rows, 32, 32, part_1);
       f32_linear(me, layer_v, own_h, nullptr, me->rows, 32, 32, part_2);
     }
-    hand_off(me, 0);
+    hand_off(me, 1);
     /* stage rope_append */
     {
       const int spans = spans_of(positions, me->rows, 64);
@@ -111,11 +113,11 @@ DEVICE void step_decoder_compute(struct worker *me) {
         compute_sync();
         f32_append_kv(me, layer_keys, layer_values, own_k_rot, layer_v, slots, positions, me->rows, 2, 16, 64, range{item.head, item.head + 1}, item.index * 64, (item.index + 1) * 64);
         compute_sync();
-        attention<float, 16, 4, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, positions, me->rows, attention_shape{2, 2, 64, 0.25f, 0.0f, 5, (float *)scratch(me, 219648), 1}, item);
+        attention<float, 16, 4, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, positions, me->rows, attention_shape{2, 2, 64, 0.25f, 0.0f, 5, (float *)scratch(me, 223744), 1}, item);
         compute_sync();
       }
     }
-    hand_off(me, 1);
+    hand_off(me, 2);
     /* stage o_proj */
     {
       const range units = part_of(me, 2); /* linear 2 */
@@ -126,13 +128,15 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_add(me, layer_r, layer_x, layer_o, me->rows, 32, 0.0f, features_of(units, 32));
     }
-    hand_off(me, 2);
+    hand_off(me, 3);
     /* stage ffn_norm */
     {
       const range units = part_of(me, 4); /* linear 4 */
-      float *own_f = own_rows(me, (int64_t)me->rows * 32, 0);
+      const range made = rows_of(me, me->rows);
+      float *own_f = made_rows(me, me->rows, (int64_t)me->rows * 32, 0, 228352);
       const struct int8_rows int8_f = int8_room(me, me->rows, 32, 4096);
-      f32_rms_norm(me, own_f, layer_r, layer_w_ffn_norm, me->rows, 32, 32, 0.000009999999747378752f, 0.0f, range{0, 1});
+      f32_rms_norm(me, own_f + (int64_t)made.begin * 32, layer_r + (int64_t)made.begin * 32, layer_w_ffn_norm, made.end - made.begin, 32, 32, 0.000009999999747378752f, 0.0f, range{0, 1});
+      share_rows(me, 4, me->rows);
       compute_sync();
       quantize_rows(me, int8_f, own_f, me->rows, 32);
       compute_sync();
@@ -141,7 +145,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_silu_mul(me, layer_u, layer_gate, layer_up, me->rows, 64, 0.0f, features_of(units, 64));
     }
-    hand_off(me, 3);
+    hand_off(me, 5);
     /* stage down_proj */
     {
       const range units = part_of(me, 2); /* linear 2 */
@@ -152,7 +156,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_add(me, layer_x_out, layer_r, layer_d, me->rows, 32, 0.0f, features_of(units, 32));
     }
-    hand_off(me, 4);
+    hand_off(me, 6);
   }
 }
 DEVICE void step_decoder_stream(struct worker *me) {
@@ -220,11 +224,13 @@ DEVICE void step_lm_head_compute(struct worker *me) {
   /* stage lm_head */
   {
     const range units = part_of(me, 19); /* linear 19 */
-    float *own_last = own_rows(me, (int64_t)me->samples * 32, 0);
-    float *own_normed = own_rows(me, (int64_t)me->samples * 32, 512);
-    f32_gather_rows(me, own_last, x, index, me->samples, 32);
+    const range made = rows_of(me, me->samples);
+    float *own_last = made_rows(me, me->samples, (int64_t)me->samples * 32, 0, 158208);
+    float *own_normed = made_rows(me, me->samples, (int64_t)me->samples * 32, 512, 158720);
+    f32_gather_rows(me, own_last + (int64_t)made.begin * 32, x, index + (int64_t)made.begin, made.end - made.begin, 32);
     compute_sync();
-    f32_rms_norm(me, own_normed, own_last, w_norm, me->samples, 32, 32, 0.000009999999747378752f, 0.0f, range{0, 1});
+    f32_rms_norm(me, own_normed + (int64_t)made.begin * 32, own_last + (int64_t)made.begin * 32, w_norm, made.end - made.begin, 32, 32, 0.000009999999747378752f, 0.0f, range{0, 1});
+    share_rows(me, 7, me->samples);
     compute_sync();
     bf16_linear(me, logits, own_normed, nullptr, me->samples, 32, 300, units);
   }
@@ -276,7 +282,7 @@ DEVICE void step_sample_compute(struct worker *me) {
   /* stage sample */
   {
     f32_best_of_parts(me, (struct found *)scratch(me, 158272), logits, me->samples, 300);
-    hand_off(me, 5);
+    hand_off(me, 8);
     if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 158272), token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, me->samples, 300, 64, (float *)scratch(me, 289344), (uint32_t *)scratch(me, 290560));
     compute_sync();
     if (me->block == 0) i32_advance(me, next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, me->samples);

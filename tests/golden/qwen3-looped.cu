@@ -92,14 +92,16 @@ DEVICE void step_decoder_compute(struct worker *me) {
       const range part_0 = within(units, 0, 4);
       const range part_1 = within(units, 4, 2);
       const range part_2 = within(units, 6, 2);
-      float *own_h = own_rows(me, (int64_t)me->rows * 45, 0);
-      f32_rms_norm(me, own_h, layer_x, layer_w_attn_norm, me->rows, 45, 45, 0.000009999999747378752f, 0.0f, range{0, 1});
+      const range made = rows_of(me, me->rows);
+      float *own_h = made_rows(me, me->rows, (int64_t)me->rows * 45, 0, 168512);
+      f32_rms_norm(me, own_h + (int64_t)made.begin * 45, layer_x + (int64_t)made.begin * 45, layer_w_attn_norm, made.end - made.begin, 45, 45, 0.000009999999747378752f, 0.0f, range{0, 1});
+      share_rows(me, 0, me->rows);
       compute_sync();
       bf16_linear(me, layer_q, own_h, nullptr, me->rows, 45, 64, part_0);
       bf16_linear(me, layer_k, own_h, nullptr, me->rows, 45, 32, part_1);
       bf16_linear(me, layer_v, own_h, nullptr, me->rows, 45, 32, part_2);
     }
-    hand_off(me, 0);
+    hand_off(me, 1);
     /* stage rope_append */
     {
       const int spans = spans_of(positions, me->rows, 64);
@@ -118,11 +120,11 @@ DEVICE void step_decoder_compute(struct worker *me) {
         compute_sync();
         bf16_append_kv(me, layer_keys, layer_values, own_k_rot, layer_v, slots, positions, me->rows, 2, 16, 64, range{item.head, item.head + 1}, item.index * 64, (item.index + 1) * 64);
         compute_sync();
-        attention<uint16_t, 16, 8, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, positions, me->rows, attention_shape{4, 2, 64, 0.25f, 0.0f, 0, (float *)scratch(me, 168512), 1}, item);
+        attention<uint16_t, 16, 8, 64>(me, layer_a, own_q_rot, layer_keys, layer_values, slots, positions, me->rows, attention_shape{4, 2, 64, 0.25f, 0.0f, 0, (float *)scratch(me, 174272), 1}, item);
         compute_sync();
       }
     }
-    hand_off(me, 1);
+    hand_off(me, 2);
     /* stage o_proj */
     {
       const range units = part_of(me, 3); /* linear 3 */
@@ -132,19 +134,21 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_add(me, layer_r, layer_x, layer_o, me->rows, 45, 0.0f, features_of(units, 45));
     }
-    hand_off(me, 2);
+    hand_off(me, 3);
     /* stage ffn_norm */
     {
       const range units = part_of(me, 4); /* linear 4 */
-      float *own_f = own_rows(me, (int64_t)me->rows * 45, 0);
-      f32_rms_norm(me, own_f, layer_r, layer_w_ffn_norm, me->rows, 45, 45, 0.000009999999747378752f, 0.0f, range{0, 1});
+      const range made = rows_of(me, me->rows);
+      float *own_f = made_rows(me, me->rows, (int64_t)me->rows * 45, 0, 183488);
+      f32_rms_norm(me, own_f + (int64_t)made.begin * 45, layer_r + (int64_t)made.begin * 45, layer_w_ffn_norm, made.end - made.begin, 45, 45, 0.000009999999747378752f, 0.0f, range{0, 1});
+      share_rows(me, 4, me->rows);
       compute_sync();
       bf16_linear(me, layer_gate, own_f, nullptr, me->rows, 45, 51, units);
       bf16_linear(me, layer_up, own_f, nullptr, me->rows, 45, 51, units);
       compute_sync();
       f32_silu_mul(me, layer_u, layer_gate, layer_up, me->rows, 51, 0.0f, features_of(units, 51));
     }
-    hand_off(me, 3);
+    hand_off(me, 5);
     /* stage down_proj */
     {
       const range units = part_of(me, 3); /* linear 3 */
@@ -154,7 +158,7 @@ DEVICE void step_decoder_compute(struct worker *me) {
       compute_sync();
       f32_add(me, layer_x_out, layer_r, layer_d, me->rows, 45, 0.0f, features_of(units, 45));
     }
-    hand_off(me, 4);
+    hand_off(me, 6);
   }
 }
 DEVICE void step_decoder_stream(struct worker *me) {
@@ -222,11 +226,13 @@ DEVICE void step_lm_head_compute(struct worker *me) {
   /* stage lm_head */
   {
     const range units = part_of(me, 17); /* linear 17 */
-    float *own_last = own_rows(me, (int64_t)me->samples * 45, 0);
-    float *own_normed = own_rows(me, (int64_t)me->samples * 45, 768);
-    f32_gather_rows(me, own_last, x, index, me->samples, 45);
+    const range made = rows_of(me, me->samples);
+    float *own_last = made_rows(me, me->samples, (int64_t)me->samples * 45, 0, 95552);
+    float *own_normed = made_rows(me, me->samples, (int64_t)me->samples * 45, 768, 96320);
+    f32_gather_rows(me, own_last + (int64_t)made.begin * 45, x, index + (int64_t)made.begin, made.end - made.begin, 45);
     compute_sync();
-    f32_rms_norm(me, own_normed, own_last, w_norm, me->samples, 45, 45, 0.000009999999747378752f, 0.0f, range{0, 1});
+    f32_rms_norm(me, own_normed + (int64_t)made.begin * 45, own_last + (int64_t)made.begin * 45, w_norm, made.end - made.begin, 45, 45, 0.000009999999747378752f, 0.0f, range{0, 1});
+    share_rows(me, 7, me->samples);
     compute_sync();
     bf16_linear(me, logits, own_normed, nullptr, me->samples, 45, 271, units);
   }
@@ -278,7 +284,7 @@ DEVICE void step_sample_compute(struct worker *me) {
   /* stage sample */
   {
     f32_best_of_parts(me, (struct found *)scratch(me, 95616), logits, me->samples, 271);
-    hand_off(me, 5);
+    hand_off(me, 8);
     if (me->block == 0) f32_sample(me, (struct found *)scratch(me, 95616), token_value, logits, index, slots, positions, history, settings, seeds, biased, biases, allowed, me->samples, 271, 64, (float *)scratch(me, 226688), (uint32_t *)scratch(me, 227776));
     compute_sync();
     if (me->block == 0) i32_advance(me, next_tokens, next_positions, next_remaining, next_done, emitted, token_value, index, positions, remaining, done, stop_tokens, me->samples);

@@ -23,6 +23,7 @@ const source = `#define COMPUTE_WARPS ${threads / 32 - 1}
 #define ROWS_AT_ONCE 1
 #define ROWS_BYTES 0
 #define WORK_BYTES 0
+#define WIDE_ROWS 0
 #define OWN_BYTES 0ull
 #include "device.cuh"
 #include "engine.cuh"

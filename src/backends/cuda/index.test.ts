@@ -246,7 +246,7 @@ describe('under ThreadSanitizer', () => {
     const without = (source: string): string =>
       source.replace(handOffs(source).at(-3)!, 'me->rows_used = 0; compute_sync();\n');
     expect(racesOf(without)).toMatch(/data race/);
-    const norm = /(own_h, layer_x[^\n]*\n *)compute_sync\(\);\n/g;
+    const norm = /(rms_norm\(me, own_h [^\n]*\n *share_rows[^\n]*\n *)compute_sync\(\);\n/g;
     expect(racesOf((source) => source.replace(norm, '$1'))).toMatch(/data race/);
   });
 });

@@ -5,7 +5,21 @@ import { assert, unreachable } from '../../../util/assert.js';
 
 /** Names of the IR that mean something else in C++ or in support/. */
 const reserved: ReadonlySet<string> = new Set([
-  ...['me', 'launch', 'rows', 'samples', 'units', 'part', 'heads', 'layer', 'token', 'argument', 'scratch', 'within'],
+  ...[
+    'me',
+    'launch',
+    'rows',
+    'samples',
+    'units',
+    'part',
+    'heads',
+    'layer',
+    'token',
+    'argument',
+    'scratch',
+    'within',
+    'made',
+  ],
   ...[
     'alignas',
     'alignof',

@@ -1,5 +1,5 @@
 /** What the emitters of a stage, and of one operator of it, need to know about where they stand. */
-import type { Name, Operator, Region, Stage, Tensor } from '../../../ir/program.js';
+import type { Dim, Name, Operator, Region, Stage, Tensor } from '../../../ir/program.js';
 import type { Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
@@ -25,6 +25,8 @@ export interface Scope {
   readonly types: ReadonlyMap<Name, Tensor>;
   /** C++ name of each IR name of this scope. */
   readonly names: ReadonlyMap<Name, string>;
+  /** The leading dimension of what is made for all, where blocks share many rows of it out: `made` in the source. */
+  readonly madeRows: 'rows' | 'samples' | undefined;
   /** Key/value heads that a stage divided by heads shares out. */
   readonly kvHeads: number | undefined;
   /** Whether the heads of this stage are divided further, by spans of positions. */
@@ -60,7 +62,15 @@ export class OperatorContext {
   }
 
   name(name: Name): string {
-    return defined(this.scope.names.get(name), `C++ name of ${name}`);
+    const text = defined(this.scope.names.get(name), `C++ name of ${name}`);
+    const [leading, ...others] = this.type(name).shape;
+    if (!this.isMade(leading)) return text;
+    return `${text} + ${['(int64_t)made.begin', ...others].join(' * ')}`;
+  }
+
+  /** Whether this is a dimension of which the block has a part: operators that every block computes go row by row. */
+  private isMade(dim: Dim | undefined): boolean {
+    return this.division === 'replicated' && dim !== undefined && dim === this.scope.madeRows;
   }
 
   type(name: Name): Tensor {
@@ -69,7 +79,8 @@ export class OperatorContext {
 
   /** The run-time count of the leading dimension. */
   rows(name: Name): string {
-    return dimension(defined(this.type(name).shape[0], 'a leading dimension'));
+    const leading = defined(this.type(name).shape[0], 'a leading dimension');
+    return this.isMade(leading) ? 'made.end - made.begin' : dimension(leading);
   }
 
   /** A dimension that is fixed at compile time; negative axes count from the end. */

@@ -46,10 +46,11 @@ export function emitStream(at: StageScope): void {
 function emitParts(at: StageScope): void {
   const tiles = declareUnits(at);
   const own = new Allocator();
-  declareOwn(at, own);
+  const madeRows = at.emission.layout.wideRows > 0 ? leadingOfOwn(at) : undefined;
+  declareOwn(at, own, madeRows);
   const inputs = new Inputs(at, own);
   at.emission.needOwn(own.size);
-  emitOperators(at, tiles, inputs);
+  emitOperators(at, tiles, { inputs, madeRows });
 }
 
 /** For each key/value head, and each span of positions where there is attention. */
@@ -73,17 +74,21 @@ function emitItems(at: StageScope): void {
   emission.needOwn(own.size);
   writer.block(`for (int i = me->block; i < ${heads} * spans; i += me->blocks)`, () => {
     writer.line(`const span item = {i % ${heads}, i / ${heads}, spans};`);
-    emitOperators(at, new Map(), undefined, attention !== undefined);
+    emitOperators(at, new Map(), { hasSpans: attention !== undefined });
     writer.line('compute_sync();');
   });
 }
 
-function emitOperators(
-  at: StageScope,
-  tiles: ReadonlyMap<Operator, string>,
-  inputs: Inputs | undefined,
-  hasSpans = false,
-): void {
+/** What one form of a stage has and the other has not. */
+interface Form {
+  readonly inputs?: Inputs;
+  /** See Scope. */
+  readonly madeRows?: 'rows' | 'samples' | undefined;
+  readonly hasSpans?: boolean;
+}
+
+function emitOperators(at: StageScope, tiles: ReadonlyMap<Operator, string>, form: Form): void {
+  const { inputs, madeRows } = form;
   const { stage, operators, region, names, emission } = at;
   const plan = defined(region.plan, 'a plan of the region');
   // Written since the last barrier.
@@ -94,7 +99,14 @@ function emitOperators(
     dirty.clear();
     last = undefined;
   };
+  let unshared = false;
   for (const operator of operators) {
+    const division = divisionOf(operator, stage, plan, names.types);
+    if (unshared && madeRows !== undefined && division !== 'replicated') {
+      const place = emission.numberOf(`${at.where}, stage ${stage.name}, rows that blocks share out`);
+      emission.writer.line(`share_rows(me, ${place}, ${dimension(madeRows)});`);
+    }
+    unshared = division === 'replicated';
     const reads = usesOf(operator).filter(({ access }) => access !== 'write');
     const afterWork = last !== undefined && usesWorkSpace(last) && usesWorkSpace(operator);
     const alternates = last !== undefined && isKind(last, 'linear') && isKind(operator, 'linear');
@@ -105,13 +117,7 @@ function emitOperators(
       sync();
     }
     const own = isKind(operator, 'linear') && inputs !== undefined ? inputs.namesFor(operator) : names.c;
-    const division = divisionOf(operator, stage, plan, names.types);
-    const context = new OperatorContext(
-      operatorScope(at, own, hasSpans),
-      division,
-      tiles.get(operator),
-      emission.writer,
-    );
+    const context = new OperatorContext(operatorScope(at, own, form), division, tiles.get(operator), emission.writer);
     // Kind and operator agree; the table of emitters has one for each.
     const emitter = emitters[operator.kind] as (operator: Operator, at: OperatorContext) => void;
     emitter(operator, context);
@@ -124,13 +130,14 @@ function usesWorkSpace({ kind }: Operator): boolean {
   return kind === 'linear' || kind === 'rmsNorm' || kind === 'attention' || kind === 'sample';
 }
 
-function operatorScope(at: StageScope, names: ReadonlyMap<Name, string>, hasSpans: boolean): Scope {
+function operatorScope(at: StageScope, names: ReadonlyMap<Name, string>, { madeRows, hasSpans = false }: Form): Scope {
   const { region, emission } = at;
   const { program, layout, scratch, numberOf } = emission;
   const { rows, samples, context } = program.limits;
   return {
     types: at.names.types,
     names,
+    madeRows,
     kvHeads: kvHeadsOf(region.statements, at.names.types)?.count,
     hasSpans,
     layout,
@@ -195,16 +202,36 @@ function chainsOf({ stage, operators, region, names }: StageScope): Chain[] {
   return chains;
 }
 
-/** Room for what a block keeps to itself. */
-function declareOwn({ names, emission, operators, ownNames }: StageScope, own: Allocator): void {
+/** What a block keeps to itself in this stage. */
+function ownOf({ operators, ownNames }: StageScope): Name[] {
   const written = operators.flatMap(usesOf).filter(({ access, name }) => access === 'write' && ownNames.has(name));
-  for (const { name } of written) {
+  return written.map(({ name }) => name);
+}
+
+/** The leading dimension of that, which is one for a stage; undefined where there is nothing. */
+function leadingOfOwn(at: StageScope): 'rows' | 'samples' | undefined {
+  const leading = new Set(ownOf(at).map((name) => defined(at.names.types.get(name), name).shape[0]));
+  assert(leading.size <= 1, `${at.stage.name}: one number of rows`);
+  const [dim] = leading;
+  return typeof dim === 'string' ? dim : undefined;
+}
+
+/** Room for what a block keeps to itself. @param madeRows where many rows are shared out, and lie where all can reach them */
+function declareOwn(at: StageScope, own: Allocator, madeRows?: 'rows' | 'samples'): void {
+  const { names, emission } = at;
+  const { program, scratch, writer } = emission;
+  if (madeRows !== undefined) writer.line(`const range made = rows_of(me, ${dimension(madeRows)});`);
+  for (const name of ownOf(at)) {
     const tensor = defined(names.types.get(name), `type of ${name}`);
     assert(elementType(tensor) === 'float', `${name} is made of floats`);
     const local = `own_${cName(name)}`;
     names.c.set(name, local);
-    const offset = own.take(bytesAtLimits(tensor, emission.program));
-    emission.writer.line(`float *${local} = own_rows(me, ${countOf(tensor.shape)}, ${offset});`);
+    const [bytes, floats] = [bytesAtLimits(tensor, program), countOf(tensor.shape)];
+    const room =
+      madeRows === undefined
+        ? `own_rows(me, ${floats}, ${own.take(bytes)})`
+        : `made_rows(me, ${dimension(madeRows)}, ${floats}, ${own.take(bytes)}, ${scratch.take(bytes)})`;
+    writer.line(`float *${local} = ${room};`);
   }
 }
 

@@ -125,6 +125,17 @@ DEVICE float *own_rows(struct worker *me, int64_t floats, uint64_t offset) {
   return rows;
 }
 
+/* Whether rows are so many that tensor cores compute them, and that blocks share out what each makes for itself otherwise. */
+DEVICE bool are_many(int rows) { return WIDE_ROWS > 0 && rows >= 16; }
+
+/* Rows that this block makes: all of them for itself, or where they are many its part, in memory of all. */
+DEVICE struct range rows_of(const struct worker *me, int rows) {
+  return are_many(rows) ? part_of(me, rows) : range{0, rows};
+}
+DEVICE float *made_rows(struct worker *me, int rows, int64_t floats, uint64_t own, uint64_t shared) {
+  return are_many(rows) ? (float *)scratch(me, shared) : own_rows(me, floats, own);
+}
+
 /* Rows that others have made, near by where they fit. */
 DEVICE const float *near_rows(struct worker *me, const float *rows, int64_t floats) {
   const int64_t bytes = (floats * 4 + 15) / 16 * 16;
@@ -172,7 +183,7 @@ DEVICE void hand_off(struct worker *me, int stage) {
   compute_sync();
 }
 
-/* The same at the end of an iteration that may be the last: when no element is 0, or the host asks to stop. */
+/* A hand-off at the end of an iteration that may be the last: when no element is 0, or the host asks to stop. */
 DEVICE void hand_off_until(struct worker *me, int stage, const int32_t *until, int elements, int iteration) {
   uint32_t *aborted = &me->at.counters->aborted[iteration % 2];
   if (me->block == 0 && me->thread == 0) *aborted = load_host(&me->at.mailbox->aborted) != 0;
@@ -180,6 +191,11 @@ DEVICE void hand_off_until(struct worker *me, int stage, const int32_t *until, i
   bool all = true;
   for (int i = 0; i < elements; ++i) all = all && until[i] != 0;
   me->last_iteration = all || *aborted != 0;
+}
+
+/* After rows were made: where they are many, all blocks wait for all parts. */
+DEVICE void share_rows(struct worker *me, int stage, int rows) {
+  if (are_many(rows)) hand_off(me, stage);
 }
 
 DEVICE void copy_bytes(struct worker *me, void *to, const void *from, int bytes) {

@@ -21,7 +21,7 @@
 /* Rows that are computed together, of `rows`. */
 template <class FORMAT>
 DEVICE int rows_together(int rows) {
-  return WIDE_ROWS > 0 && FORMAT::by_tensor_cores && rows >= 16 ? WIDE_ROWS : ROWS_AT_ONCE;
+  return FORMAT::by_tensor_cores && are_many(rows) ? WIDE_ROWS : ROWS_AT_ONCE;
 }
 
 /* Tiles `tiles` of a matrix for the other warps, once for every group of rows that is computed together. */
