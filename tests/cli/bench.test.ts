@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findCompiler } from '../../src/backends/cpu/toolchain.js';
 import { schedules } from '../../src/ir/program.js';
 import { linesOf, runCli } from '../support/cli.js';
+import { shareCliProcess } from '../support/cli-process.js';
 import { tinyCalls, writeTinyModel, type TinyModel } from '../support/tiny-model.js';
 
 interface Spread {
@@ -42,6 +43,8 @@ interface ResultJson {
 
 const compiler = await findCompiler();
 const demo = existsSync(fileURLToPath(new URL('../../demo/config.json', import.meta.url)));
+
+const runShared = shareCliProcess();
 
 describe('kloop bench', () => {
   let model: TinyModel;
@@ -122,7 +125,7 @@ describe('kloop bench', () => {
     [['--tokens', '500', '--backend', 'reference'], /500 tokens after 8, do not fit a context of 128; ask for fewer/],
     [['--context', '1000', '--backend', 'reference'], /context of 1000 is more than the 128/],
   ])('refuses %j', async (args, message) => {
-    const { code, stderr, stdout } = await runCli(['bench', model.path, ...args, '--cache-dir', cacheDir]);
+    const { code, stderr, stdout } = await runShared(['bench', model.path, ...args, '--cache-dir', cacheDir]);
     expect([code, stdout]).toEqual([2, '']);
     expect(linesOf(stderr).at(-1)).toMatch(message);
   });

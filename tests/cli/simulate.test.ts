@@ -3,6 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { linesOf, runCli } from '../support/cli.js';
+import { shareCliProcess } from '../support/cli-process.js';
+
+const runShared = shareCliProcess();
 
 let dir: string;
 beforeAll(() => {
@@ -17,7 +20,7 @@ describe('kloop simulate', () => {
     ['sn40l', 'looped', 4],
   ])('on %s, schedule %s: %i calls per token', async (machine, schedule, calls) => {
     const args = ['simulate', 'llama-3.1-8b', '--machine', machine, '--sockets', '8', '--schedule', schedule, '--json'];
-    const { code, stdout } = await runCli(args);
+    const { code, stdout } = await runShared(args);
     expect(code).toBe(0);
     const json = JSON.parse(stdout) as Record<string, unknown>;
     expect(json).toMatchObject({ model: 'llama-3.1-8b', machine, schedule, sockets: 8, calls_per_token: calls });
@@ -29,14 +32,14 @@ describe('kloop simulate', () => {
   });
 
   it('takes a machine of the user, printed and changed', async () => {
-    const printed = await runCli(['simulate', '--machine', 'sn40l', '--print-machine']);
+    const printed = await runShared(['simulate', '--machine', 'sn40l', '--print-machine']);
     const machine = JSON.parse(printed.stdout) as { name: string; memory: { bandwidth: { value: number } } };
     machine.name = 'twice';
     machine.memory.bandwidth.value *= 2;
     const file = join(dir, 'twice.json');
     writeFileSync(file, JSON.stringify(machine));
     const time = async (name: string): Promise<number> => {
-      const { stdout } = await runCli(['simulate', 'llama-3.1-8b', '--machine', name, '--sockets', '1', '--json']);
+      const { stdout } = await runShared(['simulate', 'llama-3.1-8b', '--machine', name, '--sockets', '1', '--json']);
       return (JSON.parse(stdout) as { tpot_us: number }).tpot_us;
     };
     const [one, two] = [await time('sn40l'), await time(file)];
@@ -47,21 +50,21 @@ describe('kloop simulate', () => {
   it('predicts for this machine where it has been measured, in the format that is asked for', async () => {
     const env = { XDG_CACHE_HOME: dir };
     const args = ['simulate', 'tinystories-15m', '--machine', 'host', '--json'];
-    const missing = await runCli(args, { env });
+    const missing = await runShared(args, env);
     expect(missing).toMatchObject({ code: 2, stdout: '' });
     expect(missing.stderr).toBe(
       'kloop: this machine has not been measured yet; run `kloop calibrate` once, a minute or two\n',
     );
-    const printed = await runCli(['simulate', '--machine', 'h200', '--print-machine']);
+    const printed = await runShared(['simulate', '--machine', 'h200', '--print-machine']);
     const machine = { ...(JSON.parse(printed.stdout) as object), name: 'host', maxSockets: 1, orchestration: 'host' };
     mkdirSync(join(dir, 'kloop'), { recursive: true });
     writeFileSync(join(dir, 'kloop', 'host-machine.json'), JSON.stringify(machine));
-    const [bf16, q8] = await Promise.all([runCli(args, { env }), runCli([...args, '--quant', 'q8_0'], { env })]);
+    const [bf16, q8] = await Promise.all([runShared(args, env), runShared([...args, '--quant', 'q8_0'], env)]);
     const json = [bf16, q8].map(({ stdout }) => JSON.parse(stdout) as Record<string, number | string>);
     expect(json[0]).toMatchObject({ machine: 'host', orchestration: 'host' });
     // 34 bytes for 32 weights, and a cache in bf16 in both.
     expect(Number(json[1]!['bytes_per_token'])).toBeLessThan(Number(json[0]!['bytes_per_token']) * 0.7);
-    const explained = await runCli(['explain', 'tinystories-15m', '--machine', 'host'], { env });
+    const explained = await runShared(['explain', 'tinystories-15m', '--machine', 'host'], env);
     expect(explained.stdout).toContain('looping the layers on 1 x NVIDIA H200');
   });
 
@@ -81,7 +84,7 @@ describe('kloop simulate', () => {
 
   it('a sweep says below the table what could not be simulated', async () => {
     const args = ['simulate', 'tinystories-15m', '--machine', 'dgx-h100', '--sweep', 'sockets=1,5'];
-    const { code, stdout } = await runCli(args);
+    const { code, stdout } = await runShared(args);
     expect(code).toBe(0);
     const [header, one, five, problem] = linesOf(stdout);
     expect(header).toMatch(/^sockets +us per token +tokens\/s +of peak bandwidth$/);
@@ -93,12 +96,12 @@ describe('kloop simulate', () => {
   it('writes a trace, and draws a timeline', async () => {
     const file = join(dir, 'trace.json');
     const args = ['simulate', 'tinystories-15m', '--machine', 'sn40l', '--sockets', '1', '--context', '64'];
-    const { code, stdout, stderr } = await runCli([...args, '--trace', file, '--timeline']);
+    const { code, stdout, stderr } = await runShared([...args, '--trace', file, '--timeline']);
     expect(code).toBe(0);
     expect(stderr).toContain(file);
     expect(stdout).toMatch(/not looped: a call for each layer[^]*memory +\|[^]*looped: the same/);
     expect(JSON.parse(readFileSync(file, 'utf8'))).toHaveProperty('traceEvents');
-    const bad = await runCli([...args, '--trace', join(dir, 'absent', 'trace.json')]);
+    const bad = await runShared([...args, '--trace', join(dir, 'absent', 'trace.json')]);
     expect(bad.code).toBe(1);
     expect(linesOf(bad.stderr)).toHaveLength(1);
   });
@@ -113,14 +116,14 @@ describe('kloop simulate', () => {
     [['llama-2-7b', '--machine', 'sn40l', '--context', '5000'], 2, /4096 positions/],
     [['--machine', 'sn40l'], 2, /which model/],
   ])('says in one line what is wrong: %j', async (args, code, message) => {
-    const result = await runCli(['simulate', ...args]);
+    const result = await runShared(['simulate', ...args]);
     expect(result.code).toBe(code);
     expect(linesOf(result.stderr)).toHaveLength(1);
     expect(result.stderr).toMatch(message);
   });
 
   it('models that are only priced are not run', async () => {
-    const priced = await runCli(['simulate', 'mixtral-8x7b', '--machine', 'sn40l', '--json']);
+    const priced = await runShared(['simulate', 'mixtral-8x7b', '--machine', 'sn40l', '--json']);
     expect(priced.code).toBe(0);
     const run = await runCli(['run', 'mixtral-8x7b', '--prompt', 'x']);
     expect(run.code).toBe(1);
@@ -131,10 +134,10 @@ describe('kloop simulate', () => {
 describe('kloop explain --machine', () => {
   it('says what looping gives there, and why', async () => {
     const args = ['explain', 'llama-3.2-1b', '--schedule', 'looped', '--sockets', '8', '--machine', 'sn40l'];
-    const { code, stdout } = await runCli(args);
+    const { code, stdout } = await runShared(args);
     expect(code).toBe(0);
     expect(stdout).toMatch(/looping the layers on 8 x SambaNova SN40L: \d\.\d+x .*simulated/);
-    const json = await runCli([...args, '--json']);
+    const json = await runShared([...args, '--json']);
     expect(JSON.parse(json.stdout)).toMatchObject({
       calls_per_token: 4,
       advice: [expect.any(String), expect.any(String)],
@@ -158,7 +161,7 @@ describe('kloop reproduce', () => {
   });
 
   it('docs/simulator.md has the tables as the command prints them', async () => {
-    const { stdout } = await runCli(['reproduce', '--markdown']);
+    const { stdout } = await runShared(['reproduce', '--markdown']);
     const docs = readFileSync(new URL('../../docs/simulator.md', import.meta.url), 'utf8');
     const squeeze = (text: string): string => text.replaceAll(/[ -]+/g, ' ');
     expect(squeeze(docs)).toContain(squeeze(stdout.trim()));

@@ -3,11 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { linesOf, runCli } from '../support/cli.js';
+import { shareCliProcess } from '../support/cli-process.js';
 import { tinyConfig, writeTinyModel, type TinyModel } from '../support/tiny-model.js';
 
+const runShared = shareCliProcess();
+
 /** Nothing on stdout, one line on stderr. */
-async function failure(args: readonly string[], code: number): Promise<string> {
-  const result = await runCli(args);
+async function failure(args: readonly string[], code: number, run = runShared): Promise<string> {
+  const result = await run(args);
   expect(result.stdout).toBe('');
   expect(linesOf(result.stderr)).toHaveLength(1);
   expect(result.stderr).toMatch(/^kloop: /);
@@ -78,7 +81,8 @@ describe('models that cannot be run (exit code 1)', () => {
   const run = (path: string): Promise<string> => failure(['run', path, '--prompt', 'x', '--backend', 'reference'], 1);
 
   it('says what a model can be', async () => {
-    expect(await run('no-such-model')).toMatch(/no-such-model: .*directory/);
+    const alone = await failure(['run', 'no-such-model', '--prompt', 'x'], 1, (args) => runCli(args));
+    expect(alone).toMatch(/no-such-model: .*directory/);
     expect(await run('owner/never-pulled')).toMatch(/kloop pull owner\/never-pulled/);
     expect(await run('llama-3.1-8b')).toMatch(/is a preset.*kloop synth llama-3\.1-8b/);
   });

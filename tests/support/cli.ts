@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const entry = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+/** The built command line. */
+export const entry = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 export interface CliResult {
   readonly code: number | null;
@@ -21,6 +22,11 @@ export interface CliOptions {
   readonly onStderr?: (text: string, child: ChildProcess) => void;
 }
 
+/** Plain output, and a cache that tests share. */
+export function cliEnvironment(): Record<string, string | undefined> {
+  return { ...process.env, NO_COLOR: '1', XDG_CACHE_HOME: join(tmpdir(), 'kloop-test-cache') };
+}
+
 /** Never rejects; a process that does not end is killed by the time limit of the test. */
 export function runCli(
   args: readonly string[],
@@ -28,7 +34,7 @@ export function runCli(
 ): Promise<CliResult> {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [entry, ...args], {
-      env: { ...process.env, NO_COLOR: '1', XDG_CACHE_HOME: join(tmpdir(), 'kloop-test-cache'), ...env },
+      env: { ...cliEnvironment(), ...env },
       stdio: ['pipe', 'pipe', 'pipe'],
       timeout: 100_000,
       killSignal: 'SIGKILL',
