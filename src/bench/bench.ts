@@ -15,6 +15,7 @@ import { parameterCount } from '../models/tensors.js';
 import { chooseFormats, type Formats } from '../runtime/load-model.js';
 import { AbortedError, messageOf, ToolchainError, UsageError } from '../util/errors.js';
 import { availableMemory } from '../util/memory.js';
+import { median } from '../util/statistics.js';
 import { readHostMachine } from './calibrate/host-file.js';
 import { compareWithPeer, requireEqual, type Claim, type PeerAgreement } from './correctness.js';
 import { IdleWatch } from './idle.js';
@@ -150,7 +151,8 @@ class Bench {
       onProgress: (done, total) => this.#progress('measuring', done, total, 'steps'),
       ...(signal === undefined ? {} : { signal }),
     });
-    const results = this.#predicted(subject, backend.name, formats, resultsOf(measured));
+    const bandwidth = bandwidthOf(meter, measured);
+    const results = this.#predicted(subject, backend.name, formats, resultsOf(measured), bandwidth);
     return {
       machine: await describeMachine(),
       config,
@@ -161,7 +163,7 @@ class Bench {
       plan,
       rounds,
       correctness,
-      bandwidth: bandwidthOf(meter, measured),
+      bandwidth,
       peer: peer?.info ?? null,
       idle: watches === undefined ? null : { oursCores: watches.ours.cores, peerCores: watches.peer.cores },
       results,
@@ -176,12 +178,17 @@ class Bench {
     backend: string,
     { quant, formatOf }: Formats,
     results: readonly Result[],
+    bandwidth: Bandwidth | null,
   ): Result[] {
     const host = backend === 'cpu' ? readHostMachine(this.#cacheDir) : undefined;
     if (host === undefined) return [...results];
     const { config, weights } = checkpoint;
     const formats = formatOf && new Map([...weights.names()].map((name) => [name, formatOf(name)] as const));
-    const predict = predictorFor({ config, quant, ...(formats === undefined ? {} : { formats }) }, host);
+    const predict = predictorFor(
+      { config, quant, ...(formats === undefined ? {} : { formats }) },
+      host,
+      bandwidth === null ? undefined : median(bandwidth.measured),
+    );
     return results.map((result) => {
       const predicted = predict(result);
       return predicted === undefined ? result : { ...result, predicted };

@@ -4,6 +4,7 @@ import type { ModelConfig } from '../models/model-config.js';
 import type { Machine } from '../simulator/machine.js';
 import { PricedProgram } from '../simulator/price.js';
 import { simulate } from '../simulator/simulate.js';
+import { atMemoryRate } from '../simulator/working-set.js';
 import type { Result } from './results.js';
 import { meanContext } from './workload.js';
 
@@ -17,7 +18,13 @@ export interface Subject {
 /** Tokens per second of a result; undefined for what the machine file says nothing of: prompts, other threads, a peer. */
 export type Predict = (result: Result) => number | undefined;
 
-export function predictorFor({ config, ...formats }: Subject, host: Machine): Predict {
+/** @param memoryRate bytes per second that memory gave while the results were measured; undefined: as when `host` was */
+export function predictorFor(
+  { config, ...formats }: Subject,
+  measured: Machine,
+  memoryRate: number | undefined,
+): Predict {
+  const host = memoryRate === undefined ? measured : atMemoryRate(measured, memoryRate);
   const priced = new PricedProgram(config, formats);
   const threads = host.compute.rowLanes.value;
   return ({ identity, workload }) => {

@@ -6,14 +6,14 @@ import type { Candidate, Workload } from './workload.js';
 const decode: Workload = { kind: 'decode', tokens: 4, depth: 8 };
 const prefill: Workload = { kind: 'prefill', tokens: 6 };
 
-/** Candidates that write down when they ran; each run takes one more millisecond. */
-function recorded(schedules: readonly string[]): { candidates: Candidate[]; log: string[] } {
+/** Candidates that write down when they ran; each run takes one more millisecond, and at least as many as are given. */
+function recorded(schedules: readonly string[], least = 1000): { candidates: Candidate[]; log: string[] } {
   const log: string[] = [];
   const candidates = schedules.map((schedule): Candidate => ({
     identity: { engine: 'kloop', schedule, threads: 1 },
     time: ({ kind, tokens }) => {
       log.push(`${schedule} ${kind}`);
-      return Promise.resolve({ milliseconds: log.length, tokens });
+      return Promise.resolve({ milliseconds: least + log.length, tokens });
     },
   }));
   return { candidates, log };
@@ -48,9 +48,19 @@ describe('measureRounds', () => {
         return run();
       },
     });
-    expect(series[0]?.samples.map(({ milliseconds }) => milliseconds)).toEqual([2, 3, 4]);
+    expect(series[0]?.samples.map(({ milliseconds }) => milliseconds)).toEqual([1002, 1003, 1004]);
     expect(watched).toHaveLength(3);
     expect(bandwidth).toEqual([]);
+  });
+
+  it('warms up short runs several times', async () => {
+    const { candidates, log } = recorded(['a', 'b'], 100);
+    const { series } = await measureRounds(candidates, [decode], { rounds: 1 });
+    expect(log).toEqual(['a', 'a', 'a', 'a', 'b', 'b', 'b', 'b', 'a', 'b'].map((name) => `${name} decode`));
+    expect(series.map(({ samples }) => samples.length)).toEqual([1, 1]);
+    const short = recorded(['a'], 0);
+    await measureRounds(short.candidates, [decode], { rounds: 2 });
+    expect(short.log).toHaveLength(8 + 2);
   });
 
   it('tells its progress to the end', async () => {

@@ -36,7 +36,11 @@ const settleMs = 20;
 /** The median of these is one measurement of the bandwidth. */
 const bandwidthPasses = 5;
 
-/** Runs everything once to warm up, then `rounds` rounds. Throws AbortedError after `signal`. */
+/** Before anything counts, every candidate runs this long or this often: code gets its final form, and caches fill. */
+const warmUpMs = 400;
+const warmUpRuns = 8;
+
+/** Warms everything up, then runs `rounds` rounds. Throws AbortedError after `signal`. */
 export async function measureRounds(
   candidates: readonly Candidate[],
   workloads: readonly Workload[],
@@ -62,7 +66,7 @@ export async function measureRounds(
     bandwidth.push(median(Array.from({ length: bandwidthPasses }, measureBandwidth)));
   };
   onProgress?.(done, total);
-  for (const { candidate, workload } of pairs) await runOnce(() => candidate.time(workload));
+  for (const { candidate, workload } of pairs) await runOnce(() => warmUp(candidate, workload, signal));
   sampleBandwidth();
   for (let round = 0; round < rounds; round++) {
     for (const [i, { candidate, workload }] of pairs.entries()) {
@@ -76,6 +80,17 @@ export async function measureRounds(
     samples: samples[i]!,
   }));
   return { series, bandwidth };
+}
+
+async function warmUp(candidate: Candidate, workload: Workload, signal: AbortSignal | undefined): Promise<Sample> {
+  let sample = await candidate.time(workload);
+  let spent = sample.milliseconds;
+  for (let runs = 1; runs < warmUpRuns && spent < warmUpMs; runs++) {
+    stopIf(signal);
+    sample = await candidate.time(workload);
+    spent += sample.milliseconds;
+  }
+  return sample;
 }
 
 function stopIf(signal: AbortSignal | undefined): void {

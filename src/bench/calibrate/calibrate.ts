@@ -6,7 +6,12 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
-import { defaultBufferBytes, lastLevelCacheBytes, measureReadBandwidth } from '../../backends/cpu/bandwidth.js';
+import {
+  defaultBufferBytes,
+  lastLevelCacheBytes,
+  measureReadBandwidth,
+  openBandwidthMeter,
+} from '../../backends/cpu/bandwidth.js';
 import { physicalCores } from '../../backends/cpu/processors.js';
 import type { DType } from '../../ir/program.js';
 import { openCheckpoint } from '../../checkpoint/directory.js';
@@ -18,16 +23,7 @@ import { AbortedError } from '../../util/errors.js';
 import { asStorageError } from '../../util/files.js';
 import { median } from '../../util/statistics.js';
 import { Variant } from '../variant.js';
-import {
-  allCases,
-  calibratedFormats,
-  calibrationCases,
-  context,
-  depth,
-  tokens,
-  type Case,
-  type Cases,
-} from './cases.js';
+import { allCases, calibratedFormats, calibrationCases, context, depth, type Case, type Cases } from './cases.js';
 import { solveMachine, type Observations } from './solve.js';
 
 export interface CalibrateOptions {
@@ -54,10 +50,10 @@ const promptTokens = 128;
 /** @throws ToolchainError without a compiler, StorageError, AbortedError */
 export async function calibrate(options: CalibrateOptions): Promise<Machine> {
   const threads = physicalCores();
-  const cacheBytes = lastLevelCacheBytes() || 16 * mib;
   const memory = await measureMemory(threads, options);
+  const cacheBytes = Math.min(lastLevelCacheBytes() || Infinity, cacheSeen(memory));
   const cases = calibrationCases(threads, cacheBytes, options.formats ?? calibratedFormats);
-  const { us, promptRate } = await measureCases(cases, options);
+  const { us, roundRate, promptRate } = await measureCases(cases, options);
   const { capabilities } = options.backend;
   return solveMachine(cases, {
     ...memory,
@@ -68,6 +64,7 @@ export async function calibrate(options: CalibrateOptions): Promise<Machine> {
     nearBytes: capabilities.memories[0]?.bytes ?? mib,
     tileBytes: capabilities.tileBytes,
     promptRate,
+    roundRate,
     us,
   });
 }
@@ -94,6 +91,13 @@ async function measureMemory(threads: number, options: CalibrateOptions): Promis
   return { bandwidth, workingSets, oneThreadRate };
 }
 
+/** Where sets end that arrive much faster than memory does: virtual machines tell of caches that they share. */
+function cacheSeen({ bandwidth, workingSets }: Memory): number {
+  const fromMemory = defined(bandwidth.at(-1), 'bandwidth');
+  const held = workingSets.findLast(({ rate }) => rate > 2 * fromMemory);
+  return held?.bytes ?? mib;
+}
+
 interface Ready {
   readonly one: Case;
   readonly variant: Variant;
@@ -101,6 +105,8 @@ interface Ready {
 
 interface Timed {
   readonly us: ReadonlyMap<Case, readonly number[]>;
+  /** Bytes per second of memory between the rounds. */
+  readonly roundRate: number;
   /** FLOP/s of a prompt. */
   readonly promptRate: number;
 }
@@ -111,23 +117,27 @@ async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Ti
   const all = allCases(cases);
   const directory = await temporaryDirectory(cacheDir);
   const ready: Ready[] = [];
+  const meter = await openBandwidthMeter({ threads: physicalCores(), cacheDir });
   try {
     for (const [i, one] of all.entries()) {
       stopIf(signal);
       onProgress?.('compiling small models', i, all.length, 'steps');
       ready.push({ one, variant: await prepare(one, join(directory, String(i)), options) });
     }
+    const rates: number[] = [];
     const times = new Map<Case, number[]>(all.map((one) => [one, []]));
     for (let round = 0; round < warmUpRounds + rounds; round++) {
       for (const [i, { one, variant }] of ready.entries()) {
         stopIf(signal);
         onProgress?.('timing small models', round * ready.length + i, (warmUpRounds + rounds) * ready.length, 'steps');
-        const { milliseconds } = await variant.time({ kind: 'decode', tokens, depth });
-        if (round >= warmUpRounds) times.get(one)!.push((milliseconds * 1000) / tokens);
+        const { milliseconds } = await variant.time({ kind: 'decode', tokens: one.tokens, depth });
+        if (round >= warmUpRounds) times.get(one)!.push((milliseconds * 1000) / one.tokens);
       }
+      if (round >= warmUpRounds) rates.push(meter.measure());
     }
-    return { us: times, promptRate: await measurePrompt(cases, ready, rounds) };
+    return { us: times, roundRate: median(rates), promptRate: await measurePrompt(cases, ready, rounds) };
   } finally {
+    meter.close();
     for (const { variant } of ready) await variant.close();
     await rm(directory, { recursive: true, force: true });
   }

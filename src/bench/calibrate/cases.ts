@@ -13,6 +13,8 @@ export interface Case {
   readonly quant: DType;
   readonly schedule: Schedule;
   readonly threads: number;
+  /** Made in one measurement, after `depth` ones. */
+  readonly tokens: number;
 }
 
 /** The same with few and with many layers. */
@@ -24,7 +26,7 @@ export interface Pair {
 export interface Cases {
   /** Layers so narrow that they are nothing but their operators, by one thread: what operators cost. */
   readonly alone: Pair;
-  /** By all threads: what the hand-off between stages costs. */
+  /** Layers that threads have to share, by all of them: what the hand-off between stages costs. */
   readonly together: Pair;
   /** `together.many` with a call for every operator: what a call costs. */
   readonly calls: Case;
@@ -32,32 +34,42 @@ export interface Cases {
   readonly response: Case;
   /** Layers of weights that the last-level cache holds: how fast a format is worked on. */
   readonly formats: ReadonlyMap<DType, Pair>;
+  /** More weights than caches hold: which part of the bandwidth of memory a model reaches. */
+  readonly streamed: Case;
 }
 
 /** Formats that `--quant` knows; those of a block within a GGUF file are worked on as on-chip memory reads. */
 export const calibratedFormats = ['q8_0', 'q4_0', 'bf16', 'f16', 'f32'] as const satisfies readonly DType[];
 
-/** Positions of the cache, and tokens that are made after `depth` ones. */
+/** Positions of the cache, and tokens before those that are timed. */
 export const context = 256;
 export const depth = 8;
-export const tokens = 240;
+const manyTokens = 240;
+const fewTokens = 32;
 
 /** @param cacheBytes of all last-level caches together */
 export function calibrationCases(threads: number, cacheBytes: number, formats: readonly DType[]): Cases {
-  const narrow = (layers: number, others: Partial<Case> = {}): Case => ({
-    config: shape(`narrow-${layers}`, { layers, hidden: 64, ffn: 64, heads: 2, headDim: 32 }),
-    quant: 'q8_0',
-    schedule: 'looped',
-    threads,
+  const of = (name: string, sizes: Sizes, others: Partial<Case>) => (layers: number) => ({
+    config: shape(`${name}-${layers}`, { layers, ...sizes }),
+    ...({ quant: 'q8_0', schedule: 'looped', threads, tokens: manyTokens } as const),
     ...others,
   });
-  const pair = (others: Partial<Case>): Pair => ({ few: narrow(4, others), many: narrow(36, others) });
+  const narrow = of('narrow', { hidden: 64, ffn: 64, heads: 2, headDim: 32 }, { threads: 1 });
+  const medium = (others: Partial<Case>): ((layers: number) => Case) =>
+    of('medium', { hidden: 256, ffn: 512, heads: 8, headDim: 32 }, others);
   return {
-    alone: pair({ threads: 1 }),
-    together: pair({}),
-    calls: narrow(36, { schedule: 'operator' }),
-    response: narrow(36, { schedule: 'response' }),
+    alone: { few: narrow(4), many: narrow(36) },
+    together: { few: medium({})(4), many: medium({})(20) },
+    calls: medium({ schedule: 'operator' })(20),
+    response: medium({ schedule: 'response' })(20),
     formats: new Map(formats.map((quant) => [quant, widePair(quant, threads, cacheBytes)])),
+    streamed: {
+      config: shape('streamed', { layers: 24, hidden: 1024, ffn: 2816, heads: 16, headDim: 64 }),
+      quant: 'q8_0',
+      schedule: 'looped',
+      threads,
+      tokens: fewTokens,
+    },
   };
 }
 
@@ -73,6 +85,7 @@ function widePair(quant: DType, threads: number, cacheBytes: number): Pair {
     quant,
     schedule: 'looped',
     threads,
+    tokens: manyTokens,
   });
   return { few: of(1), many: of(most) };
 }
@@ -111,7 +124,7 @@ function shape(
 }
 
 /** Every case once: those that are equal are one object. */
-export function allCases({ alone, together, calls, response, formats }: Cases): Case[] {
+export function allCases({ alone, together, calls, response, formats, streamed }: Cases): Case[] {
   const pairs = [alone, together, ...formats.values()];
-  return [...pairs.flatMap(({ few, many }) => [few, many]), calls, response];
+  return [...pairs.flatMap(({ few, many }) => [few, many]), calls, response, streamed];
 }

@@ -6,10 +6,11 @@ import type { DType } from '../../ir/program.js';
 import { parseMachine, withValues, type Basis, type Machine, type Quantity } from '../../simulator/machine.js';
 import { PricedProgram } from '../../simulator/price.js';
 import { simulate } from '../../simulator/simulate.js';
+import { atMemoryRate } from '../../simulator/working-set.js';
 import { defined } from '../../util/assert.js';
 import { median } from '../../util/statistics.js';
 import { meanContext } from '../workload.js';
-import { depth, tokens, type Case, type Cases, type Pair } from './cases.js';
+import { depth, type Case, type Cases, type Pair } from './cases.js';
 import { hostName } from './host-file.js';
 
 /** Rates in bytes per second. */
@@ -29,6 +30,8 @@ export interface Observations {
   readonly oneThreadRate: number;
   /** FLOP/s of a prompt. */
   readonly promptRate: number;
+  /** Out of memory by all threads, between the rounds of the cases. */
+  readonly roundRate: number;
   /** Microseconds per token of each case, in every round. */
   readonly us: ReadonlyMap<Case, readonly number[]>;
 }
@@ -62,11 +65,14 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
     }
     // What is left of a token outside of its layers.
     set(['latency.sampling'], (m) => simulated(many, m), median(timesOf(many)));
+    const streamed = (slowdown: number): number =>
+      simulated(cases.streamed, atMemoryRate(withEfficiency(machine, 1 / slowdown), seen.roundRate));
+    machine = withEfficiency(machine, 1 / Math.max(1, solve(streamed, median(timesOf(cases.streamed)))));
   }
   return machine;
 }
 
-const passes = 3;
+const passes = 6;
 const operatorPaths = ['latency.linear', 'latency.attention', 'latency.cache', 'latency.elementwise'];
 
 /** Between these many microseconds everything is looked for; nothing takes no time. */
@@ -90,7 +96,7 @@ const programs = new WeakMap<Case, PricedProgram>();
 
 /** Microseconds per token. */
 function simulated(one: Case, machine: Machine): number {
-  const { config, quant, schedule, threads } = one;
+  const { config, quant, schedule, threads, tokens } = one;
   const program = programs.get(one) ?? new PricedProgram(config, { quant });
   programs.set(one, program);
   const point = { schedule, sockets: 1, batch: 1, context: meanContext(depth, tokens) };
@@ -110,11 +116,17 @@ function layersBetween({ few, many }: Pair): number {
 /** With a rate at which a megabyte of the format takes `us`. */
 function withRate(machine: Machine, format: DType, us: number): Machine {
   const source = 'layers that the last-level cache holds, less what operators and hand-offs take';
-  const rate = quantity(1e6 / (Math.max(us, leastUs) * 1e-6), 'B/s', 'measured', source);
+  // Nothing is worked on faster than the smallest of caches gives it.
+  const value = Math.min(1e6 / (us * 1e-6), machine.onChip.bandwidth.value);
+  const rate = quantity(value, 'B/s', 'measured', source);
   return {
     ...machine,
     compute: { ...machine.compute, weightRates: { ...machine.compute.weightRates, [format]: rate } },
   };
+}
+
+function withEfficiency(machine: Machine, value: number): Machine {
+  return withValues(machine, { 'memory.efficiency': Math.min(1, value) }, 'measured');
 }
 
 function quantity<U extends string>(value: number, unit: U, basis: Basis, source: string): Quantity<U> {
@@ -143,7 +155,7 @@ function blankMachine(seen: Observations): Machine {
           'B/s',
           `reading a buffer that no cache holds, by threads ${byThreads}`,
         ),
-        efficiency: quantity(1, '1', 'inferred', 'the bandwidth is measured, not specified'),
+        efficiency: measured(1, '1', 'a model that no cache holds, beside the bandwidth between its rounds'),
         latency: none('hidden by prefetching'),
         capacity: measured(seen.memoryBytes, 'B', 'as the system tells'),
         workingSets: seen.workingSets.map(({ bytes, rate }) => ({
@@ -169,8 +181,8 @@ function blankMachine(seen: Observations): Machine {
         attention: operator,
         cache: operator,
         elementwise: operator,
-        sampling: measured(0, 'us', 'a token of narrow layers, less all else'),
-        stage: measured(0, 'us', `narrow layers, ${threads} threads, less what one thread takes`),
+        sampling: measured(0, 'us', 'a token of small layers, less all else'),
+        stage: measured(0, 'us', `layers that ${threads} threads share, less their operators and bytes`),
       },
       call: {
         programLoad: none('code stays loaded'),
