@@ -39,6 +39,8 @@ export interface Capabilities {
   readonly tileBytes: number;
   /** Positions of a unit of attention, where the backend can divide it by context as well as by head. */
   readonly contextBlock?: number;
+  /** False where a projection is never divided by heads together with the attention that reads it. */
+  readonly projectionsByHead?: boolean;
   readonly maxWorkers: number;
   /** Workers where the user asks for no number. */
   readonly defaultWorkers: number;

@@ -14,6 +14,8 @@ export interface PassContext {
   readonly workers: number;
   /** Positions of a unit of attention, on machines that divide it by context; elsewhere it is divided by head only. */
   readonly contextBlock?: number;
+  /** False where a projection is never divided by heads together with the attention that reads it. */
+  readonly projectionsByHead?: boolean;
 }
 
 export interface PassResult {

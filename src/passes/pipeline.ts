@@ -35,6 +35,7 @@ export interface CompileOptions {
     readonly tileBytes: number;
     readonly defaultWorkers: number;
     readonly contextBlock?: number;
+    readonly projectionsByHead?: boolean;
   };
   /** Workers that will share a kernel; the machine's default where absent. */
   readonly workers?: number;
@@ -55,6 +56,7 @@ export function compileModel(config: ModelConfig, options: CompileOptions): Comp
     tileBytes: capabilities.tileBytes,
     workers: options.workers ?? capabilities.defaultWorkers,
     ...(capabilities.contextBlock === undefined ? {} : { contextBlock: capabilities.contextBlock }),
+    projectionsByHead: capabilities.projectionsByHead ?? true,
   };
   const built = buildProgram(config, options);
   const stepSchedule: Schedule = schedule === 'response' ? 'looped' : schedule;

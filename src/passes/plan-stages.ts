@@ -36,8 +36,8 @@ export function planStages(program: Program, context: PassContext): PassResult {
   const kernels = program.kernels.map((kernel): Kernel => {
     const types = new Map(kernel.params.map((param) => [param.name, param.tensor]));
     const visible = new Set(types.keys());
-    const { workers, contextBlock } = context;
-    const body = planRegion(kernel.body, { types, visible, workers, contextBlock });
+    const { workers, contextBlock, projectionsByHead = true } = context;
+    const body = planRegion(kernel.body, { types, visible, workers, contextBlock, projectionsByHead });
     notes.push(`${kernel.name}: ${describe(body)}`);
     return { ...kernel, body };
   });
@@ -59,6 +59,7 @@ interface Scope {
   readonly visible: ReadonlySet<Name>;
   readonly workers: number;
   readonly contextBlock: number | undefined;
+  readonly projectionsByHead: boolean;
 }
 
 function planRegion(region: Region, scope: Scope, isLoopBody = false): Region {
@@ -235,6 +236,7 @@ class StagePlanner {
 
   /** A projection whose result only heads read may be divided by heads, where they divide evenly and on tile borders. */
   private feedsHeads(name: Name): boolean {
+    if (!this.scope.projectionsByHead) return false;
     const kvHeads = kvHeadsOf(this.statements, this.types);
     if (kvHeads === undefined || kvHeads.count % this.scope.workers !== 0) return false;
     if (kvHeads.headDim % featureUnit !== 0 || this.scope.visible.has(name)) return false;

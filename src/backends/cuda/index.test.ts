@@ -188,6 +188,14 @@ describe('what TypeScript and the kernels both know', () => {
     expect(mailboxWords.expected).toBe(24 / 4 - 1);
   });
 
+  it('goes together where every multiprocessor has a head of its own', () => {
+    const [name, fields] = ['llama', { num_key_value_heads: 2, head_dim: 16 }] as const;
+    const capabilities = { ...backendWith().capabilities, defaultWorkers: 2 };
+    const options = { schedule: 'looped', limits: smallLimits, capabilities } as const;
+    const { plan } = compileModel(modelConfig(name, 'f32', fields), options);
+    expect(emitPrograms([plan.step], hostTarget).source).toContain('f32_linear(me, layer_q,');
+  });
+
   it('fits every machine', () => {
     const { plan } = compiled('llama', 'f32', 'looped', backendWith());
     for (const target of targets) {

@@ -44,6 +44,8 @@ export function cudaCapabilities(device: DeviceInfo, target: Target): Capabiliti
       { name: 'HBM', bytes: Number.MAX_SAFE_INTEGER },
     ],
     tileBytes: target.sliceBytes,
+    // The warp that fetches weights would have to know how many spans the texts have.
+    projectionsByHead: false,
     maxWorkers: device.multiprocessors,
     defaultWorkers: device.multiprocessors,
   };
