@@ -13,6 +13,8 @@ import type { ChatBody, WireTool } from './schemas.js';
 export interface ToolUse {
   readonly format: ToolFormat;
   readonly names: ReadonlySet<string>;
+  /** The special tokens that calls are marked with. */
+  readonly marks: readonly number[];
 }
 
 export interface AnswerRules {
@@ -25,7 +27,7 @@ export interface AnswerRules {
 
 /** Throws ApiError for a request that contradicts itself, or wants tools where the template knows none. */
 export function answerRules(model: Model, body: ChatBody): AnswerRules {
-  const { tools, mustCall, several } = toolsOf(body);
+  const { tools, choice, several } = toolsOf(body);
   const tellsOfTools = body.messages.some(
     ({ role, ...rest }) => role === 'tool' || ('tool_calls' in rest && rest.tool_calls),
   );
@@ -35,10 +37,10 @@ export function answerRules(model: Model, body: ChatBody): AnswerRules {
   if (wanted !== 'text' && tools.length > 0) {
     throw badRequest('response_format does not go with tools that may be called', 'response_format');
   }
-  if (body.ignore_eos === true && (wanted !== 'text' || mustCall !== undefined)) {
+  const source = toolUse === undefined ? jsonSource(body) : callSource(toolUse, choice, several);
+  if (body.ignore_eos === true && source !== undefined) {
     throw badRequest('ignore_eos does not go with an answer of a given form', 'ignore_eos');
   }
-  const source = mustCall === undefined ? jsonSource(body) : callSource(toolUse!.format, mustCall, several);
   return { tools, ...(toolUse === undefined ? {} : { toolUse }), ...(source === undefined ? {} : { source }) };
 }
 
@@ -54,10 +56,16 @@ export async function compileRules(model: Model, { source }: AnswerRules): Promi
 }
 
 interface Wanted {
+  /** Tools that the template tells the model of. */
   readonly tools: readonly WireTool[];
-  /** One of these must be called. */
-  readonly mustCall: readonly WireTool[] | undefined;
+  readonly choice: CallChoice;
   readonly several: boolean;
+}
+
+/** Tools that may be called, or of which one must be. */
+interface CallChoice {
+  readonly among: readonly WireTool[];
+  readonly optional: boolean;
 }
 
 function toolsOf({ tools: given, tool_choice: choice, parallel_tool_calls: parallel }: ChatBody): Wanted {
@@ -65,11 +73,13 @@ function toolsOf({ tools: given, tool_choice: choice, parallel_tool_calls: paral
   const several = parallel ?? true;
   const names = new Set(all.map((tool) => tool.function.name));
   if (names.size < all.length) throw badRequest('tools: two have the same name', 'tools');
-  if (choice === 'none') return { tools: [], mustCall: undefined, several };
-  if (choice === 'auto' || choice === null || choice === undefined) return { tools: all, mustCall: undefined, several };
+  if (choice === 'none') return { tools: [], choice: { among: [], optional: true }, several };
+  if (choice === 'auto' || choice === null || choice === undefined) {
+    return { tools: all, choice: { among: all, optional: true }, several };
+  }
   if (choice === 'required') {
     if (all.length === 0) throw badRequest('tool_choice: there are no tools to call', 'tool_choice');
-    return { tools: all, mustCall: all, several };
+    return { tools: all, choice: { among: all, optional: false }, several };
   }
   const named = all.filter((tool) => tool.function.name === choice.function.name);
   if (named.length === 0) {
@@ -78,13 +88,18 @@ function toolsOf({ tools: given, tool_choice: choice, parallel_tool_calls: paral
       'tool_choice',
     );
   }
-  return { tools: all, mustCall: named, several: false };
+  return { tools: all, choice: { among: named, optional: false }, several: false };
 }
 
 function toolUseOf(model: Model, tools: readonly WireTool[]): ToolUse {
   const format = model.toolFormat;
-  if (format !== undefined) return { format, names: new Set(tools.map((tool) => tool.function.name)) };
-  throw knowsNoTools('tools');
+  if (format === undefined) throw knowsNoTools('tools');
+  const names = new Set(tools.map((tool) => tool.function.name));
+  return { format, names, marks: marksOf(model, format) };
+}
+
+function marksOf({ tokenizer }: Model, { marks, end = '' }: ToolFormat): number[] {
+  return [...marks, end, '[ARGS]'].flatMap((mark) => (mark === '' ? [] : (tokenizer.tokenId(mark) ?? [])));
 }
 
 function knowsNoTools(param: string): ApiError {
@@ -105,10 +120,18 @@ function jsonSource({ response_format: format }: ChatBody): AnswerRules['source'
   return { grammar: { kind: 'schema', schema: toJson(format.json_schema.schema, param) }, param };
 }
 
-function callSource(format: ToolFormat, tools: readonly WireTool[], several: boolean): AnswerRules['source'] {
-  const described = tools.map(({ function: { name, parameters } }): Tool => ({
+const anyArguments = { type: 'object', additionalProperties: true };
+
+/**
+ * Calls that must be made have the arguments that their tools describe. Those that may be made are left alone, unless a tool
+ * asks for that (`strict`), or only one of them is wanted.
+ */
+function callSource({ format, marks }: ToolUse, choice: CallChoice, several: boolean): AnswerRules['source'] {
+  const { among, optional } = choice;
+  if (optional && several && !among.some((tool) => tool.function.strict === true)) return undefined;
+  const described = among.map(({ function: { name, parameters, strict } }): Tool => ({
     name,
-    parameters: parameters ?? emptyParameters,
+    parameters: optional && strict !== true ? anyArguments : (parameters ?? emptyParameters),
   }));
   for (const { name, parameters } of described) {
     try {
@@ -117,8 +140,8 @@ function callSource(format: ToolFormat, tools: readonly WireTool[], several: boo
       throw badRequest(`tool ${name}: ${messageOf(error)}`, 'tools', 'invalid_schema');
     }
   }
-  const structure = toJson({ format: format.structure(described, several) }, 'tools');
-  return { grammar: { kind: 'structure', structure }, param: 'tools' };
+  const structure = toJson({ format: format.structure(described, { several, optional }) }, 'tools');
+  return { grammar: { kind: 'structure', structure, textTokens: marks }, param: 'tools' };
 }
 
 function toJson(value: object, param: string): string {

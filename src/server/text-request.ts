@@ -4,7 +4,6 @@ import type { LogprobOptions } from '../runtime/logprobs.js';
 import { checkBiasedTokens, resolveSampling, type TokenBias } from '../runtime/sampling.js';
 import type { GenerateOptions } from '../runtime/session.js';
 import type { Grammar } from '../text/grammar.js';
-import type { ToolFormat } from '../text/tool-formats.js';
 import { messageOf } from '../util/errors.js';
 import { answerRules, compileRules, type ToolUse } from './answer-rules.js';
 import { badRequest } from './api-error.js';
@@ -65,7 +64,7 @@ export async function chatRequest(served: ServedModel, body: ChatBody, limits: S
     throw badRequest('top_logprobs needs logprobs: true', 'top_logprobs');
   const wanted = body.logprobs === true ? withLogprobs(request, { top: top ?? 0 }) : request;
   const grammar = await compileRules(model, rules);
-  const textTokens = rules.toolUse === undefined ? [] : marksOf(model, rules.toolUse.format);
+  const textTokens = rules.toolUse?.marks ?? [];
   const common = { atStart: true, textTokens, ...(grammar === undefined ? {} : { grammar }) };
   return {
     ...request,
@@ -73,11 +72,6 @@ export async function chatRequest(served: ServedModel, body: ChatBody, limits: S
     ...(rules.toolUse === undefined ? {} : { toolUse: rules.toolUse }),
     ...(grammar === undefined ? {} : { grammar }),
   };
-}
-
-/** The tokens of what calls of tools are marked with. */
-function marksOf({ tokenizer }: Model, { marks, end = '' }: ToolFormat): number[] {
-  return [...marks, end, '[ARGS]'].flatMap((mark) => (mark === '' ? [] : (tokenizer.tokenId(mark) ?? [])));
 }
 
 function withLogprobs({ options }: TextRequest, logprobs: LogprobOptions): Pick<TextRequest, 'options'> {

@@ -20,7 +20,13 @@ export interface GrammarSetup {
 
 /** A JSON schema; or a sequence of texts and schemas, as XGrammar's structural tags describe them. Both are JSON. */
 export type GrammarSource =
-  { readonly kind: 'schema'; readonly schema: string } | { readonly kind: 'structure'; readonly structure: string };
+  | { readonly kind: 'schema'; readonly schema: string }
+  | {
+      readonly kind: 'structure';
+      readonly structure: string;
+      /** Special tokens that are text all the same, such as the mark of a tool call. */
+      readonly textTokens?: readonly number[];
+    };
 
 export type GrammarJob =
   | { readonly kind: 'setUp' }

@@ -2,8 +2,9 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
 import { byteLevelJson, pieceJson } from '../../tests/text/tiny-tokenizers.js';
 import { byteTokenizer, tokensOf } from '../../tests/support/byte-tokenizer.js';
+import { allowed, follow } from '../../tests/support/grammar.js';
 import { philox4x32 } from '../util/prng.js';
-import { Grammars, type GrammarCursor, type GrammarLimits } from './grammar.js';
+import { Grammars, type GrammarLimits } from './grammar.js';
 import { createTokenizer, loadTokenizer } from './tokenizer.js';
 
 const stop = 2;
@@ -18,23 +19,6 @@ function grammarsWith(limits: Partial<GrammarLimits> = {}, stopTokens = [stop]):
 
 const compileSchema = (grammars: Grammars, schema: object) =>
   grammars.compile({ kind: 'schema', schema: JSON.stringify(schema) });
-
-function allowed(cursor: GrammarCursor): number[] {
-  if (cursor.allowed === undefined) throw cursor.failure ?? new Error('not ready');
-  const mask = cursor.allowed;
-  return [...Array(mask.length * 32).keys()].filter((token) => ((mask[token >> 5]! >> (token & 31)) & 1) === 1);
-}
-
-/** Follows a text, which must be allowed all the way; returns what may come after it. */
-async function follow(cursor: GrammarCursor, text: string): Promise<number[]> {
-  await cursor.ready;
-  for (const token of tokensOf(text)) {
-    expect(allowed(cursor)).toContain(token);
-    cursor.accept(token);
-    await cursor.ready;
-  }
-  return allowed(cursor);
-}
 
 const person = {
   type: 'object',

@@ -122,8 +122,8 @@ export class Grammars {
     if (this.#entries.size >= this.#limits.grammars) this.#evict();
     const { vocab, stopTokens } = this.#vocabulary;
     const { memoryMib, setUpMs, compileMs } = this.#limits;
-    this.#names ??= namesOf(this.#vocabulary);
-    const thread = new GrammarThread({ vocabulary: this.#names, vocab, stopTokens, memoryMib });
+    const vocabulary = this.#namesFor(source);
+    const thread = new GrammarThread({ vocabulary, vocab, stopTokens, memoryMib });
     const compile = async (): Promise<void> => {
       try {
         await thread.ask({ kind: 'setUp' }, setUpMs);
@@ -134,6 +134,15 @@ export class Grammars {
       }
     };
     return { thread, compiled: compile(), users: 0 };
+  }
+
+  #namesFor(source: GrammarSource): readonly string[] {
+    this.#names ??= namesOf(this.#vocabulary);
+    if (source.kind === 'schema' || source.textTokens === undefined) return this.#names;
+    const { tokenizer, vocab } = this.#vocabulary;
+    const names = [...this.#names];
+    for (const id of source.textTokens) if (id < vocab) names[id] = byteLevelName(tokenizer.bytesOf(id));
+    return names;
   }
 
   #evict(): void {

@@ -1,6 +1,6 @@
 /**
  * How models write calls of tools, by what their chat templates say about it. Each format reads calls out of a text, and
- * describes texts that are nothing but calls, for constrained sampling.
+ * describes texts with calls, for constrained sampling.
  *
  *   hermes    <tool_call>{"name": ..., "arguments": {...}}</tool_call>, among other text (Hermes, Qwen)
  *   mistral   [TOOL_CALLS] and a list of such objects, or name[ARGS]{...}, to the end of the text
@@ -27,8 +27,15 @@ export interface ToolFormat {
   readonly end: string | undefined;
   /** The calls of such a part, its marks included; undefined where it is something else. */
   read(part: string): readonly ToolCall[] | undefined;
-  /** A structure (grammar.ts) of calls alone: one, or several. */
-  structure(tools: readonly Tool[], several: boolean): object;
+  /** A structure (grammar.ts) of calls. */
+  structure(tools: readonly Tool[], answer: CallRules): object;
+}
+
+export interface CallRules {
+  /** More than one call may be made. */
+  readonly several: boolean;
+  /** Calls may be left out, and stand among other text. */
+  readonly optional: boolean;
 }
 
 /** The format of a template; undefined where it knows no tools, or writes calls in another way. */
@@ -44,8 +51,10 @@ const hermes: ToolFormat = {
   marks: ['<tool_call>'],
   end: '</tool_call>',
   read: (part) => one(callOf(parse(part.replace(/^<tool_call>/, '').replace(/<\/tool_call>$/, '')))),
-  structure: (tools, several) =>
-    listOf(tags(tools, '<tool_call>\n{"name": ', '"arguments"', '}\n</tool_call>'), '\n', several),
+  structure(tools, { several, optional }) {
+    const calls = tags(tools, '<tool_call>\n{"name": ', '"arguments"', '}\n</tool_call>');
+    return optional ? amongText('<tool_call>', calls, several) : listOf(calls, '\n', several);
+  },
 };
 
 const mistral: ToolFormat = {
@@ -56,7 +65,11 @@ const mistral: ToolFormat = {
     const parts = part.split('[TOOL_CALLS]').slice(1);
     return all(parts.map((text) => listedCalls(text) ?? namedCall(text)))?.flat();
   },
-  structure: (tools, several) => listOf(tags(tools, '[TOOL_CALLS][{"name": ', '"arguments"', '}]'), '\n', several),
+  structure(tools, { several, optional }) {
+    const list = listOf(tags(tools, '{"name": ', '"arguments"', '}'), ', ', several);
+    const calls = { type: 'tag', begin: '[TOOL_CALLS][', content: list, end: ']' };
+    return optional ? amongText('[TOOL_CALLS]', [calls], false) : calls;
+  },
 };
 
 const llama: ToolFormat = {
@@ -67,7 +80,23 @@ const llama: ToolFormat = {
     const text = part.replace(/^\s*<\|python_tag\|>/, '');
     return one(callOf(parse(text))) ?? all(text.split(/;\s*(?=\{"name")/).map((call) => callOf(parse(call))));
   },
-  structure: (tools, several) => listOf(tags(tools, '{"name": ', '"parameters"', '}'), '; ', several),
+  structure(tools, { several, optional }) {
+    const bare = listOf(tags(tools, '{"name": ', '"parameters"', '}'), '; ', several);
+    if (!optional) return bare;
+    const mark = '<|python_tag|>';
+    const call = tags(tools, `${mark}{"name": `, '"parameters"', '}');
+    // What no call begins with, as far as it takes to be certain; and all that is shorter.
+    const certain = regex(String.raw`\s*([^{<\s]|<[^|])`);
+    const short = regex(String.raw`\s*<?`);
+    return {
+      type: 'or',
+      elements: [
+        sequence(regex(String.raw`\s*`), bare),
+        sequence(short, { ...listOf(call, '; ', false), at_least_one: false }),
+        sequence(certain, amongText(mark, call, false)),
+      ],
+    };
+  },
 };
 
 function tags(tools: readonly Tool[], begin: string, field: string, end: string): object[] {
@@ -77,6 +106,19 @@ function tags(tools: readonly Tool[], begin: string, field: string, end: string)
     content: { type: 'json_schema', json_schema: parameters },
     end,
   }));
+}
+
+function regex(pattern: string): object {
+  return { type: 'regex', pattern };
+}
+
+function sequence(...elements: readonly object[]): object {
+  return { type: 'sequence', elements };
+}
+
+function amongText(mark: string, tagList: readonly object[], several: boolean): object {
+  const parts = { type: 'triggered_tags', triggers: [mark], tags: tagList };
+  return { ...parts, at_least_one: false, stop_after_first: !several };
 }
 
 function listOf(tagList: readonly object[], separator: string, several: boolean): object {

@@ -172,6 +172,30 @@ describe('tools', () => {
     expect(['clock', 'weather']).toContain(any.message.tool_calls![0]!.function.name);
   });
 
+  it('have the arguments they describe where they are strict, and only then', async () => {
+    const server = await serve({ chat: toolTemplate, ...answering('a:', call.replace('Oslo', 'Oxford')) });
+    const strict = { ...weather, function: { ...weather.function, strict: true } };
+    const given = async (body: object): Promise<string> => {
+      const { message, finish_reason } = await ask(server, body);
+      expect([message.content, finish_reason]).toEqual(['Let me see. ', 'tool_calls']);
+      return message.tool_calls![0]!.function.arguments;
+    };
+    expect(JSON.parse(await given({ tools: [clock, weather] }))).toEqual({ city: 'Oxford', days: 2 });
+    expect(await given({ tools: [clock, strict] })).toMatch(/"city":"(Oslo|Rome)"/);
+    // Nobody has to call them.
+    const silent = await serve({ chat: toolTemplate, ...answering('a:', 'No < tool.') });
+    expect((await ask(silent, { tools: [strict] })).message).toMatchObject({ content: 'No < tool.' });
+    const bad = { ...clock, function: { ...clock.function, strict: true, parameters: { type: 'object', not: {} } } };
+    expect(await refusal(server, { tools: [bad] })).toMatchObject([400, { code: 'invalid_schema', param: 'tools' }]);
+  });
+
+  it('are called one at a time where that is asked for', async () => {
+    const server = await serve({ chat: toolTemplate, ...answering('a:', `${call} ${call}`) });
+    const calls = async (body: object): Promise<number> =>
+      (await ask(server, { tools: [weather], ...body })).message.tool_calls!.length;
+    expect([await calls({}), await calls({ parallel_tool_calls: false })]).toEqual([2, 1]);
+  });
+
   it('are part of the conversation', async () => {
     const server = await serve({ chat: toolTemplate, ...answering('(weather)\na:', 'Rain.') });
     const messages = [
