@@ -103,10 +103,14 @@ function changed(changes: Readonly<Record<string, GgufValue | undefined>>): Gguf
 
 describe('metadata', () => {
   test('names the ends of a text, BOS and the template', () => {
-    const read = through([...plain, ['tokenizer.chat_template', string('{{ messages }}')]]);
+    const read = through([
+      ...plain,
+      ['tokenizer.chat_template', string('{{ messages }}')],
+      ['tokenizer.chat_template.tool_use', string('{{ tools }}')],
+    ]);
     expect(read.generation).toEqual({ eos: [5, 4], bos: 0 });
     expect(read.config).toEqual({ bos_token: '<s>', eos_token: '</s>' });
-    expect(read.chatTemplate).toBe('{{ messages }}');
+    expect([read.chatTemplate, read.toolTemplate]).toEqual(['{{ messages }}', '{{ tools }}']);
     expect(through(changed({ eot_token_id: { kind: 'u32', value: 3 } })).generation.eos).toEqual([5, 3, 4]);
     expect(through(changed({ eos_token_id: { kind: 'u32', value: 0xffffffff } })).generation.eos).toEqual([4]);
   });

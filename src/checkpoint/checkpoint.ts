@@ -20,6 +20,7 @@ export interface Checkpoint {
   readonly tokenizerJson?: object;
   /** Parsed tokenizer_config.json. */
   readonly tokenizerConfig?: Readonly<Record<string, unknown>>;
-  /** Jinja source. */
+  /** Jinja sources: of conversations, and of those with tools, where that is another. */
   readonly chatTemplate?: string;
+  readonly toolTemplate?: string;
 }

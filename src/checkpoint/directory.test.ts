@@ -101,12 +101,13 @@ describe('chat templates', () => {
   it('are a string, a list, or a file', () => {
     writeJson('tokenizer_config.json', { chat_template: 'plain' });
     expect(open().chatTemplate).toBe('plain');
+    expect(open()).not.toHaveProperty('toolTemplate');
     const list = [
       { name: 'tool_use', template: 'tools' },
       { name: 'default', template: 'usual' },
     ];
     writeJson('tokenizer_config.json', { chat_template: list });
-    expect(open().chatTemplate).toBe('usual');
+    expect(open()).toMatchObject({ chatTemplate: 'usual', toolTemplate: 'tools' });
     expect(open().tokenizerConfig).toEqual({ chat_template: list });
     writeFileSync(join(dir, 'chat_template.jinja'), 'separate');
     expect(open().chatTemplate).toBe('separate');

@@ -46,7 +46,7 @@ function openDirectory(directory: string, name: string | undefined): Checkpoint 
   );
   const tokenizerFile = requireTokenizer(directory);
   const tokenizerConfig = readTokenizerConfig(directory);
-  const chatTemplate = readChatTemplate(directory, tokenizerConfig);
+  const templates = readTemplates(directory, tokenizerConfig);
   const weights = openWeights(directory);
   try {
     checkTensors(weights, config, 'config.json');
@@ -59,7 +59,7 @@ function openDirectory(directory: string, name: string | undefined): Checkpoint 
       weights,
       tokenizerFile,
       ...(tokenizerConfig === undefined ? {} : { tokenizerConfig }),
-      ...(chatTemplate === undefined ? {} : { chatTemplate }),
+      ...templates,
     };
   } catch (error) {
     weights.close();
@@ -89,25 +89,32 @@ function readTokenizerConfig(directory: string): Record<string, unknown> | undef
   return json as Record<string, unknown>;
 }
 
-/** A file of its own wins over tokenizer_config.json, where a list holds named templates, one of them `default`. */
-function readChatTemplate(directory: string, tokenizerConfig: Record<string, unknown> | undefined): string | undefined {
+type Templates = Pick<Checkpoint, 'chatTemplate' | 'toolTemplate'>;
+
+/** A file of its own wins over tokenizer_config.json, where a list holds named templates: `default`, `tool_use`. */
+function readTemplates(directory: string, tokenizerConfig: Record<string, unknown> | undefined): Templates {
   const separate = readTextFile(join(directory, 'chat_template.jinja'), maxTemplateBytes);
-  if (separate !== undefined) return separate;
+  if (separate !== undefined) return { chatTemplate: separate };
   const value = tokenizerConfig?.['chat_template'];
-  if (value === undefined || value === null) return undefined;
-  if (typeof value === 'string') return value;
+  if (value === undefined || value === null) return {};
+  if (typeof value === 'string') return { chatTemplate: value };
   const fail = () =>
     new CheckpointError(
       join(directory, 'tokenizer_config.json'),
       `chat_template ${show(value)} is neither a string nor a list of named templates`,
     );
   if (!Array.isArray(value)) throw fail();
-  const named = value.map((entry: unknown) => {
+  const named = new Map<string, string>();
+  for (const entry of value as unknown[]) {
     const { name, template } = (entry ?? {}) as { name?: unknown; template?: unknown };
     if (typeof name !== 'string' || typeof template !== 'string') throw fail();
-    return { name, template };
-  });
-  return named.find(({ name }) => name === 'default')?.template;
+    named.set(name, template);
+  }
+  const [chatTemplate, toolTemplate] = [named.get('default'), named.get('tool_use')];
+  return {
+    ...(chatTemplate === undefined ? {} : { chatTemplate }),
+    ...(toolTemplate === undefined ? {} : { toolTemplate }),
+  };
 }
 
 /** The narrowest dtype that holds every matrix without loss; norms and biases do not count. */

@@ -65,7 +65,7 @@ export async function loadModel(spec: string, options: LoadOptions = {}): Promis
   const backend = await chooseBackend(options.backend ?? 'auto', onNotice);
   const checkpoint = openCheckpoint(directory, nameOf(spec, directory));
   try {
-    const { config, tokenizerConfig, chatTemplate } = checkpoint;
+    const { config, tokenizerConfig, chatTemplate, toolTemplate } = checkpoint;
     const target = chooseTarget(checkpoint, backend, options, onNotice);
     const { schedule, limits, formats } = target;
     const tokenizer = tokenizerOf(checkpoint);
@@ -77,6 +77,7 @@ export async function loadModel(spec: string, options: LoadOptions = {}): Promis
       tokenizer,
       chat: new ChatFormat({
         ...(chatTemplate === undefined ? {} : { template: chatTemplate }),
+        ...(toolTemplate === undefined ? {} : { toolTemplate }),
         ...(tokenizerConfig === undefined ? {} : { tokenizerConfig }),
       }),
       schedule,

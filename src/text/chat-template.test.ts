@@ -237,15 +237,8 @@ test('a program that forgets to close its renderer ends all the same', () => {
   expect(output).toBe('B\n');
 });
 
-test('requireTemplate', () => {
-  expect(requireTemplate('{{ x }}')).toBe('{{ x }}');
-  const named = [
-    { name: 'default', template: 'a' },
-    { name: 'tool_use', template: 'b' },
-  ];
-  expect([requireTemplate(named), requireTemplate(named, 'tool_use')]).toEqual(['a', 'b']);
-  for (const none of [undefined, null, '', 3, [], [{ name: 'default' }]]) {
+test('a template that is missing', () => {
+  for (const none of [undefined, '']) {
     expect(() => requireTemplate(none)).toThrow(/the model has no chat template; use an instruction-tuned/);
   }
-  expect(() => requireTemplate(named, 'rag')).toThrow(TemplateError);
 });

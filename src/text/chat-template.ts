@@ -45,22 +45,12 @@ export interface ChatRequest {
   readonly now?: Date;
 }
 
-/**
- * The template of that name out of the `chat_template` field of tokenizer_config.json, which is a string or a list of
- * { name, template }. Throws TemplateError where there is none.
- */
-export function requireTemplate(field: unknown, name = 'default'): string {
-  const list: readonly unknown[] = Array.isArray(field) ? field : [{ name: 'default', template: field }];
-  for (const entry of list) {
-    if (typeof entry !== 'object' || entry === null || !('name' in entry) || !('template' in entry)) continue;
-    if (entry.name === name && typeof entry.template === 'string' && entry.template !== '') return entry.template;
-  }
-  throw new TemplateError(
-    name === 'default'
-      ? 'the model has no chat template'
-      : `the model has no chat template named ${JSON.stringify(name)}`,
-    { hint: 'use an instruction-tuned checkpoint, or complete a plain prompt instead' },
-  );
+/** Throws TemplateError where there is none. */
+export function requireTemplate(template: string | undefined): string {
+  if (template !== undefined && template !== '') return template;
+  throw new TemplateError('the model has no chat template', {
+    hint: 'use an instruction-tuned checkpoint, or complete a plain prompt instead',
+  });
 }
 
 /** Renders once. For several renders keep a ChatRenderer, which saves the start of its process (about 0.1 s) each time. */

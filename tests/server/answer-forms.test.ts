@@ -1,12 +1,20 @@
 /** Answers of a given form: JSON of a schema, and calls of tools; over a fake that says what it is told. */
 import { afterEach, describe, expect, it } from 'vitest';
 import type { FakeOptions } from '../support/fake-executable.js';
-import { answering, eventsOf, fakeModel, serveModels, toolTemplate, type TestServer } from '../support/server.js';
+import {
+  answering,
+  answeringAll,
+  eventsOf,
+  fakeModel,
+  serveModels,
+  toolTemplate,
+  type TestServer,
+} from '../support/server.js';
 
 const servers: TestServer[] = [];
 afterEach(() => Promise.all(servers.splice(0).map(({ server }) => server.close())));
 
-async function serve(options: FakeOptions & { chat?: string } = {}): Promise<TestServer> {
+async function serve(options: FakeOptions & { chat?: string; toolTemplate?: string } = {}): Promise<TestServer> {
   const server = await serveModels([fakeModel({ context: 2000, ...options }).model]);
   servers.push(server);
   return server;
@@ -40,6 +48,14 @@ async function stream(server: TestServer, body: object): Promise<Choice[]> {
 async function refusal(server: TestServer, body: object): Promise<unknown> {
   const response = await server.post('/v1/chat/completions', { ...greedy, ...body });
   return [response.status, ((await response.json()) as { error: object }).error];
+}
+
+/** What the model is shown of a conversation. */
+async function promptOf(server: TestServer, messages: readonly object[]): Promise<string> {
+  const answer = await server.post('/tokenize', { messages });
+  const { tokens } = (await answer.json()) as { tokens: number[] };
+  const text = await server.post('/detokenize', { tokens });
+  return ((await text.json()) as { prompt: string }).prompt;
 }
 
 const weather = {
@@ -196,6 +212,18 @@ describe('tools', () => {
     expect([await calls({}), await calls({ parallel_tool_calls: false })]).toEqual([2, 1]);
   });
 
+  it('are shown by a template of their own where the model has one', async () => {
+    const own = await serve({ toolTemplate, ...answeringAll({ 'user:x\na:': call, 'u:x\na:': 'Hi.' }) });
+    expect((await ask(own, {})).message.content).toBe('Hi.');
+    expect((await ask(own, { tools: [weather] })).finish_reason).toBe('tool_calls');
+    const made = { id: 'c1', type: 'function', function: { name: 'weather', arguments: '{}' } };
+    const messages = [
+      { role: 'assistant', tool_calls: [made] },
+      { role: 'tool', tool_call_id: 'c1', content: '</tools>' },
+    ];
+    expect(await promptOf(own, messages)).toBe('assistant:[weather {}]\ntool:</tools>(weather)\na:');
+  });
+
   it('are part of the conversation', async () => {
     const server = await serve({ chat: toolTemplate, ...answering('(weather)\na:', 'Rain.') });
     const messages = [
@@ -215,11 +243,7 @@ describe('tools', () => {
       { role: 'tool', tool_call_id: 'c1', content: 'rain' },
     ];
     expect((await ask(server, { messages, tools: [weather] })).message.content).toBe('Rain.');
-    const tokens = await server.post('/tokenize', { messages });
-    const { prompt } = (await (
-      await server.post('/detokenize', { tokens: ((await tokens.json()) as { tokens: number[] }).tokens })
-    ).json()) as { prompt: string };
-    expect(prompt).toBe('system:Be brief.\nuser:Oslo?\nassistant:[weather {"city": "Oslo"}]\ntool:rain(weather)\na:');
+    expect(await promptOf(server, messages)).toBe('system:Be brief.\nuser:Oslo?\nassistant:[weather {"city": "Oslo"}]\ntool:rain(weather)\na:');
     expect(await refusal(server, { messages: messages.slice(3) })).toMatchObject([
       400,
       { param: 'messages.0.tool_call_id' },

@@ -33,6 +33,7 @@ export function fakeModel({
   slots = 2,
   context = 200,
   chat = true,
+  toolTemplate: ownToolTemplate,
   tokenizer = byteTokenizer,
   ...options
 }: FakeOptions & {
@@ -40,6 +41,8 @@ export function fakeModel({
   context?: number;
   /** A template of its own, or none. */
   chat?: boolean | string;
+  /** Another one for conversations with tools. */
+  toolTemplate?: string;
   tokenizer?: Tokenizer;
 } = {}): FakeModel {
   const executable = new FakeExecutable({ next: (tokens) => 10 + 97 + (hash(tokens) % 26), ...options });
@@ -51,7 +54,10 @@ export function fakeModel({
     name: 'fake',
     config: { ...defined(findPreset('tinystories-15m'), 'preset').config, vocab: 300 },
     tokenizer,
-    chat: new ChatFormat(chat === false ? {} : { template }),
+    chat: new ChatFormat({
+      ...(chat === false ? {} : { template }),
+      ...(ownToolTemplate === undefined ? {} : { toolTemplate: ownToolTemplate }),
+    }),
     schedule: 'looped',
     backend: 'fake',
     quant: 'f32',

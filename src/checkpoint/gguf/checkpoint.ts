@@ -34,6 +34,7 @@ export function openGgufCheckpoint(path: string, name = basename(path, extname(p
       tokenizerJson: tokenizer.json,
       tokenizerConfig: tokenizer.config,
       ...(tokenizer.chatTemplate === undefined ? {} : { chatTemplate: tokenizer.chatTemplate }),
+      ...(tokenizer.toolTemplate === undefined ? {} : { toolTemplate: tokenizer.toolTemplate }),
     };
   } catch (error) {
     file.close();

@@ -17,6 +17,8 @@ export interface GgufTokenizer {
   readonly config: Readonly<Record<string, string>>;
   readonly generation: GenerationDefaults;
   readonly chatTemplate?: string;
+  /** Of conversations with tools, where that is another. */
+  readonly toolTemplate?: string;
 }
 
 /** llama_token_type */
@@ -48,6 +50,7 @@ export function readTokenizer(file: GgufFile): GgufTokenizer {
   const json =
     kind === 'gpt2' ? byteLevelJson(read, vocabulary, pre, front) : sentencePieceJson(read, vocabulary, front);
   const chatTemplate = file.metadata.get('tokenizer.chat_template');
+  const toolTemplate = file.metadata.get('tokenizer.chat_template.tool_use');
   const named = { bos_token: bos, eos_token: eos, unk_token: read.id('unknown', vocabulary.tokens) };
   const texts = Object.entries(named).flatMap(([role, id]) =>
     id === undefined ? [] : [[role, vocabulary.tokens[id]!]],
@@ -57,6 +60,7 @@ export function readTokenizer(file: GgufFile): GgufTokenizer {
     config: Object.fromEntries(texts) as Record<string, string>,
     generation: { eos: endsOf(read, vocabulary, eos), ...(bos === undefined ? {} : { bos }) },
     ...(typeof chatTemplate === 'string' ? { chatTemplate } : {}),
+    ...(typeof toolTemplate === 'string' ? { toolTemplate } : {}),
   };
 }
 

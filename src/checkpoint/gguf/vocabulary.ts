@@ -14,8 +14,9 @@ export interface VocabularyOptions {
   readonly vocab: number;
   readonly bos?: number | undefined;
   readonly eos?: number | undefined;
-  /** Jinja source. */
+  /** Jinja sources: of conversations, and of those with tools, where that is another. */
   readonly chatTemplate?: string | undefined;
+  readonly toolTemplate?: string | undefined;
   /** The content of the file, where it is not a file of its own. */
   readonly json?: unknown;
 }
@@ -73,7 +74,12 @@ export function vocabularyMetadata(file: string, options: VocabularyOptions): Gg
   entries.push(['tokenizer.ggml.add_bos_token', { kind: 'bool', value: addsToken(json.post_processor) }]);
   entries.push(['tokenizer.ggml.add_eos_token', { kind: 'bool', value: false }]);
   if (!byteLevel) entries.push(['tokenizer.ggml.add_space_prefix', { kind: 'bool', value: addsSpace(json) }]);
-  if (options.chatTemplate !== undefined) entries.push(['tokenizer.chat_template', string(options.chatTemplate)]);
+  const { chatTemplate, toolTemplate } = options;
+  if (chatTemplate !== undefined) entries.push(['tokenizer.chat_template', string(chatTemplate)]);
+  if (toolTemplate !== undefined) {
+    entries.push(['tokenizer.chat_templates', { kind: 'strings', value: ['tool_use'] }]);
+    entries.push(['tokenizer.chat_template.tool_use', string(toolTemplate)]);
+  }
   return entries;
 }
 

@@ -28,6 +28,7 @@ export interface GgufSource {
   readonly tokenizerJson?: object;
   readonly generation?: Pick<GenerationDefaults, 'bos' | 'eos'>;
   readonly chatTemplate?: string;
+  readonly toolTemplate?: string;
 }
 
 export interface WriteGgufOptions {
@@ -57,6 +58,7 @@ export async function writeGguf(source: GgufSource, file: string, options: Write
           bos: generation?.bos,
           eos: generation?.eos[0],
           chatTemplate: source.chatTemplate,
+          toolTemplate: source.toolTemplate,
           json: source.tokenizerJson,
         });
   const header = encodeHeader([...modelMetadata(config, options.quant), ...vocabulary], infos);
