@@ -243,7 +243,9 @@ describe('tools', () => {
       { role: 'tool', tool_call_id: 'c1', content: 'rain' },
     ];
     expect((await ask(server, { messages, tools: [weather] })).message.content).toBe('Rain.');
-    expect(await promptOf(server, messages)).toBe('system:Be brief.\nuser:Oslo?\nassistant:[weather {"city": "Oslo"}]\ntool:rain(weather)\na:');
+    expect(await promptOf(server, messages)).toBe(
+      'system:Be brief.\nuser:Oslo?\nassistant:[weather {"city": "Oslo"}]\ntool:rain(weather)\na:',
+    );
     expect(await refusal(server, { messages: messages.slice(3) })).toMatchObject([
       400,
       { param: 'messages.0.tool_call_id' },
