@@ -1,10 +1,20 @@
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StorageError } from './errors.js';
-import { asStorageError, createDirectoryAtomic, writeFileAtomic } from './files.js';
+import { asStorageError, createDirectoryAtomic, temporaryDirectory, writeFileAtomic } from './files.js';
 
 let dir: string;
 beforeEach(() => {
@@ -41,6 +51,36 @@ describe('writeFileAtomic', () => {
   it('says so when a part of the path is a file', async () => {
     writeFileSync(join(dir, 'a'), '');
     await expect(writeFileAtomic(join(dir, 'a', 'b'), () => Promise.resolve())).rejects.toThrow(StorageError);
+  });
+});
+
+describe('what a killed process left', () => {
+  /** Of a process that has ended, unless it is ours. */
+  const left = (name: string, { pid = spawnSync('true').pid, minutes = 60 } = {}): string => {
+    const temporary = `.${name}.${pid}.0123456789ab.tmp`;
+    writeFileSync(join(dir, temporary), 'half');
+    const then = new Date(Date.now() - minutes * 60_000);
+    utimesSync(join(dir, temporary), then, then);
+    return temporary;
+  };
+
+  it('is removed by the next who writes there, and nothing else is', async () => {
+    left('a');
+    const others = [left('ab'), left('a', { pid: process.pid }), left('a', { minutes: 1 }), '.a.tmp', '.a.1.x.tmp'];
+    for (const name of ['.a.tmp', '.a.1.x.tmp']) writeFileSync(join(dir, name), '');
+    await writeFileAtomic(join(dir, 'a'), async (file) => file.writeFile('x'));
+    expect(readdirSync(dir).sort()).toEqual([...others, 'a'].sort());
+  });
+
+  it('is removed with what is in it', async () => {
+    const directory = await temporaryDirectory(dir, 'work');
+    await writeFile(join(directory, 'x'), '');
+    const abandoned = join(dir, left('work'));
+    rmSync(abandoned);
+    renameSync(directory, abandoned);
+    utimesSync(abandoned, 0, 0);
+    const next = await temporaryDirectory(dir, 'work');
+    expect(readdirSync(dir)).toEqual([basename(next)]);
   });
 });
 

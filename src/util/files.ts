@@ -1,9 +1,10 @@
 /**
  * Writing files so that a reader never sees half of one: everything goes to a temporary name beside the target, is
- * synced, and renamed; on failure the temporary is removed. Failures of the file system become StorageErrors.
+ * synced, and renamed; on failure the temporary is removed, and by the next who writes there if the process was killed.
+ * Failures of the file system become StorageErrors.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -44,11 +45,54 @@ export function temporaryBeside(path: string): string {
   return join(dirname(full), `.${basename(full)}.${process.pid}.${randomBytes(6).toString('hex')}.tmp`);
 }
 
+/** An empty directory in `parent`, for work called `name`; the caller removes it. Throws StorageError. */
+export async function temporaryDirectory(parent: string, name: string): Promise<string> {
+  const path = join(parent, name);
+  const temporary = temporaryBeside(path);
+  try {
+    await mkdir(parent, { recursive: true });
+    sweepAbandoned(path);
+    await mkdir(temporary);
+    return temporary;
+  } catch (error) {
+    throw asStorageError(parent, error);
+  }
+}
+
+/** Longer than whoever writes pauses, should its process be one of another machine or container. */
+const abandonedMs = 10 * 60_000;
+
+/** Removes the temporaries of `path` that killed processes left. */
+function sweepAbandoned(path: string): void {
+  const directory = dirname(resolve(path));
+  const prefix = `.${basename(resolve(path))}.`;
+  for (const entry of readdirSync(directory)) {
+    const pid = entry.startsWith(prefix)
+      ? /^(\d+)\.[0-9a-f]{12}\.tmp$/.exec(entry.slice(prefix.length))?.[1]
+      : undefined;
+    if (pid === undefined || isAlive(Number(pid))) continue;
+    const file = join(directory, entry);
+    // Another process may sweep, too.
+    const { mtimeMs = Infinity } = statSync(file, { throwIfNoEntry: false }) ?? {};
+    if (Date.now() - mtimeMs > abandonedMs) rmSync(file, { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return errorCode(error) !== 'ESRCH';
+  }
+}
+
 /** Creates or replaces `path` with what `write` puts into the handle. Throws StorageError; leaves no temporary. */
 export async function writeFileAtomic(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
   const temporary = temporaryBeside(path);
   try {
     await mkdir(dirname(temporary), { recursive: true });
+    sweepAbandoned(path);
     const file = await open(temporary, 'wx');
     try {
       await write(file);
@@ -72,6 +116,7 @@ export async function createDirectoryAtomic(path: string, fill: (directory: stri
   try {
     refuseOccupied(path);
     mkdirSync(dirname(temporary), { recursive: true });
+    sweepAbandoned(path);
     mkdirSync(temporary);
     await fill(temporary);
     await rename(temporary, path);

@@ -4,13 +4,13 @@
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { AbortedError, messageOf, StorageError, ToolchainError } from '../../util/errors.js';
-import { asStorageError } from '../../util/files.js';
+import { asStorageError, temporaryDirectory } from '../../util/files.js';
 import type { InstructionSet } from './instruction-set.js';
 
 const run = promisify(execFile);
@@ -73,7 +73,7 @@ export async function compileLibrary(request: CompileRequest): Promise<string> {
   const hash = createHash('sha256').update(JSON.stringify([source, flags, compiler.version, supportText()]));
   const library = join(cacheDir, `kernels-${hash.digest('hex').slice(0, 32)}.so`);
   if (existsSync(library)) return library;
-  const directory = await temporaryDirectory(cacheDir);
+  const directory = await temporaryDirectory(cacheDir, 'compile');
   try {
     const input = join(directory, 'program.c');
     const output = join(directory, 'program.so');
@@ -90,15 +90,6 @@ export async function compileLibrary(request: CompileRequest): Promise<string> {
     throw compileError(error, compiler, library);
   } finally {
     rmSync(directory, { recursive: true, force: true });
-  }
-}
-
-async function temporaryDirectory(cacheDir: string): Promise<string> {
-  try {
-    await mkdir(cacheDir, { recursive: true });
-    return mkdtempSync(join(cacheDir, 'compile-'));
-  } catch (error) {
-    throw asStorageError(cacheDir, error);
   }
 }
 

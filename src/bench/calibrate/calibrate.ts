@@ -2,7 +2,7 @@
  * Measures this machine for the simulator: memory and caches with the bandwidth meter, everything else with small models
  * on the cpu backend itself. About a minute, most of it compiling; a machine that is busy gives a machine that is slow.
  */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { Backend } from '../../backends/backend.js';
@@ -20,7 +20,7 @@ import type { Machine } from '../../simulator/machine.js';
 import { defaultStateFormat } from '../../models/build.js';
 import { defined } from '../../util/assert.js';
 import { AbortedError } from '../../util/errors.js';
-import { asStorageError } from '../../util/files.js';
+import { temporaryDirectory } from '../../util/files.js';
 import { median } from '../../util/statistics.js';
 import { Variant } from '../variant.js';
 import { allCases, calibratedFormats, calibrationCases, context, depth, type Case, type Cases } from './cases.js';
@@ -115,7 +115,7 @@ interface Timed {
 async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Timed> {
   const { cacheDir, rounds = defaultRounds, onProgress, signal } = options;
   const all = allCases(cases);
-  const directory = await temporaryDirectory(cacheDir);
+  const directory = await temporaryDirectory(cacheDir, 'calibrate');
   const ready: Ready[] = [];
   const meter = await openBandwidthMeter({ threads: physicalCores(), cacheDir });
   try {
@@ -174,15 +174,6 @@ async function measurePrompt({ formats }: Cases, ready: readonly Ready[], rounds
   const { hidden, ffn, layers } = one.config;
   const flops = 2 * layers * (4 * hidden * hidden + 3 * hidden * ffn) * promptTokens;
   return flops / (median(times) * 1e-3);
-}
-
-async function temporaryDirectory(cacheDir: string): Promise<string> {
-  try {
-    await mkdir(cacheDir, { recursive: true });
-    return await mkdtemp(join(cacheDir, 'calibrate-'));
-  } catch (error) {
-    throw asStorageError(cacheDir, error);
-  }
 }
 
 function stopIf(signal: AbortSignal | undefined): void {
