@@ -88,7 +88,29 @@ function sample() {
   return { megabytes: kilobytes / 1024, handles: readdirSync(`/proc/${server.pid}/fd`).length };
 }
 
+/** Opens and drops that many connections, most of them in the middle of a request. */
+async function dropConnections(count) {
+  const opened = async (i) => {
+    const socket = connect(Number(url.port), url.hostname);
+    await new Promise((resolve) => socket.once('connect', resolve).once('error', resolve));
+    const texts = [
+      '',
+      'GET /hea',
+      '\0\n',
+      'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"',
+    ];
+    socket.on('error', () => undefined).write(texts[i % 4], () => socket.destroy());
+    await new Promise((resolve) => socket.once('close', resolve));
+  };
+  const atOnce = 200;
+  for (let i = 0; i < count; i += atOnce) await Promise.all(Array.from({ length: atOnce }, (_, j) => opened(i + j)));
+}
+
 const before = sample();
+const connections = 10_000;
+await dropConnections(connections);
+await behaviours.text();
+console.log(`${connections} connections opened and dropped, and it answers`);
 const end = Date.now() + minutes * 60_000;
 const samples = [];
 async function client() {

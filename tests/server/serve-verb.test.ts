@@ -1,17 +1,11 @@
 /** `kloop serve` as a process: what it prints, refuses, and how it ends. */
-import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { linesOf, runCli, type CliResult } from '../support/cli.js';
+import { linesOf, runCli } from '../support/cli.js';
+import { complete, startServe } from '../support/serve-process.js';
 import { writeTinyModel, type TinyModel } from '../support/tiny-model.js';
-
-interface Served {
-  readonly url: string;
-  readonly child: ChildProcess;
-  readonly ended: Promise<CliResult>;
-}
 
 describe('kloop serve', () => {
   let model: TinyModel;
@@ -25,25 +19,7 @@ describe('kloop serve', () => {
     rmSync(directory, { recursive: true, force: true });
   });
 
-  /** Resolves when it listens; rejects where it ends before. */
-  const serve = (...args: string[]): Promise<Served> =>
-    new Promise((resolve, reject) => {
-      let log = '';
-      const ended = runCli(['serve', model.path, '--backend', 'reference', '--port', '0', '--slots', '2', ...args], {
-        onStderr: (text, child) => {
-          log += text;
-          const url = /"url":"([^"]+)"/.exec(log)?.[1];
-          if (url !== undefined) resolve({ url, child, ended });
-        },
-      });
-      void ended.then(({ stderr }) => reject(new Error(stderr)));
-    });
-  const complete = (url: string, more: object, headers: Record<string, string> = {}): Promise<Response> =>
-    fetch(`${url}/v1/completions`, {
-      method: 'POST',
-      headers,
-      body: JSON.stringify({ model: 'tiny', prompt: 'Once', ...more }),
-    });
+  const serve = (...args: string[]) => startServe([model.path, '--backend', 'reference', ...args]);
 
   it('answers, finishes at SIGTERM what it has begun, and returns 0', async () => {
     const { url, child, ended } = await serve();

@@ -17,6 +17,8 @@ export interface CliOptions {
   /** Sent to stdin, which is closed then. */
   readonly input?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** A command that runs the one it is followed by. */
+  readonly wrap?: readonly string[];
   /** Sees the process when it has started, and every piece of stdout. */
   readonly onStdout?: (text: string, child: ChildProcess) => void;
   readonly onStderr?: (text: string, child: ChildProcess) => void;
@@ -30,10 +32,11 @@ export function cliEnvironment(): Record<string, string | undefined> {
 /** Never rejects; a process that does not end is killed by the time limit of the test. */
 export function runCli(
   args: readonly string[],
-  { input = '', env = {}, onStdout, onStderr }: CliOptions = {},
+  { input = '', env = {}, wrap = [], onStdout, onStderr }: CliOptions = {},
 ): Promise<CliResult> {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, [entry, ...args], {
+    const [command, ...rest] = [...wrap, process.execPath, entry, ...args] as [string, ...string[]];
+    const child = spawn(command, rest, {
       env: { ...cliEnvironment(), ...env },
       stdio: ['pipe', 'pipe', 'pipe'],
       timeout: 100_000,
