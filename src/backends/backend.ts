@@ -98,8 +98,12 @@ export interface StageTime {
 export interface Executable {
   /** Workers that share a kernel; 1 where that has no meaning. */
   readonly threads: number;
-  /** Runs one request to its end; requests of one executable are queued. Rejects with AbortedError after `close`. */
-  run(step: Step): Promise<StepResult>;
+  /**
+   * Runs one request to its end; requests of one executable are queued. Rejects with AbortedError after `close`.
+   * @param onToken is told every token of the result once, those of a sample in order, before `run` resolves; where a kernel
+   * makes several, as soon as the machine shows them
+   */
+  run(step: Step, onToken?: TokenListener): Promise<StepResult>;
   /** Ends the requests made so far after the tokens they are at; what was made until then is their result. */
   abort(): void;
   readonly counters: Counters;
@@ -110,6 +114,8 @@ export interface Executable {
   /** Ends all requests as `abort` does, and frees everything. May be called again. */
   close(): Promise<void>;
 }
+
+export type TokenListener = (sample: number, token: number) => void;
 
 /** All arrays are indexed by row or by sample; every `index[s]` is the row of sample s. */
 export interface Step {

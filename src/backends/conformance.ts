@@ -362,6 +362,18 @@ class Suite {
       expect(result.tokens).toEqual([expected]);
     });
 
+    this.test('tells every token of a result once, in order', async () => {
+      const executable = await this.executable(model);
+      const told: number[][] = [[], []];
+      const rows = [0, 1].map((slot) => {
+        const sample = { ...greedy, remaining: 7 - 2 * slot };
+        return { token: prompt[slot]!, position: 0, slot, sample };
+      });
+      const result = await executable.run(stepOf(rows, { steps: 10 }), (sample, token) => told[sample]!.push(token));
+      expect(told).toEqual(result.tokens);
+      expect(told.map(({ length }) => length)).toEqual([7, 5]);
+    });
+
     this.test('stops a request that has only just been made', async () => {
       const executable = await this.executable(model);
       const row = { token: prompt[0]!, position: 0, sample: greedy };

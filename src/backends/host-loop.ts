@@ -9,16 +9,20 @@ import type { Extents } from '../ir/tensor.js';
 import { maxStopTokens } from '../ops/advance.js';
 import { allowedWords, maxBiasedTokens, settingsPerSample } from '../ops/sample.js';
 import { assert, defined } from '../util/assert.js';
-import type { ExecutionPlan, Step, StepResult } from './backend.js';
+import type { ExecutionPlan, Step, StepResult, TokenListener } from './backend.js';
 
 export type Arrays = ReadonlyMap<Name, Float32Array | Int32Array>;
 
-/** How a backend runs all calls of one of its programs once. Resolves to the program's outputs and recurring values. */
-export type Launch = (program: Program, inputs: Arrays, extents: Extents) => Promise<Arrays>;
+/**
+ * How a backend runs all calls of one of its programs once. Resolves to the program's outputs and recurring values.
+ * @param onToken may be told tokens of a sample that can be seen before, from its first of this launch on, in order
+ */
+export type Launch = (program: Program, inputs: Arrays, extents: Extents, onToken: TokenListener) => Promise<Arrays>;
 
 export interface HostLoopOptions {
   /** Asked before every launch; where it says so, what was made until then is the result. */
   readonly aborted: () => boolean;
+  readonly onToken?: TokenListener | undefined;
 }
 
 /** Runs a step to its end: `steps` tokens per sample, or until every sample is done. */
@@ -30,7 +34,9 @@ export async function runStep(
 ): Promise<StepResult> {
   checkStep(plan.step, step);
   const program = programFor(plan, step);
-  const samples = step.sampling.map((settings) => new SampleProgress(settings.remaining, step));
+  const samples = step.sampling.map(({ remaining }, s) => {
+    return new SampleProgress(remaining, step, (token) => options.onToken?.(s, token));
+  });
   const extents: Extents = { rows: step.tokens.length, samples: step.index.length };
   let inputs = stepInputs(step);
   let outputs: Arrays = new Map();
@@ -38,8 +44,12 @@ export async function runStep(
   // A prompt chunk without samples is launched once, too: for what it leaves in the state.
   do {
     if (options.aborted()) break;
-    outputs = await launch(program, only(program, inputs), extents);
-    made += collectTokens(program, outputs, samples);
+    const early = samples.map(() => 0);
+    outputs = await launch(program, only(program, inputs), extents, (s, token) => {
+      samples[s]!.add(token);
+      early[s]!++;
+    });
+    made += collectTokens(program, outputs, samples, early);
     inputs = nextInputs(program, inputs, outputs);
   } while (made < step.steps && !samples.every(({ full }) => full));
   const logits = step.wantLogits === true ? outputs.get('logits') : undefined;
@@ -66,6 +76,7 @@ class SampleProgress {
   constructor(
     private readonly limit: number,
     private readonly step: Step,
+    private readonly onToken: (token: number) => void,
   ) {
     this.done = limit <= 0;
   }
@@ -79,16 +90,27 @@ class SampleProgress {
     if (this.full || token < 0) return;
     this.tokens.push(token);
     this.done = this.tokens.length >= this.limit || this.step.stopTokens.includes(token);
+    this.onToken(token);
   }
 }
 
-/** Reads what was emitted, one output per token; what follows the end of a sample has no meaning. Returns the tokens. */
-function collectTokens(program: Program, outputs: Arrays, samples: readonly SampleProgress[]): number {
+/**
+ * Reads what was emitted, one output per token; what follows the end of a sample has no meaning. Returns the tokens.
+ * @param early for every sample, how many of them it has already
+ */
+function collectTokens(
+  program: Program,
+  outputs: Arrays,
+  samples: readonly SampleProgress[],
+  early: readonly number[],
+): number {
   const perToken = program.outputs.filter((output) => baseName(output) === 'emitted');
-  for (const name of perToken) {
+  perToken.forEach((name, index) => {
     const emitted = defined(outputs.get(name), name); // (samples)
-    samples.forEach((sample, s) => sample.add(emitted[s]!));
-  }
+    samples.forEach((sample, s) => {
+      if (index >= early[s]!) sample.add(emitted[s]!);
+    });
+  });
   return perToken.length;
 }
 

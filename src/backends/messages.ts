@@ -15,7 +15,7 @@ export interface WorkerSetup {
 
 export type Request =
   | { readonly id: number; readonly kind: 'open' }
-  | { readonly id: number; readonly kind: 'run'; readonly step: Step }
+  | { readonly id: number; readonly kind: 'run'; readonly step: Step; readonly wantsTokens: boolean }
   | { readonly id: number; readonly kind: 'reset' }
   | { readonly id: number; readonly kind: 'close' };
 
@@ -25,6 +25,13 @@ export interface Reply {
   readonly result?: StepResult;
   readonly counters?: Counters;
   readonly error?: SerializedError;
+}
+
+/** A token of the request `id`, which has not ended. */
+export interface TokenNotice {
+  readonly id: number;
+  readonly sample: number;
+  readonly token: number;
 }
 
 export interface SerializedError {

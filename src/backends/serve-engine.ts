@@ -1,14 +1,14 @@
 /** The worker thread's side of an executable: an engine, which answers requests one at a time. */
 import { parentPort } from 'node:worker_threads';
 import { defined } from '../util/assert.js';
-import type { Counters, Step, StepResult } from './backend.js';
-import { serializeError, type EngineAddress, type Reply, type Request } from './messages.js';
+import type { Counters, Step, StepResult, TokenListener } from './backend.js';
+import { serializeError, type EngineAddress, type Reply, type Request, type TokenNotice } from './messages.js';
 
 /** Programs that are ready to run, with their weights and state. */
 export interface Engine {
   /** What the other thread needs to stop a running kernel. */
   readonly engineAddress: EngineAddress;
-  run(step: Step): Promise<StepResult>;
+  run(step: Step, onToken: TokenListener | undefined): Promise<StepResult>;
   reset(): void;
   counters(): Counters;
   close(): void;
@@ -19,13 +19,19 @@ export function serveEngine(open: () => Engine): void {
   const port = defined(parentPort ?? undefined, 'the port of a worker thread');
   let engine: Engine | undefined;
 
+  // They leave at once, though this thread takes no message before the request has ended.
+  const noticesOf =
+    (id: number): TokenListener =>
+    (sample, token) =>
+      port.postMessage({ id, sample, token } satisfies TokenNotice);
+
   const answer = async (request: Request): Promise<Omit<Reply, 'id' | 'counters'>> => {
     engine ??= open();
     switch (request.kind) {
       case 'open':
         return { address: engine.engineAddress };
       case 'run':
-        return { result: await engine.run(request.step) };
+        return { result: await engine.run(request.step, request.wantsTokens ? noticesOf(request.id) : undefined) };
       case 'reset':
         engine.reset();
         return {};

@@ -2,16 +2,29 @@
 import { Worker } from 'node:worker_threads';
 import { assert } from '../util/assert.js';
 import { AbortedError } from '../util/errors.js';
-import type { Counters, Executable, StageTime, Step, StepResult } from './backend.js';
-import { deserializeError, type EngineAddress, type Reply, type Request, type WorkerSetup } from './messages.js';
+import type { Counters, Executable, StageTime, Step, StepResult, TokenListener } from './backend.js';
+import {
+  deserializeError,
+  type EngineAddress,
+  type Reply,
+  type Request,
+  type TokenNotice,
+  type WorkerSetup,
+} from './messages.js';
 
 type RequestBody = Request extends infer R ? (R extends Request ? Omit<R, 'id'> : never) : never;
+
+interface Waiting {
+  readonly resolve: (reply: Reply) => void;
+  readonly reject: (error: Error) => void;
+  readonly onToken: TokenListener | undefined;
+}
 
 export class WorkerExecutable implements Executable {
   readonly threads: number;
   stageTimes?: () => readonly StageTime[];
   counters: Counters = { kernelCalls: 0, barriers: 0, tokens: 0, bytesRead: 0, waitNs: 0 };
-  private readonly waiting = new Map<number, { resolve: (reply: Reply) => void; reject: (error: Error) => void }>();
+  private readonly waiting = new Map<number, Waiting>();
   private nextId = 0;
   private queue: Promise<unknown> = Promise.resolve();
   private closing: Promise<void> | undefined;
@@ -24,7 +37,7 @@ export class WorkerExecutable implements Executable {
     private readonly setup: WorkerSetup,
   ) {
     this.threads = setup.threads;
-    worker.on('message', (reply: Reply) => this.receive(reply));
+    worker.on('message', (message: Reply | TokenNotice) => this.receive(message));
     worker.on('error', (error: Error) => this.fail(error));
     worker.on('exit', () => this.fail(new Error('the worker thread ended')));
   }
@@ -52,13 +65,14 @@ export class WorkerExecutable implements Executable {
     }
   }
 
-  run(step: Step): Promise<StepResult> {
+  run(step: Step, onToken?: TokenListener): Promise<StepResult> {
     if (this.closing !== undefined) return Promise.reject(new AbortedError('the model is closed'));
     const asked = this.aborts;
     return this.enqueue(async () => {
       // An abort counts for every request made before it, begun or not.
       this.setAborted(this.aborts !== asked);
-      const { result } = await this.request({ kind: 'run', step });
+      const wantsTokens = onToken !== undefined;
+      const { result } = await this.request({ kind: 'run', step, wantsTokens }, onToken);
       assert(result !== undefined, 'the worker gave no result');
       return result;
     });
@@ -100,17 +114,21 @@ export class WorkerExecutable implements Executable {
     return result;
   }
 
-  private request(body: RequestBody): Promise<Reply> {
+  private request(body: RequestBody, onToken?: TokenListener): Promise<Reply> {
     if (this.failure !== undefined) return Promise.reject(this.failure);
     const id = this.nextId++;
     return new Promise((resolve, reject) => {
-      this.waiting.set(id, { resolve, reject });
+      this.waiting.set(id, { resolve, reject, onToken });
       this.worker.postMessage({ id, ...body });
     });
   }
 
-  private receive(reply: Reply): void {
+  private receive(reply: Reply | TokenNotice): void {
     const waiting = this.waiting.get(reply.id);
+    if ('token' in reply) {
+      waiting?.onToken?.(reply.sample, reply.token);
+      return;
+    }
     this.waiting.delete(reply.id);
     if (reply.counters !== undefined) this.counters = reply.counters;
     if (reply.error !== undefined) waiting?.reject(deserializeError(reply.error));

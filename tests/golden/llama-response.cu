@@ -440,6 +440,7 @@ DEVICE void response_response_compute(struct worker *me) {
       compute_sync();
       if (me->block == 0) i32_advance(me, token_next_tokens, token_next_positions, token_next_remaining, token_next_done, token_emitted, token_token, index, token_positions, token_remaining, token_done, stop_tokens, me->rows);
     }
+    if (me->block == 0) show_tokens(me, token_emitted, me->rows, token);
     hand_off_until(me, 14, token_next_done, me->rows, token);
     ++token;
     if (me->last_iteration) break;

@@ -6,7 +6,7 @@ import { workerData } from 'node:worker_threads';
 import type { Name, Program } from '../../ir/program.js';
 import { concreteShape, type Extents } from '../../ir/tensor.js';
 import { defined } from '../../util/assert.js';
-import type { Counters, Step, StepResult } from '../backend.js';
+import type { Counters, Step, StepResult, TokenListener } from '../backend.js';
 import { runStep, type Arrays } from '../host-loop.js';
 import type { EngineAddress } from '../messages.js';
 import { serveEngine, type Engine as ServedEngine } from '../serve-engine.js';
@@ -34,12 +34,12 @@ class Engine implements ServedEngine {
     return this.address;
   }
 
-  async run(step: Step): Promise<StepResult> {
+  async run(step: Step, onToken: TokenListener | undefined): Promise<StepResult> {
     const aborted = (): boolean => Atomics.load(this.setup.aborted, 0) !== 0;
     const extents: Extents = { rows: step.tokens.length, samples: step.index.length };
     const launch = (program: Program, inputs: Arrays): Promise<Arrays> =>
       Promise.resolve(this.launch(program, inputs, extents));
-    const result = await runStep(this.setup.plan, step, launch, { aborted });
+    const result = await runStep(this.setup.plan, step, launch, { aborted, onToken });
     this.tokens += result.tokens.reduce((sum, { length }) => sum + length, 0);
     if (step.wantLogits !== true) return result;
     return { ...result, logits: this.read(this.setup.plan.step, 'logits', extents) as Float32Array };

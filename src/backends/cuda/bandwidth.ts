@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import type { BandwidthMeter } from '../backend.js';
 import { viewOf, type CudaDriver, type DeviceInfo } from './driver.js';
-import { launchBytes } from './setup.js';
+import { launchBytes, writeLaunch } from './setup.js';
 import { compileImage, type CudaCompiler } from './toolchain.js';
 import type { Target } from './target.js';
 
@@ -54,9 +54,9 @@ export async function openCudaMeter(options: MeterOptions): Promise<BandwidthMet
   const host = driver.allocateHost(8 + launchBytes);
   driver.call('cuMemsetD8Async', buffer, 0, bytes, stream);
   const launch = new DataView(viewOf(host, 8 + launchBytes));
-  // arena, weights, own, counters, mailbox; rows, samples, number, arguments.
-  [host + 8n, buffer, buffer, 0n, 0n, 0n].forEach((address, index) => launch.setBigUint64(8 * index, address, true));
-  [sizeMib, 0, 0, 0].forEach((value, index) => launch.setUint32(48 + 4 * index, value, true));
+  launch.setBigUint64(0, host + 8n, true);
+  const nothing = { own: 0n, counters: 0n, mailbox: 0n, tokens: 0n, samples: 0, number: 0, firstArgument: 0 };
+  writeLaunch(new DataView(launch.buffer, 8), { arena: buffer, weights: buffer, rows: sizeMib, ...nothing });
   const blocks = blocksPerMultiprocessor * device.multiprocessors;
   const read = (): void => driver.call('cuLaunchKernel', kernel, blocks, 1, 1, threads, 1, 1, 0, stream, host, 0n);
   return {

@@ -6,11 +6,11 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { ToolchainError } from '../../util/errors.js';
 import { formatBytes } from '../../util/units.js';
 import { viewOf, type Address, type CudaDriver } from './driver.js';
-import { countersLayout, launchBytes, mailboxWords, type CudaSetup } from './setup.js';
+import { countersLayout, launchBytes, mailboxWords, writeLaunch, type CudaSetup } from './setup.js';
 
 /** Weights go to the device in pieces of this size. */
 const uploadBytes = 32 << 20;
-/** Of the pinned memory: the mailbox, the parameters of a launch, counters, and then what is exchanged. */
+/** Of the pinned memory: the mailbox, the parameters of a launch, counters, what is exchanged, and then shown tokens. */
 const paramsAt = 256;
 const countersAt = 512;
 export const exchangeAt = 1024;
@@ -21,17 +21,24 @@ export class DeviceMemory {
   readonly mailbox: Int32Array;
   /** Bytes on the host that are exchanged, from `exchangeAt` on. */
   readonly exchange: ArrayBuffer;
+  /** Tokens that a running kernel shows. */
+  readonly tokens: Int32Array;
   private readonly host: Address;
   private readonly allocated: Address[] = [];
   private readonly own: Address;
   private readonly weights: Address;
   private readonly counters: Address;
+  private readonly tokensAt: number;
 
-  /** @throws ToolchainError where the device has too little memory */
+  /**
+   * @param tokens the most that a launch can show
+   * @throws ToolchainError where the device has too little memory
+   */
   constructor(
     private readonly driver: CudaDriver,
     private readonly setup: CudaSetup,
     exchangeBytes: number,
+    tokens: number,
   ) {
     const { arenaBytes, ownBytes, weightBytes, threads } = setup;
     const needed = arenaBytes + ownBytes * threads + weightBytes + countersLayout.bytes;
@@ -47,8 +54,10 @@ export class DeviceMemory {
     this.own = this.allocate(ownBytes * threads);
     this.weights = this.allocate(weightBytes);
     this.counters = this.allocate(countersLayout.bytes);
-    this.host = driver.allocateHost(exchangeAt + exchangeBytes);
-    this.exchange = viewOf(this.host, exchangeAt + exchangeBytes);
+    this.tokensAt = Math.ceil((exchangeAt + exchangeBytes) / 64) * 64;
+    this.host = driver.allocateHost(this.tokensAt + 4 * tokens);
+    this.exchange = viewOf(this.host, this.tokensAt + 4 * tokens);
+    this.tokens = new Int32Array(this.exchange, this.tokensAt, tokens);
     this.mailbox = new Int32Array(this.exchange, 0, mailboxWords.count).fill(0);
     this.clear(this.arena, arenaBytes);
     this.clear(this.counters, countersLayout.bytes);
@@ -108,11 +117,11 @@ export class DeviceMemory {
   /** Writes struct launch; returns the address of the list of parameters that launches want. */
   writeLaunch(rows: number, samples: number, number: number, firstArgument: number): Address {
     const view = new DataView(this.exchange, paramsAt, 8 + launchBytes);
+    view.setBigUint64(0, this.host + BigInt(paramsAt + 8), true);
     const mailbox = this.driver.deviceAddressOf(this.host);
-    [this.host + BigInt(paramsAt + 8), this.arena, this.weights, this.own, this.counters, mailbox].forEach(
-      (address, index) => view.setBigUint64(8 * index, address, true),
-    );
-    [rows, samples, number, firstArgument].forEach((value, index) => view.setUint32(48 + 4 * index, value, true));
+    const { arena, weights, own, counters } = this;
+    const addresses = { arena, weights, own, counters, mailbox, tokens: mailbox + BigInt(this.tokensAt) };
+    writeLaunch(new DataView(this.exchange, paramsAt + 8), { ...addresses, rows, samples, number, firstArgument });
     return this.host + BigInt(paramsAt);
   }
 

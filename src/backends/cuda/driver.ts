@@ -42,6 +42,7 @@ const signatures = [
   'int cuMemsetD32Async(uint64_t to, uint32_t value, size_t count, uint64_t stream)',
   'int cuStreamCreate(void *stream, unsigned int flags)',
   'int cuStreamSynchronize(uint64_t stream)',
+  'int cuStreamQuery(uint64_t stream)',
   'int cuStreamDestroy_v2(uint64_t stream)',
   'int cuModuleLoadData(void *module, const void *image)',
   'int cuModuleUnload(uint64_t module)',
@@ -60,6 +61,7 @@ const signatures = [
 type NameIn<S extends string> = S extends `int ${infer N}(${string}` ? N : never;
 export type DriverCall = NameIn<(typeof signatures)[number]>;
 
+const CUDA_ERROR_NOT_READY = 600;
 const CU_MEMHOSTALLOC_PORTABLE = 1;
 const CU_MEMHOSTALLOC_DEVICEMAP = 2;
 const CU_STREAM_NON_BLOCKING = 1;
@@ -111,6 +113,13 @@ export class CudaDriver {
     const out = new Int32Array(1);
     this.call(name, out, ...args);
     return out[0]!;
+  }
+
+  /** Whether everything on the stream has ended. */
+  isIdle(stream: Address): boolean {
+    const code = this.raw('cuStreamQuery', stream);
+    if (code !== 0 && code !== CUDA_ERROR_NOT_READY) throw new CudaError('cuStreamQuery', code, this.describe(code));
+    return code === 0;
   }
 
   private raw(name: DriverCall, ...args: readonly unknown[]): number {

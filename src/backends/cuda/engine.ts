@@ -3,12 +3,13 @@
  * A launch of the host copies the inputs in (one copy where they are neighbours), makes the calls, and copies out.
  */
 import { readFileSync } from 'node:fs';
+import { baseName } from '../../ir/outline.js';
 import type { Name, Program } from '../../ir/program.js';
 import { concreteShape, type Extents } from '../../ir/tensor.js';
 import { defined } from '../../util/assert.js';
 import { ToolchainError } from '../../util/errors.js';
-import type { Counters, Step, StepResult } from '../backend.js';
-import { runStep, type Arrays } from '../host-loop.js';
+import type { Counters, Step, StepResult, TokenListener } from '../backend.js';
+import { runStep, type Arrays, type Launch } from '../host-loop.js';
 import type { EngineAddress } from '../messages.js';
 import type { Engine } from '../serve-engine.js';
 import { CudaDriver, CudaError, type Address } from './driver.js';
@@ -64,7 +65,7 @@ export class CudaEngine implements Engine {
       if (this.functions.has(symbol)) continue;
       this.functions.set(symbol, this.driver.functionOf(this.module, symbol, setup.sharedBytes));
     }
-    this.memory = new DeviceMemory(this.driver, setup, this.exchangeBytes());
+    this.memory = new DeviceMemory(this.driver, setup, this.exchangeBytes(), this.shownTokens());
     const constants = step.values.flatMap(({ name, origin }): [Name, Values][] =>
       origin.kind === 'constant' ? [[name, Float32Array.from(origin.data)]] : [],
     );
@@ -76,14 +77,16 @@ export class CudaEngine implements Engine {
     return this.memory.hostAddress;
   }
 
-  async run(step: Step): Promise<StepResult> {
+  async run(step: Step, onToken: TokenListener | undefined): Promise<StepResult> {
     if (this.broken !== undefined) throw this.broken;
     const aborted = (): boolean => Atomics.load(this.setup.aborted, 0) !== 0;
     const extents: Extents = { rows: step.tokens.length, samples: step.index.length };
-    const launch = (program: Program, inputs: Arrays): Promise<Arrays> =>
-      Promise.resolve(this.launch(program, inputs, extents));
+    const launch: Launch = (program, inputs, _, early) => {
+      const showTo = onToken !== undefined && program.schedule === 'response' ? early : undefined;
+      return Promise.resolve(this.launch(program, inputs, extents, showTo));
+    };
     try {
-      const result = await runStep(this.setup.plan, step, launch, { aborted });
+      const result = await runStep(this.setup.plan, step, launch, { aborted, onToken });
       this.tokens += result.tokens.reduce((sum, { length }) => sum + length, 0);
       this.count();
       if (step.wantLogits !== true) return result;
@@ -97,19 +100,42 @@ export class CudaEngine implements Engine {
     }
   }
 
-  /** All calls of a program once. Logits are read by `run`, and only where they are wanted. */
-  private launch(program: Program, inputs: Arrays, extents: Extents): Arrays {
+  /**
+   * All calls of a program once. Logits are read by `run`, and only where they are wanted.
+   * @param showTo is told the tokens of a response while its kernel runs
+   */
+  private launch(program: Program, inputs: Arrays, extents: Extents, showTo?: TokenListener): Arrays {
     const outputs = program.outputs.filter((name) => name !== 'logits');
     const filled = program.schedule !== 'response' ? [] : outputs;
     const unset = filled.map((name): [Name, Values] => [name, this.arrayFor(program, name, program.limits).fill(-1)]);
     this.write(new Map([...inputs, ...unset]));
+    this.memory.tokens.fill(-1);
     const calls = defined(this.setup.calls[this.programs.indexOf(program)], 'calls of the program');
     if (calls.length <= callsWithoutGraph || calls[0]!.cooperative)
       calls.forEach((call) => this.launchCall(call, extents));
     else this.launchGraph(program, calls, extents);
     this.kernelCalls += calls.length;
+    if (showTo !== undefined) this.follow(extents.samples, showTo);
     const names = new Set([...outputs, ...program.recurrence.map(({ output }) => output)]);
     return this.read(program, [...names], extents);
+  }
+
+  /** Looks at the tokens that a kernel shows until it ends; show_tokens of engine.cuh writes them. */
+  private follow(samples: number, showTo: TokenListener): void {
+    const { tokens, stream } = this.memory;
+    const next = Array.from({ length: samples }, (_, sample) => sample);
+    for (let ended = false; !ended;) {
+      // Asked first: after the end, all of them are there.
+      ended = this.driver.isIdle(stream);
+      next.forEach((_, sample) => {
+        while (next[sample]! < tokens.length) {
+          const token = Atomics.load(tokens, next[sample]!);
+          if (token < 0) break;
+          showTo(sample, token);
+          next[sample]! += samples;
+        }
+      });
+    }
   }
 
   /** The host then says one thing for all calls: what remains is what the device itself takes between kernels. */
@@ -221,6 +247,13 @@ export class CudaEngine implements Engine {
         .map(({ name }) => this.arrayFor(program, name, program.limits).byteLength + neighbourBytes + 64);
     });
     return exchanged.reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  /** The most tokens that a launch makes. */
+  private shownTokens(): number {
+    const { response } = this.setup.plan;
+    const emitted = response?.outputs.filter((output) => baseName(output) === 'emitted') ?? [];
+    return emitted.length * (response?.limits.rows ?? 0);
   }
 
   private count(): void {

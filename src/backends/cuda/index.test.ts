@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { hostCompiler, hostSource, makeFakeDriver } from '../../../tests/support/cuda/fake-driver.js';
 import { modelConfig, smallLimits, Workspace, type ModelName } from '../../../tests/support/models.js';
-import { generate, logitsOfAll, promptOf, relativeError, trace } from '../../../tests/support/steps.js';
+import { generate, greedy, logitsOfAll, promptOf, relativeError, stepOf, trace } from '../../../tests/support/steps.js';
 import type { DType, Schedule } from '../../ir/program.js';
 import { compileModel, type CompiledModel } from '../../passes/pipeline.js';
 import type { Backend } from '../backend.js';
@@ -105,6 +105,32 @@ describe('a kernel that waits for ever', () => {
     );
     // The context is lost: the same error again, and closing still works.
     await expect(generate(executable, { prompt: [1] }, 1)).rejects.toThrow(/waited too long/);
+    await executable.close();
+  });
+});
+
+describe('tokens of a response', () => {
+  it('reach the host while the kernel runs, which can stop it', async () => {
+    const backend = backendWith();
+    const weights = await workspace.weights(modelConfig('llama'));
+    const options = { schedule: 'response', limits: smallLimits, capabilities: backend.capabilities } as const;
+    const { plan } = compileModel(modelConfig('llama'), { ...options, responseTokens: 60 });
+    const executable = await backend.prepare(plan, weights, { cacheDir });
+    const row = { token: 1, position: 0, sample: { ...greedy, remaining: 60 } };
+    const whole = await executable.run(stepOf([row], { steps: 60 }));
+    expect(whole.tokens[0]).toHaveLength(60);
+    const { kernelCalls } = executable.counters;
+    await executable.reset();
+    const told: number[] = [];
+    const stopped = await executable.run(stepOf([row], { steps: 60 }), (_, token) => {
+      told.push(token);
+      if (told.length === 2) executable.abort();
+    });
+    // One call for all 60; only a token that came while it ran can have ended it.
+    expect(executable.counters.kernelCalls - kernelCalls).toBe(1);
+    expect(stopped.tokens[0]!.length).toBeLessThan(60);
+    expect(stopped.tokens[0]).toEqual(told);
+    expect(told).toEqual(whole.tokens[0]!.slice(0, told.length));
     await executable.close();
   });
 });

@@ -1,6 +1,7 @@
 /** What the worker thread of the cuda backend is told, and where it can be told to stop. */
 import type { Name } from '../../ir/program.js';
 import type { WorkerSetup } from '../messages.js';
+import type { Address } from './driver.js';
 import type { EmittedCall } from './emit/program.js';
 
 export interface CudaSetup extends WorkerSetup {
@@ -33,4 +34,26 @@ export const mailboxWords = { aborted: 0, trouble: 1, block: 2, stage: 3, arrive
 export const countersLayout = { bytes: 1072, readAt: 1048, readBytes: 24 } as const;
 
 /** struct launch of engine.cuh, in bytes. */
-export const launchBytes = 56;
+export const launchBytes = 64;
+
+/** The fields of struct launch that are addresses, and those that are numbers, in their order. */
+export interface LaunchFields {
+  readonly arena: Address;
+  readonly weights: Address;
+  readonly own: Address;
+  readonly counters: Address;
+  readonly mailbox: Address;
+  readonly tokens: Address;
+  readonly rows: number;
+  readonly samples: number;
+  readonly number: number;
+  readonly firstArgument: number;
+}
+
+export function writeLaunch(view: DataView, fields: LaunchFields): void {
+  const { arena, weights, own, counters, mailbox, tokens, rows, samples, number, firstArgument } = fields;
+  const addresses = [arena, weights, own, counters, mailbox, tokens];
+  addresses.forEach((address, index) => view.setBigUint64(8 * index, address, true));
+  const numbers = [rows, samples, number, firstArgument];
+  numbers.forEach((value, index) => view.setUint32(8 * addresses.length + 4 * index, value, true));
+}

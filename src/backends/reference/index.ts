@@ -70,11 +70,11 @@ function createExecutable(plan: ExecutionPlan, weights: Weights): Executable {
   };
   return {
     threads: 1,
-    run: (step) => {
+    run: (step, onToken) => {
       if (closed) return Promise.reject(new AbortedError('the model is closed'));
       const asked = aborts;
       return enqueue(async () => {
-        const result = await runStep(plan, step, launch, { aborted: () => aborts !== asked });
+        const result = await runStep(plan, step, launch, { aborted: () => aborts !== asked, onToken });
         meter.tokens += result.tokens.reduce((sum, tokens) => sum + tokens.length, 0);
         return result;
       });

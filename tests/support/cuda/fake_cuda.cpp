@@ -1,6 +1,7 @@
 /*
  * Stands in for the CUDA driver (libcuda): the calls that the backend makes, over the memory of this process. An image is a
- * shared library made of the generated source and host_shim.h; a launch runs its kernel on the spot.
+ * shared library made of the generated source and host_shim.h. A cooperative launch runs its kernel on a thread of its own,
+ * while the host goes on; whatever else is put on the stream waits for it there and then.
  *
  * FAKE_* definitions at compile time make other machines of it: without a device, an old one, one with little memory, or one
  * whose kernels find that somebody is missing.
@@ -16,6 +17,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #ifndef FAKE_DEVICES
@@ -36,7 +38,7 @@
 #endif
 
 #define API extern "C" __attribute__((visibility("default"))) int
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, ILLEGAL_INSTRUCTION = 715, STUCK = 999 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_INSTRUCTION = 715, STUCK = 999 };
 
 typedef int (*run_function)(void *, const void *, int, int, int, uint64_t, int, char *, int);
 
@@ -54,7 +56,7 @@ static std::mutex books;
 static std::map<void *, uint64_t> sizes;
 static uint64_t taken;
 static std::atomic<uint64_t> launches;
-static int sticky;
+static std::atomic<int> sticky;
 static char last_error[1024] = "an error of the stand-in";
 
 API cuInit(unsigned) { return SUCCESS; }
@@ -129,28 +131,47 @@ API cuMemHostGetDevicePointer_v2(void **device, void *host, unsigned) {
   *device = host;
   return SUCCESS;
 }
-API cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, void *) {
+struct stream {
+  std::thread running;
+  std::atomic<bool> busy{false};
+};
+/* Of everything before it on the stream. */
+static int wait_for(stream *on) {
+  if (on->running.joinable()) on->running.join();
+  return sticky;
+}
+
+API cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, stream *on) {
+  wait_for(on);
   memcpy(to, from, bytes);
   return sticky;
 }
-API cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, void *) {
+API cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, stream *on) {
+  wait_for(on);
   memcpy(to, from, bytes);
   return sticky;
 }
-API cuMemsetD8Async(void *to, uint8_t value, size_t count, void *) {
+API cuMemsetD8Async(void *to, uint8_t value, size_t count, stream *on) {
+  wait_for(on);
   memset(to, value, count);
   return sticky;
 }
-API cuMemsetD32Async(uint32_t *to, uint32_t value, size_t count, void *) {
+API cuMemsetD32Async(uint32_t *to, uint32_t value, size_t count, stream *on) {
+  wait_for(on);
   for (size_t i = 0; i < count; ++i) to[i] = value;
   return sticky;
 }
-API cuStreamCreate(void **stream, unsigned) {
-  *stream = (void *)&launches;
+API cuStreamCreate(stream **made, unsigned) {
+  *made = new stream;
   return SUCCESS;
 }
-API cuStreamSynchronize(void *) { return sticky; }
-API cuStreamDestroy_v2(void *) { return SUCCESS; }
+API cuStreamSynchronize(stream *on) { return wait_for(on); }
+API cuStreamQuery(stream *on) { return on->busy ? (int)NOT_READY : sticky.load(); }
+API cuStreamDestroy_v2(stream *on) {
+  wait_for(on);
+  delete on;
+  return SUCCESS;
+}
 
 /* Images are ELF files, whose length their headers tell. */
 API cuModuleLoadData(void **result, const void *image) {
@@ -187,35 +208,46 @@ API cuFuncSetAttribute(kernel *, int, int) { return SUCCESS; }
 struct node {
   kernel *function;
   int blocks, threads, shared;
-  unsigned char launch[64];
+  unsigned char launch[64]; /* struct launch */
 };
 static thread_local std::vector<node> *capturing;
 
-static int launch(kernel *function, int blocks, int threads, int shared, void **params, bool missing) {
-  if (sticky != 0) return sticky;
-  if (capturing) {
-    node captured = {function, blocks, threads, shared, {}};
-    memcpy(captured.launch, params[0], 56);
-    capturing->push_back(captured);
-    return SUCCESS;
-  }
+static void run_node(const node &at, bool missing) {
   char error[1024];
-  const int outcome = function->home->run(function->entry, params[0], blocks, threads, shared, ++launches, missing, error, sizeof error);
-  if (outcome == 0) return SUCCESS;
+  const int outcome = at.function->home->run(at.function->entry, at.launch, at.blocks, at.threads, at.shared, ++launches,
+                                             missing, error, sizeof error);
+  if (outcome == 0) return;
   snprintf(last_error, sizeof last_error, "%s", outcome == 1 ? "the kernel trapped" : error);
   sticky = outcome == 1 ? ILLEGAL_INSTRUCTION : STUCK;
+}
+/* A launch with these parameters; true where it is captured, and not to be run now. */
+static bool is_captured(node &made, void **params) {
+  memcpy(made.launch, params[0], sizeof made.launch);
+  if (capturing) capturing->push_back(made);
+  return capturing != nullptr;
+}
+API cuLaunchKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned, unsigned shared, stream *on,
+                   void **params, void **) {
+  node made = {function, (int)gx, (int)bx, (int)shared, {}};
+  if (is_captured(made, params)) return SUCCESS;
+  if (wait_for(on) != SUCCESS) return sticky;
+  run_node(made, false);
   return SUCCESS;
 }
-API cuLaunchKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned, unsigned shared, void *,
-                   void **params, void **) {
-  return launch(function, (int)gx, (int)bx, (int)shared, params, false);
-}
 API cuLaunchCooperativeKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned,
-                              unsigned shared, void *, void **params) {
-  return launch(function, (int)gx, (int)bx, (int)shared, params, FAKE_LOSES_A_BLOCK != 0);
+                              unsigned shared, stream *on, void **params) {
+  node made = {function, (int)gx, (int)bx, (int)shared, {}};
+  if (is_captured(made, params)) return SUCCESS;
+  if (wait_for(on) != SUCCESS) return sticky;
+  on->busy = true;
+  on->running = std::thread([on, made] {
+    run_node(made, FAKE_LOSES_A_BLOCK != 0);
+    on->busy = false;
+  });
+  return SUCCESS;
 }
 
-API cuStreamBeginCapture_v2(void *, int) {
+API cuStreamBeginCapture_v2(stream *, int) {
   capturing = new std::vector<node>();
   return SUCCESS;
 }
@@ -228,11 +260,11 @@ API cuGraphInstantiateWithFlags(std::vector<node> **executable, const std::vecto
   *executable = new std::vector<node>(*graph);
   return SUCCESS;
 }
-API cuGraphLaunch(std::vector<node> *executable, void *) {
-  for (node &next : *executable) {
-    void *params[] = {next.launch};
-    const int result = launch(next.function, next.blocks, next.threads, next.shared, params, false);
-    if (result != SUCCESS) return result;
+API cuGraphLaunch(std::vector<node> *executable, stream *on) {
+  wait_for(on);
+  for (const node &next : *executable) {
+    if (sticky != 0) return sticky;
+    run_node(next, false);
   }
   return SUCCESS;
 }

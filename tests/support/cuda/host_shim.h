@@ -410,6 +410,7 @@ DEVICE void store_same(float *p, float value) {
 }
 DEVICE int32_t load_host(const int32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 DEVICE void store_host(int32_t *p, int32_t value) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }
+DEVICE void show_host(int32_t *p, int32_t value) { __atomic_store_n(p, value, __ATOMIC_RELAXED); }
 DEVICE uint32_t exchange_host(int32_t *p, int32_t value) { return (uint32_t)__atomic_exchange_n(p, value, __ATOMIC_SEQ_CST); }
 
 UNWATCHED static uint64_t nanoseconds() { return shim::run->clock; }

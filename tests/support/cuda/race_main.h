@@ -5,6 +5,7 @@ int main() {
   uint8_t *own = (uint8_t *)aligned_alloc(256, (OWN_BYTES * 3 + 255) / 256 * 256);
   struct counters counters = {};
   struct mailbox mailbox = {};
+  static int32_t tokens[4 * 32];
   memset(arena, 0, ARENA_BYTES);
   for (int i = 0; i < WEIGHT_BYTES / 4; ++i) ((float *)weights)[i] = (float)(i % 7 - 3) * 0.05f;
   for (uint32_t number = 0; number < 3; ++number) {
@@ -17,7 +18,7 @@ int main() {
       ((int32_t *)(arena + INDEX))[row] = row;
       ((int32_t *)(arena + REMAINING))[row] = 2 + row;
     }
-    struct launch launch = {arena, weights, own, &counters, &mailbox, rows, rows, number, 0};
+    struct launch launch = {arena, weights, own, &counters, &mailbox, tokens, rows, rows, number, 0};
     char error[1024];
     const int outcome = kloop_run((void *)KERNEL_NAME, &launch, 3, BLOCK_THREADS, SHARED_BYTES, 11 * number + 1, 0, error, sizeof error);
     if (outcome != 0) {

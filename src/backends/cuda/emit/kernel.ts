@@ -136,6 +136,11 @@ function emitRegion(region: Region, names: Names, prefix: string, walk: Walk, bo
     if (isLast && body?.until !== undefined) {
       const { until, loop: outer } = body;
       const name = defined(names.c.get(until.name), until.name);
+      const emitted = operators.find((operator) => isKind(operator, 'advance'))?.writes.emitted;
+      if (emitted !== undefined) {
+        const tokens = defined(names.c.get(emitted), emitted);
+        writer.line(`if (me->block == 0) show_tokens(me, ${tokens}, ${until.count}, ${outer.over});`);
+      }
       writer.line(`hand_off_until(me, ${number()}, ${name}, ${until.count}, ${outer.over});`);
     } else if (!isLast || body !== undefined) {
       writer.line(`hand_off(me, ${number()});`);

@@ -83,6 +83,10 @@ DEVICE void store_host(int32_t *p, int32_t value) {
   *(volatile int32_t *)p = value;
   __threadfence_system();
 }
+/* The host sees it in a while; nothing else is ordered by it. */
+DEVICE void show_host(int32_t *p, int32_t value) {
+  asm volatile("st.relaxed.sys.global.s32 [%0], %1;" ::"l"(p), "r"(value) : "memory");
+}
 DEVICE uint32_t exchange_host(int32_t *p, int32_t value) { return (uint32_t)atomicExch_system(p, value); }
 
 DEVICE uint64_t nanoseconds() {

@@ -40,6 +40,8 @@ struct launch {
   uint8_t *own;
   struct counters *counters;
   struct mailbox *mailbox;
+  /* Memory of the host for the tokens of a response, [iteration][samples]: all less than 0 before the launch. */
+  int32_t *tokens;
   int32_t rows, samples;
   uint32_t number, arguments;
 };
@@ -191,6 +193,14 @@ DEVICE void hand_off_until(struct worker *me, int stage, const int32_t *until, i
   bool all = true;
   for (int i = 0; i < elements; ++i) all = all && until[i] != 0;
   me->last_iteration = all || *aborted != 0;
+}
+
+/*
+ * Shows the host what an iteration has emitted, while the kernel goes on; by the threads that have made it. A token is one
+ * store, which says by itself that it is there: no order among stores is needed, and nobody waits for the bus.
+ */
+DEVICE void show_tokens(const struct worker *me, const int32_t *emitted, int samples, int iteration) {
+  for (int s = me->thread; s < samples; s += COMPUTE_THREADS) show_host(&me->at.tokens[iteration * samples + s], emitted[s]);
 }
 
 /* After rows were made: where they are many, all blocks wait for all parts. */
