@@ -28,12 +28,13 @@ import { measureRounds, type Measurements } from './rounds.js';
 import { planRun, threadCounts, type Plan, type Sizes } from './settings.js';
 import { ggufOf, openSubject, type Subject } from './subject.js';
 import { Variant } from './variant.js';
-import { fillerTokens, type Identity, type Workload } from './workload.js';
+import { fillerTokens, gpuDepth, shortDepth, type Identity, type Workload } from './workload.js';
 
 export interface BenchOptions extends Sizes {
   /** `demo`, a directory, OWNER/NAME that has been pulled, or the name of a preset. */
   readonly model: string;
-  readonly backend?: string;
+  /** A name of the registry, or a backend that is ready. */
+  readonly backend?: string | Backend;
   readonly quant?: DType;
   /** Default: own where there is room for that of every variant, else mapped for all. */
   readonly weightsMemory?: WeightsMemory;
@@ -130,11 +131,11 @@ class Bench {
     const { rounds, signal } = this.#options;
     // Before anything is written.
     if (this.#options.peer !== undefined) requireRunner();
-    const backend = await chooseBackend(this.#options.backend ?? 'auto', this.#notice);
+    const backend = await this.#chooseBackend();
     const threads = this.#threads(backend);
     const subject = await this.#openSubject();
     const { config } = subject.checkpoint;
-    const plan = planRun(config, this.#options);
+    const plan = this.#plan(config, backend);
     const formats = chooseFormats(subject.checkpoint, backend, this.#options, this.#notice);
     const { quant, kv } = formats;
     const peer = this.#options.peer === undefined ? undefined : await this.#openPeer(subject, quant, plan);
@@ -197,6 +198,20 @@ class Bench {
 
   readonly #progress: OnProgress = (...progress) => this.#options.onProgress?.(...progress);
   readonly #notice = (line: string): void => this.#options.onNotice?.(line);
+
+  #chooseBackend(): Promise<Backend> | Backend {
+    const { backend = 'auto' } = this.#options;
+    return typeof backend === 'string' ? chooseBackend(backend, this.#notice) : backend;
+  }
+
+  #plan(config: ModelConfig, { name }: Backend): Plan {
+    const plan = planRun(config, this.#options, name === 'cuda' ? gpuDepth : shortDepth);
+    const longest = Math.min(config.context, this.#options.context ?? config.context);
+    for (const depth of plan.skipped) {
+      this.#notice(`context ${depth} is left out: with the tokens after it, it is more than the ${longest} positions`);
+    }
+    return plan;
+  }
 
   #threads({ name, capabilities }: Backend): readonly number[] {
     const { maxWorkers, defaultWorkers } = capabilities;

@@ -168,6 +168,7 @@ export function reportJson(report: BenchReport): object {
     context: plan.limits.context,
     rows: plan.limits.rows,
     depth: plan.depth,
+    skipped_contexts: plan.skipped,
     rounds: report.rounds,
     machine: {
       cpu: machine.cpu,

@@ -11,8 +11,10 @@ export interface Sizes {
   readonly tokens?: number;
   /** Tokens of the prompt; 0 leaves prefill out. Default 512. */
   readonly promptTokens?: number;
-  /** Tokens of the prompt before timed decoding. Default 8. */
+  /** Tokens of the prompt before timed decoding. Default 8, on a GPU 32. */
   readonly depth?: number;
+  /** More depths to decode at; those that the context cannot hold are left out. */
+  readonly contexts?: readonly number[];
   /** Positions of the KV cache. Default: as many as needed. */
   readonly context?: number;
 }
@@ -21,21 +23,33 @@ export interface Plan {
   readonly workloads: readonly Workload[];
   readonly limits: Limits;
   readonly depth: number;
+  /** Of the contexts asked for, those that do not fit. */
+  readonly skipped: readonly number[];
 }
 
 /** llama.cpp rounds contexts up to a multiple of this. */
 const contextUnit = 256;
 
-/** Throws UsageError where the model's context is too short for what was asked for. */
-export function planRun(config: ModelConfig, sizes: Sizes): Plan {
+/**
+ * Throws UsageError where the model's context is too short for what was asked for.
+ * @param defaultDepth where `sizes` names none
+ */
+export function planRun(config: ModelConfig, sizes: Sizes, defaultDepth = shortDepth): Plan {
   const limit = Math.min(config.context, sizes.context ?? config.context);
   if (sizes.context !== undefined && sizes.context > config.context) {
     throw new UsageError(`a context of ${sizes.context} is more than the ${config.context} of the model`);
   }
-  const depth = sizes.depth ?? Math.min(shortDepth, limit - 1);
+  const depth = sizes.depth ?? Math.min(defaultDepth, limit - 1);
   // One token is made in any case, to compare.
   const tokens = sizes.tokens ?? Math.min(128, limit - depth);
   const promptTokens = sizes.promptTokens ?? Math.min(512, limit);
+  const contexts = sizes.contexts ?? [];
+  if (tokens === 0 && contexts.length > 0) {
+    throw new UsageError('no tokens are decoded at the contexts asked for', { hint: 'ask for some tokens' });
+  }
+  const fits = (at: number): boolean => at + tokens <= limit;
+  const depths = [...new Set([depth, ...contexts.filter(fits)])];
+  const deepest = Math.max(...depths);
   const needed = Math.max(promptTokens, depth + Math.max(tokens, 1));
   if (depth < 1 || needed > limit) {
     throw new UsageError(
@@ -44,12 +58,17 @@ export function planRun(config: ModelConfig, sizes: Sizes): Plan {
     );
   }
   if (tokens + promptTokens === 0) throw new UsageError('there is nothing to measure', { hint: 'ask for some tokens' });
-  const context = sizes.context ?? Math.min(config.context, Math.ceil(needed / contextUnit) * contextUnit);
+  const context =
+    sizes.context ??
+    Math.min(config.context, Math.ceil(Math.max(needed, deepest + tokens) / contextUnit) * contextUnit);
   const workloads: Workload[] = [];
-  if (tokens > 0) workloads.push({ kind: 'decode', tokens, depth });
+  if (tokens > 0) for (const at of depths) workloads.push({ kind: 'decode', tokens, depth: at });
   if (promptTokens > 0) workloads.push({ kind: 'prefill', tokens: promptTokens });
-  const rows = Math.min(defaultRows, Math.max(promptTokens, depth));
-  return { workloads, limits: { rows, samples: 1, slots: 1, context }, depth };
+  const rows = Math.min(defaultRows, Math.max(promptTokens, deepest));
+  return {
+    ...{ workloads, limits: { rows, samples: 1, slots: 1, context }, depth },
+    skipped: contexts.filter((at) => !fits(at)),
+  };
 }
 
 /** Powers of two below `cores`, and `cores`: what to try to find the best number of threads. */

@@ -11,6 +11,9 @@ export type Workload =
 /** The prompt before timed decoding where nobody asks for a longer one; as good as empty. */
 export const shortDepth = 8;
 
+/** The same on a GPU: 32 tokens in, 128 out is what published times per token of looped kernels were measured with. */
+export const gpuDepth = 32;
+
 /** `pp512`, `tg128`, `tg128 @ d4096`. */
 export function workloadName(workload: Workload): string {
   switch (workload.kind) {

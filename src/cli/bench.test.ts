@@ -1,9 +1,10 @@
 import { expect, test } from 'vitest';
-import { scheduleList, threadList } from './bench.js';
+import { depthList, scheduleList, threadList } from './bench.js';
 
 test('lists are separated by commas, and name everything once', () => {
   expect(scheduleList('looped, operator,looped')).toEqual(['looped', 'operator']);
   expect(threadList('2,1, 2')).toEqual([2, 1]);
+  expect(depthList('1024,4096,1024')).toEqual([1024, 4096]);
 });
 
 test.each(['', 'loop', 'operator,', 'operator;looped', 'OPERATOR'])('no schedules: %j', (text) => {

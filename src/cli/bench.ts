@@ -20,6 +20,7 @@ interface Flags {
   readonly tokens?: number;
   readonly promptTokens?: number;
   readonly depth?: number;
+  readonly contexts?: readonly number[];
   readonly rounds: number;
   readonly profile?: boolean;
   readonly context?: number;
@@ -44,7 +45,12 @@ export const bench: Verb = (program) => {
     .addOption(new Option('--backend <backend>', 'what runs the kernels (default: auto)').choices(backendNames))
     .option('--tokens <n>', 'tokens to decode; 0 leaves it out (default: 128)', integer(0))
     .option('--prompt-tokens <n>', 'tokens of a prompt; 0 leaves it out (default: 512)', integer(0))
-    .option('--depth <n>', 'tokens in the context before decoding (default: 8)', integer(1))
+    .option('--depth <n>', 'tokens in the context before decoding (default: 8; with cuda 32)', integer(1))
+    .option(
+      '--contexts <list>',
+      'more depths to decode at, such as 1024,4096,16384; too long ones are left out',
+      depthList,
+    )
     .option('--rounds <n>', 'how often everything is measured', integer(1, 1000), 5)
     .option('--profile', 'also tell where the time of a token goes, by stages of the kernels')
     .option('--context <n>', 'positions of the KV cache (default: as many as needed)', integer(1))
@@ -66,6 +72,11 @@ export function scheduleList(text: string): Schedule[] {
 /** `1,2`. Throws InvalidArgumentError. */
 export function threadList(text: string): number[] {
   return listOf(text, integer(1, 256));
+}
+
+/** `1024,4096`. Throws InvalidArgumentError. */
+export function depthList(text: string): number[] {
+  return listOf(text, integer(1));
 }
 
 async function benchAction(model: string, { json = false, ...flags }: Flags): Promise<void> {
