@@ -7,7 +7,8 @@
  * Without presets: llama-3.2-1b whole, and llama-3.1-8b cut to 4 layers. Weights are random, so that speed says something
  * and text does not. The gate: logits of every schedule are equal bit for bit, and against the cpu backend on the same
  * weights (float32 arithmetic) the mean KL divergence stays below 1e-4 and the mean negative log-likelihood of the next
- * tokens moves by less than 1e-3. A result whose gate failed says `"gate": "failed"`, and is no result.
+ * tokens moves by less than 1e-3. A result whose gate failed says `"gate": "failed"`, is no result,
+ * and makes the exit code 1.
  */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -150,7 +151,21 @@ function gateLogits({ model, sizes }) {
   };
 }
 
-function gateOf({ text, logits }, expected) {
+/** Lines about what failed in a report; none where every schedule passed the gate with the same bits. */
+export function failuresOf({ models }) {
+  return models.flatMap(({ name, schedules, sameBits }) => [
+    ...Object.entries(schedules)
+      .filter(([, { gate }]) => gate !== 'passed')
+      .map(
+        ([schedule, { meanKl, nllShift }]) =>
+          `${name}, ${schedule}: gate failed, KL divergence ${meanKl}, negative log-likelihood off by ${nllShift}`,
+      ),
+    ...(sameBits === false ? [`${name}: logits of the schedules are not equal bit for bit`] : []),
+  ]);
+}
+
+/** Logits behind every token of a text, against those of float32 arithmetic. */
+export function gateOf({ text, logits }, expected) {
   const rows = logits.map((row, i) => ({
     ours: logSoftmax(row),
     theirs: logSoftmax(expected.logits[i]),
@@ -225,7 +240,7 @@ async function main() {
   });
   const out = values.out ?? 'gpu-report.json';
   mkdirSync(dirname(out), { recursive: true });
-  await gpuReport({
+  const report = await gpuReport({
     backend: createCudaBackend(),
     models,
     cacheDir: values.cache ?? join(process.cwd(), '.gpu-report'),
@@ -242,6 +257,9 @@ async function main() {
     write: (report) => writeFileSync(out, `${JSON.stringify(report, null, 1)}\n`),
   });
   log(`wrote ${out}`);
+  const failures = failuresOf(report);
+  for (const failure of failures) log(failure);
+  if (failures.length > 0) process.exitCode = 1;
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) await main();
