@@ -5,7 +5,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { ToolchainError } from '../../util/errors.js';
 import { formatBytes } from '../../util/units.js';
-import { viewOf, type Address, type CudaDriver } from './driver.js';
+import { CudaError, viewOf, type Address, type CudaDriver } from './driver.js';
 import { countersLayout, launchBytes, mailboxWords, writeLaunch, type CudaSetup } from './setup.js';
 
 /** Weights go to the device in pieces of this size. */
@@ -24,7 +24,6 @@ export class DeviceMemory {
   /** Tokens that a running kernel shows. */
   readonly tokens: Int32Array;
   private readonly host: Address;
-  private readonly allocated: Address[] = [];
   private readonly own: Address;
   private readonly weights: Address;
   private readonly counters: Address;
@@ -32,6 +31,7 @@ export class DeviceMemory {
 
   /**
    * @param tokens the most that a launch can show
+   * @param frees gets what gives back all that is taken, in its order, also where this throws
    * @throws ToolchainError where the device has too little memory
    */
   constructor(
@@ -39,23 +39,19 @@ export class DeviceMemory {
     private readonly setup: CudaSetup,
     exchangeBytes: number,
     tokens: number,
+    private readonly frees: (() => void)[],
   ) {
     const { arenaBytes, ownBytes, weightBytes, threads } = setup;
-    const needed = arenaBytes + ownBytes * threads + weightBytes + countersLayout.bytes;
-    const free = driver.freeBytes();
-    if (needed > free) {
-      throw new ToolchainError(
-        `the model needs ${formatBytes(needed)} on the GPU (${formatBytes(weightBytes)} of weights), and ${formatBytes(free)} are free`,
-        { hint: 'use a smaller model, a shorter --context, or --backend cpu' },
-      );
-    }
+    if (bytesNeeded(setup) > driver.freeBytes()) throw this.tooLittle();
     this.stream = driver.createStream();
+    frees.push(() => driver.call('cuStreamDestroy_v2', this.stream));
     this.arena = this.allocate(arenaBytes);
     this.own = this.allocate(ownBytes * threads);
     this.weights = this.allocate(weightBytes);
     this.counters = this.allocate(countersLayout.bytes);
     this.tokensAt = Math.ceil((exchangeAt + exchangeBytes) / 64) * 64;
     this.host = driver.allocateHost(this.tokensAt + 4 * tokens);
+    frees.push(() => driver.freeHost(this.host));
     this.exchange = viewOf(this.host, this.tokensAt + 4 * tokens);
     this.tokens = new Int32Array(this.exchange, this.tokensAt, tokens);
     this.mailbox = new Int32Array(this.exchange, 0, mailboxWords.count).fill(0);
@@ -65,9 +61,30 @@ export class DeviceMemory {
   }
 
   private allocate(bytes: number): Address {
-    const address = this.driver.allocate(bytes);
-    this.allocated.push(address);
+    let address: Address;
+    try {
+      address = this.driver.allocate(bytes);
+    } catch (error) {
+      // Others may have taken it meanwhile, or no piece is large enough.
+      throw error instanceof CudaError && error.outOfMemory ? this.tooLittle(error) : error;
+    }
+    this.frees.push(() => this.driver.free(address));
     return address;
+  }
+
+  private tooLittle(cause?: CudaError): ToolchainError {
+    const { setup } = this;
+    const states = setup.states.reduce((sum, [, bytes]) => sum + bytes, 0);
+    const parts = [
+      `${formatBytes(setup.weightBytes)} of weights`,
+      `${formatBytes(states)} of KV cache`,
+      `${formatBytes(bytesNeeded(setup) - setup.weightBytes - states)} of work space`,
+    ];
+    const [needed, free] = [bytesNeeded(setup), this.driver.freeBytes()].map(formatBytes);
+    return new ToolchainError(`the model needs ${needed!} on the GPU (${parts.join(', ')}), and ${free!} are free`, {
+      hint: 'use a shorter --context, --quant q8_0 or q4_0, a smaller model, or --backend cpu',
+      ...(cause === undefined ? {} : { cause }),
+    });
   }
 
   /** Where another thread can write the mailbox. */
@@ -134,10 +151,9 @@ export class DeviceMemory {
     const [handOffs, bytesRead, waitNs] = new BigUint64Array(this.exchange, countersAt, 3);
     return [Number(handOffs), Number(bytesRead), Number(waitNs)];
   }
+}
 
-  free(): void {
-    for (const address of this.allocated) this.driver.free(address);
-    this.driver.freeHost(this.host);
-    this.driver.call('cuStreamDestroy_v2', this.stream);
-  }
+/** Everything on the device. */
+function bytesNeeded({ arenaBytes, ownBytes, weightBytes, threads }: CudaSetup): number {
+  return arenaBytes + ownBytes * threads + weightBytes + countersLayout.bytes;
 }

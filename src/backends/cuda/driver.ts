@@ -61,6 +61,7 @@ const signatures = [
 type NameIn<S extends string> = S extends `int ${infer N}(${string}` ? N : never;
 export type DriverCall = NameIn<(typeof signatures)[number]>;
 
+const CUDA_ERROR_OUT_OF_MEMORY = 2;
 const CUDA_ERROR_NOT_READY = 600;
 const CU_MEMHOSTALLOC_PORTABLE = 1;
 const CU_MEMHOSTALLOC_DEVICEMAP = 2;
@@ -84,6 +85,10 @@ export class CudaError extends ToolchainError {
     text: string,
   ) {
     super(`the CUDA driver refused ${call}: ${text}`);
+  }
+
+  get outOfMemory(): boolean {
+    return this.code === CUDA_ERROR_OUT_OF_MEMORY;
   }
 }
 

@@ -41,8 +41,6 @@ type Values = Float32Array | Int32Array;
 
 export class CudaEngine implements Engine {
   private readonly driver: CudaDriver;
-  private readonly device: number;
-  private readonly module: Address;
   private readonly memory: DeviceMemory;
   private readonly functions = new Map<string, Address>();
   private readonly programs: readonly Program[];
@@ -54,23 +52,45 @@ export class CudaEngine implements Engine {
   private last: Counters = { kernelCalls: 0, barriers: 0, tokens: 0, bytesRead: 0, waitNs: 0 };
   private broken: Error | undefined;
 
+  /** What gives back everything that was taken, in the order of taking. */
+  private readonly frees: (() => void)[] = [];
+
+  /** @throws ToolchainError where the driver or the device lacks something; nothing stays taken then */
   constructor(private readonly setup: CudaSetup) {
-    this.driver = new CudaDriver(setup.driverPath);
-    this.device = this.driver.device(setup.ordinal);
-    this.driver.enter(this.device);
     const { step, response } = setup.plan;
     this.programs = response === undefined ? [step] : [step, response];
-    this.module = this.driver.loadModule(readFileSync(setup.imagePath));
-    for (const { symbol } of setup.calls.flat()) {
-      if (this.functions.has(symbol)) continue;
-      this.functions.set(symbol, this.driver.functionOf(this.module, symbol, setup.sharedBytes));
+    this.driver = new CudaDriver(setup.driverPath);
+    const device = this.driver.device(setup.ordinal);
+    this.driver.enter(device);
+    this.frees.push(() => this.driver.leave(device));
+    try {
+      const module = this.driver.loadModule(readFileSync(setup.imagePath));
+      this.frees.push(() => this.driver.call('cuModuleUnload', module));
+      for (const { symbol } of setup.calls.flat()) {
+        if (this.functions.has(symbol)) continue;
+        this.functions.set(symbol, this.driver.functionOf(module, symbol, setup.sharedBytes));
+      }
+      this.memory = new DeviceMemory(this.driver, setup, this.exchangeBytes(), this.shownTokens(), this.frees);
+      const constants = step.values.flatMap(({ name, origin }): [Name, Values][] =>
+        origin.kind === 'constant' ? [[name, Float32Array.from(origin.data)]] : [],
+      );
+      this.write(new Map(constants));
+      this.memory.synchronize();
+    } catch (error) {
+      this.giveBack();
+      throw error;
     }
-    this.memory = new DeviceMemory(this.driver, setup, this.exchangeBytes(), this.shownTokens());
-    const constants = step.values.flatMap(({ name, origin }): [Name, Values][] =>
-      origin.kind === 'constant' ? [[name, Float32Array.from(origin.data)]] : [],
-    );
-    this.write(new Map(constants));
-    this.memory.synchronize();
+  }
+
+  /** The last that was taken first. A driver that has lost the context, or is about to say why, refuses much of it. */
+  private giveBack(): void {
+    for (let free = this.frees.pop(); free !== undefined; free = this.frees.pop()) {
+      try {
+        free();
+      } catch (error) {
+        if (!(error instanceof CudaError)) throw error;
+      }
+    }
   }
 
   get engineAddress(): EngineAddress {
@@ -272,9 +292,9 @@ export class CudaEngine implements Engine {
   }
 
   close(): void {
-    for (const { executable } of this.graphs.values()) this.driver.call('cuGraphExecDestroy', executable);
-    this.memory.free();
-    this.driver.call('cuModuleUnload', this.module);
-    this.driver.leave(this.device);
+    for (const { executable } of this.graphs.values()) {
+      this.frees.push(() => this.driver.call('cuGraphExecDestroy', executable));
+    }
+    this.giveBack();
   }
 }

@@ -10,6 +10,7 @@ import type { DType, Schedule } from '../../ir/program.js';
 import { compileModel, type CompiledModel } from '../../passes/pipeline.js';
 import type { Backend } from '../backend.js';
 import { referenceBackend } from '../reference/index.js';
+import { CudaDriver } from './driver.js';
 import { emitPrograms } from './emit/program.js';
 import { createCudaBackend, type CudaOptions } from './index.js';
 import { countersLayout, launchBytes, mailboxWords } from './setup.js';
@@ -64,7 +65,18 @@ describe('machines that lack something', () => {
 
   it('says how much memory is needed, and how much there is', async () => {
     const backend = backendWith({ driverPath: fakeDriver('small', 'FAKE_FREE_BYTES=100000') });
-    await expect(prepared(backend)).rejects.toThrow(/needs .* on the GPU \(.* of weights\), and .* are free/);
+    await expect(prepared(backend)).rejects.toThrow(
+      /needs .* on the GPU \([\d.]+ kB of weights, [\d.]+ kB of KV cache, [\d.]+ kB of work space\), and .* are free.*shorter --context/,
+    );
+  });
+
+  it('takes nothing where it does not get everything', async () => {
+    // Enough in all, and no piece that is large enough for the weights, which come third.
+    const driverPath = fakeDriver('pieces', 'FAKE_LARGEST_PIECE=200000');
+    const driver = new CudaDriver(driverPath);
+    const before = driver.freeBytes();
+    await expect(prepared(backendWith({ driverPath }))).rejects.toThrow(/needs .* of KV cache.*are free/);
+    expect(driver.freeBytes()).toBe(before);
   });
 
   it('says what the compiler said', async () => {

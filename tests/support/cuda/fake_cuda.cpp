@@ -29,6 +29,10 @@
 #ifndef FAKE_FREE_BYTES
 #define FAKE_FREE_BYTES (1ull << 32)
 #endif
+/* The largest piece of memory that can be had. */
+#ifndef FAKE_LARGEST_PIECE
+#define FAKE_LARGEST_PIECE FAKE_FREE_BYTES
+#endif
 #ifndef FAKE_MULTIPROCESSORS
 #define FAKE_MULTIPROCESSORS 3
 #endif
@@ -109,7 +113,7 @@ API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
 /* Not zero, as on a device: what is read before it is written shows. */
 API cuMemAlloc_v2(void **address, size_t bytes) {
   const std::lock_guard<std::mutex> lock(books);
-  if (taken + bytes > FAKE_FREE_BYTES) return OUT_OF_MEMORY;
+  if (taken + bytes > FAKE_FREE_BYTES || bytes > FAKE_LARGEST_PIECE) return OUT_OF_MEMORY;
   *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
   memset(*address, 0xa5, bytes);
   sizes[*address] = bytes;
@@ -123,7 +127,8 @@ API cuMemFree_v2(void *address) {
   taken -= found->second;
   sizes.erase(found);
   free(address);
-  return SUCCESS;
+  /* A context that a fault has ended answers nothing else. */
+  return sticky;
 }
 API cuMemHostAlloc(void **address, size_t bytes, unsigned) { return cuMemAlloc_v2(address, bytes); }
 API cuMemFreeHost(void *address) { return cuMemFree_v2(address); }
