@@ -62,6 +62,11 @@ export async function gpuReport({ backend, models, cacheDir, deadline, sizes, wr
   for (const model of models) {
     const entry = { name: model.name, layers: model.config.layers, published: model.published, schedules: {} };
     report.models.push(entry);
+    if (seconds() > deadline) {
+      entry.cutShort = 'the whole model was not run';
+      write(report);
+      continue;
+    }
     await reportModel(
       { backend, model, cacheDir, deadline, sizes, entry, roofline: report.readBytesPerSec.median },
       () => write(report),

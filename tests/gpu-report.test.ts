@@ -2,6 +2,7 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { failuresOf, gateOf, gpuReport, type Gate, type GpuReport } from '../scripts/gpu-report.mjs';
 import { createCudaBackend } from '../src/backends/cuda/index.js';
+import { referenceBackend } from '../src/backends/reference/index.js';
 import { hostTarget } from '../src/backends/cuda/target.js';
 import { hostCompiler, makeFakeDriver } from './support/cuda/fake-driver.js';
 import { modelConfig, Workspace } from './support/models.js';
@@ -48,6 +49,20 @@ it('has a gate, times and shares for every schedule, and is written as it grows'
     }
   }
   expect(failuresOf(report)).toEqual([]);
+});
+
+it('begins no model after the deadline, and says so', async () => {
+  const meter = { threads: 1, bytes: 1, measure: () => 5e9, close: () => undefined };
+  const written: GpuReport[] = [];
+  const report = await gpuReport({
+    backend: { ...referenceBackend, openBandwidthMeter: () => Promise.resolve(meter) },
+    models: [{ name: 'late', published: {}, config: modelConfig('llama', 'bf16') }],
+    // No weights can be written there.
+    ...{ cacheDir: '/dev/null', deadline: 0, write: (soFar) => written.push(structuredClone(soFar)) },
+    sizes: { gateTokens: 1, decodeTokens: 1, rounds: 1, groups: [] },
+  });
+  expect(report.models).toEqual([expect.objectContaining({ cutShort: 'the whole model was not run', schedules: {} })]);
+  expect(written.at(-1)?.models).toHaveLength(1);
 });
 
 describe('gate', () => {
