@@ -7,7 +7,7 @@ import { openBandwidthMeter } from '../backends/cpu/bandwidth.js';
 import { physicalCores } from '../backends/cpu/processors.js';
 import { defaultCacheDir } from '../backends/cache-dir.js';
 import { chooseBackend } from '../backends/registry.js';
-import type { Checkpoint } from '../checkpoint/checkpoint.js';
+import { formatsByTensor, type Checkpoint } from '../checkpoint/checkpoint.js';
 import { blockOf } from '../ir/formats.js';
 import { schedules as allSchedules, type DType, type Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
@@ -184,7 +184,7 @@ class Bench {
     const host = backend === 'cpu' ? readHostMachine(this.#cacheDir) : undefined;
     if (host === undefined) return [...results];
     const { config, weights } = checkpoint;
-    const formats = formatOf && new Map([...weights.names()].map((name) => [name, formatOf(name)] as const));
+    const formats = formatsByTensor(weights, formatOf);
     const predict = predictorFor(
       { config, quant, ...(formats === undefined ? {} : { formats }) },
       host,

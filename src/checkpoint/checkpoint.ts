@@ -1,4 +1,5 @@
 /** A model on disk, whatever its files are: what it is, its weights, and its tokenizer. */
+import type { DType } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import type { GenerationDefaults } from './generation.js';
 import type { StoredDtype, Weights } from './weights.js';
@@ -23,4 +24,12 @@ export interface Checkpoint {
   /** Jinja sources: of conversations, and of those with tools, where that is another. */
   readonly chatTemplate?: string;
   readonly toolTemplate?: string;
+}
+
+/** What each tensor is stored in, by its name; undefined where all matrices are in one format. */
+export function formatsByTensor(
+  weights: Weights,
+  formatOf: ((tensor: string) => DType) | undefined,
+): ReadonlyMap<string, DType> | undefined {
+  return formatOf && new Map([...weights.names()].map((name) => [name, formatOf(name)] as const));
 }

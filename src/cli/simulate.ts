@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Option, type Command } from 'commander';
+import { formatsByTensor } from '../checkpoint/checkpoint.js';
 import { openCheckpoint } from '../checkpoint/directory.js';
 import { resolveModel } from '../checkpoint/resolve.js';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
@@ -121,9 +122,8 @@ function specOf(spec: string, quant: DType | undefined): ModelSpec {
   if (isPricedName(spec)) return { kind: 'name', name: spec, ...asked };
   const { config, weights, format, formatOf } = openCheckpoint(resolveModel(spec));
   try {
-    if (formatOf === undefined || quant !== undefined) return { kind: 'config', config, ...asked };
-    const formats = new Map([...weights.names()].map((name) => [name, formatOf(name)] as const));
-    return { kind: 'config', config, quant: format, formats };
+    const formats = quant === undefined ? formatsByTensor(weights, formatOf) : undefined;
+    return { kind: 'config', config, ...(formats === undefined ? asked : { quant: format, formats }) };
   } finally {
     weights.close();
   }

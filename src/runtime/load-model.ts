@@ -2,6 +2,7 @@
 import { basename } from 'node:path';
 import type { Backend, Executable, ExecutionPlan, Progress, WeightsMemory } from '../backends/backend.js';
 import { chooseBackend } from '../backends/registry.js';
+import { formatsByTensor } from '../checkpoint/checkpoint.js';
 import { openCheckpoint, type Checkpoint } from '../checkpoint/directory.js';
 import type { GenerationDefaults } from '../checkpoint/generation.js';
 import { resolveModel } from '../checkpoint/resolve.js';
@@ -68,6 +69,7 @@ export async function loadModel(spec: string, options: LoadOptions = {}): Promis
     const { config, tokenizerConfig, chatTemplate, toolTemplate } = checkpoint;
     const target = chooseTarget(checkpoint, backend, options, onNotice);
     const { schedule, limits, formats } = target;
+    const mixed = formatsByTensor(checkpoint.weights, formats.formatOf);
     const tokenizer = tokenizerOf(checkpoint);
     stopIf(signal);
     const executable = await prepare(checkpoint, backend, target, options);
@@ -83,6 +85,7 @@ export async function loadModel(spec: string, options: LoadOptions = {}): Promis
       schedule,
       backend: backend.name,
       quant: formats.quant,
+      ...(mixed === undefined ? {} : { formats: mixed }),
       kv: formats.kv,
       limits,
       stopTokens: checkpoint.generation.eos,

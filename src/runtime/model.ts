@@ -26,6 +26,7 @@ export interface ModelParts {
   readonly backend: string;
   /** Format of the weights as they are run. */
   readonly quant: DType;
+  readonly formats?: ReadonlyMap<string, DType>;
   /** Format of the KV cache. */
   readonly kv: DType;
   readonly limits: Limits;
@@ -43,7 +44,9 @@ export class Model {
   readonly tokenizer: Tokenizer;
   readonly schedule: Schedule;
   readonly backend: string;
+  /** The format of most matrices; of single ones, by the checkpoint's names, where they differ. */
   readonly quant: DType;
+  readonly formats: ReadonlyMap<string, DType> | undefined;
   readonly kv: DType;
   readonly threads: number;
   readonly limits: Limits;
@@ -64,6 +67,7 @@ export class Model {
     this.schedule = schedule;
     this.backend = backend;
     this.quant = quant;
+    this.formats = parts.formats;
     this.kv = kv;
     this.threads = executable.threads;
     this.limits = limits;

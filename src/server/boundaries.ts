@@ -10,6 +10,8 @@ import { UsageError } from '../util/errors.js';
 export interface BoundariesTask {
   readonly config: ModelConfig;
   readonly quant: DType;
+  /** Of single matrices, where they differ. */
+  readonly formats?: ReadonlyMap<string, DType>;
   readonly context: number;
   readonly machines: readonly Machine[];
 }
@@ -34,8 +36,8 @@ export interface ScheduleTimes {
 }
 
 /** Machines on which the model fits, each with as few sockets as it takes. */
-export function boundariesOf({ config, quant, context, machines }: BoundariesTask): MachineTimes[] {
-  const model = new PricedProgram(config, { quant });
+export function boundariesOf({ config, context, machines, ...formats }: BoundariesTask): MachineTimes[] {
+  const model = new PricedProgram(config, formats);
   return machines.flatMap((machine) => {
     for (let sockets = 1; sockets <= machine.maxSockets; sockets *= 2) {
       try {

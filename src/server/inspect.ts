@@ -61,12 +61,13 @@ export function addInspection(app: Hono<AppEnv>, models: ServedModels, host: Mac
 }
 
 function taskOf({ model }: ServedModel, host: Machine | undefined): BoundariesTask {
-  const { config, quant, limits } = model;
+  const { config, quant, formats, limits } = model;
   const others = machines.filter(({ name }) => shownMachines.includes(name));
   return {
     config,
     // Rows that do not fill the blocks stay as they are, as in the model itself.
     quant: config.hidden % blockOf(quant).elements === 0 ? quant : config.dtype,
+    ...(formats === undefined ? {} : { formats }),
     context: Math.min(limits.context, shownContext),
     machines: host === undefined ? others : [host, ...others],
   };

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
+import type { DType } from '../../src/ir/program.js';
 import { findPreset } from '../../src/models/presets.js';
 import { ChatFormat } from '../../src/runtime/chat-format.js';
 import { loadModel } from '../../src/runtime/load-model.js';
@@ -35,6 +36,7 @@ export function fakeModel({
   chat = true,
   toolTemplate: ownToolTemplate,
   tokenizer = byteTokenizer,
+  formats,
   ...options
 }: FakeOptions & {
   slots?: number;
@@ -44,6 +46,8 @@ export function fakeModel({
   /** Another one for conversations with tools. */
   toolTemplate?: string;
   tokenizer?: Tokenizer;
+  /** Of single matrices. */
+  formats?: ReadonlyMap<string, DType>;
 } = {}): FakeModel {
   const executable = new FakeExecutable({ next: (tokens) => 10 + 97 + (hash(tokens) % 26), ...options });
   const template =
@@ -61,6 +65,7 @@ export function fakeModel({
     schedule: 'looped',
     backend: 'fake',
     quant: 'f32',
+    ...(formats === undefined ? {} : { formats }),
     kv: 'f32',
     limits: { rows: 32, samples: slots, slots, context },
     stopTokens: [fakeEnd],
