@@ -1,12 +1,7 @@
 /** Types of gpu-report.mjs, for its test. */
 import type { Backend } from '../src/backends/backend.js';
+import type { Gate } from '../src/bench/gate.js';
 import type { ModelConfig } from '../src/models/model-config.js';
-
-export interface Gate {
-  readonly gate: 'passed' | 'failed';
-  readonly meanKl: number;
-  readonly nllShift: number;
-}
 
 export interface ScheduleResult extends Gate {
   /** By position. */
@@ -51,13 +46,5 @@ export function gpuReport(options: {
   };
   readonly write: (report: GpuReport) => void;
 }): Promise<GpuReport>;
-
-export interface TextLogits {
-  readonly text: readonly number[];
-  /** Behind each token, again and again where the text was computed in several ways. */
-  readonly logits: readonly Float32Array[];
-}
-
-export function gateOf(actual: TextLogits, expected: Pick<TextLogits, 'logits'>): Gate;
 
 export function failuresOf(report: Pick<GpuReport, 'models'>): string[];

@@ -16,6 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const { createCpuBackend } = await import('../dist/backends/cpu/index.js');
+const { gateOf, gateTokens } = await import('../dist/bench/gate.js');
 const { openCheckpoint } = await import('../dist/checkpoint/directory.js');
 const { writeSynthetic } = await import('../dist/checkpoint/synth.js');
 const { schedules } = await import('../dist/ir/program.js');
@@ -24,7 +25,6 @@ const { compileModel } = await import('../dist/passes/pipeline.js');
 const { median } = await import('../dist/util/statistics.js');
 
 const greedy = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: [0, 0], remaining: 1e9 };
-const limitsOfGate = { meanKl: 1e-4, nllShift: 1e-3 };
 
 /** A request for the rows of one sequence; every row's next token is wanted. */
 function stepOf(tokens, position, options = {}) {
@@ -169,27 +169,6 @@ export function failuresOf({ models }) {
   ]);
 }
 
-/** Logits behind every token of a text, against those of float32 arithmetic. */
-export function gateOf({ text, logits }, expected) {
-  const rows = logits.map((row, i) => ({
-    ours: logSoftmax(row),
-    theirs: logSoftmax(expected.logits[i]),
-    next: text[(i + 1) % text.length],
-  }));
-  const mean = (of) => rows.reduce((sum, row) => sum + of(row), 0) / rows.length;
-  const meanKl = mean(({ ours, theirs }) => theirs.reduce((sum, p, id) => sum + Math.exp(p) * (p - ours[id]), 0));
-  const nllShift = mean(({ ours, next }) => -ours[next]) - mean(({ theirs, next }) => -theirs[next]);
-  // Whatever is not a number fails.
-  const passed = Math.abs(meanKl) < limitsOfGate.meanKl && Math.abs(nllShift) < limitsOfGate.nllShift;
-  return { gate: passed ? 'passed' : 'failed', meanKl, nllShift };
-}
-
-function logSoftmax(logits) {
-  const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
-  const total = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - max), 0));
-  return Float64Array.from(logits, (logit) => logit - max - total);
-}
-
 /** Decoding after 32 tokens, and at positions far into a context whose cache is empty: what is read is the same. */
 async function timesOf({ sizes, roofline }, positions, executable) {
   const timed = async (position, count) => {
@@ -251,7 +230,7 @@ async function main() {
     cacheDir: values.cache ?? join(process.cwd(), '.gpu-report'),
     deadline: Number(values.seconds ?? 420),
     sizes: {
-      gateTokens: 16,
+      gateTokens,
       decodeTokens: 128,
       rounds: 5,
       groups: [

@@ -30,6 +30,7 @@ it('decodes at the contexts that fit, beside the bandwidth of the device', async
     [{ kind: 'decode', tokens: 4, depth: 7 }, 4],
   ]);
   for (const { bandwidthFraction } of report.results) expect(bandwidthFraction?.median).toBeGreaterThan(0);
+  expect(report.gates).toMatchObject([{ identity: { schedule: 'looped' }, gate: 'passed' }]);
   expect(report.bandwidth?.measured).toHaveLength(2);
   expect(reportJson(report)).toMatchObject({ backend: 'cuda', depth: 3, skipped_contexts: [config.context] });
   expect(reportLines(report).join('\n')).toContain('tg4 @ d7');

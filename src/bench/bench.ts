@@ -18,6 +18,7 @@ import { availableMemory } from '../util/memory.js';
 import { median } from '../util/statistics.js';
 import { readHostMachine } from './calibrate/host-file.js';
 import { compareWithPeer, requireEqual, type Claim, type PeerAgreement } from './correctness.js';
+import { gateOf, gateTokens, logitsBehind, type GateResult } from './gate.js';
 import { IdleWatch } from './idle.js';
 import { describeMachine, type Machine } from './machine.js';
 import { openPeer, requireRunner, type Peer, type PeerInfo } from './peer.js';
@@ -67,6 +68,8 @@ export interface BenchReport {
   readonly plan: Plan;
   readonly rounds: number;
   readonly correctness: Correctness;
+  /** Of every variant, on other backends than cpu. */
+  readonly gates: readonly GateResult[];
   readonly bandwidth: Bandwidth | null;
   readonly peer: PeerInfo | null;
   /** Cores that the other side used while one was timed; null where the system does not tell. */
@@ -141,6 +144,7 @@ class Bench {
     const peer = this.#options.peer === undefined ? undefined : await this.#openPeer(subject, quant, plan);
     const variants = await this.#prepare(subject, backend, formats, plan, threads);
     const correctness = await this.#check(variants, peer, config, formats, plan);
+    const gates = backend.name === 'cpu' ? [] : await this.#gates(variants, subject, formats, plan);
     const meter = await this.#openMeter(backend, threads);
     const watches =
       peer === undefined ? undefined : { ours: new IdleWatch(process.pid), peer: new IdleWatch(peer.pid) };
@@ -164,6 +168,7 @@ class Bench {
       plan,
       rounds,
       correctness,
+      gates,
       bandwidth,
       peer: peer?.info ?? null,
       idle: watches === undefined ? null : { oursCores: watches.ours.cores, peerCores: watches.peer.cores },
@@ -336,6 +341,34 @@ class Bench {
     }
     const agreement = await compareWithPeer(variant, peer, prompt, claim.transcript, formats);
     return { variants: variants.length, tokens, peer: agreement };
+  }
+
+  /** Every variant against the cpu backend, which adds up in float32. */
+  async #gates(
+    variants: readonly Variant[],
+    { checkpoint }: Subject,
+    formats: Formats,
+    { limits }: Plan,
+  ): Promise<GateResult[]> {
+    const { signal } = this.#options;
+    const text = fillerTokens(Math.min(gateTokens, limits.context), checkpoint.config.vocab);
+    const judge = await Variant.prepare(checkpoint, {
+      ...{ backend: await chooseBackend('cpu', this.#notice), schedule: 'looped', formats, limits },
+      ...{ threads: physicalCores(), cacheDir: this.#cacheDir },
+      onPack: (done, total) => this.#progress('packing weights for the gate', done, total, 'bytes'),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    try {
+      const expected = await logitsBehind(judge, text);
+      const results: GateResult[] = [];
+      for (const variant of variants) {
+        if (signal?.aborted === true) throw new AbortedError('the benchmark was stopped');
+        results.push({ identity: variant.identity, ...gateOf(await logitsBehind(variant, text), expected) });
+      }
+      return results;
+    } finally {
+      await judge.close();
+    }
   }
 
   /** Over all cores, whatever is measured: that is what the machine has. A machine without a compiler has no bandwidth to compare with; everything else goes on. */

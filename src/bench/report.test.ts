@@ -2,6 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { findPreset } from '../models/presets.js';
 import { defined } from '../util/assert.js';
 import type { BenchReport } from './bench.js';
+import type { Schedule } from '../ir/program.js';
+import type { Gate, GateResult } from './gate.js';
 import { profileLines, reportJson, reportLines, tableLines } from './report.js';
 import { duelsOf, resultsOf } from './results.js';
 import { planRun } from './settings.js';
@@ -44,6 +46,7 @@ function report(withPeer: boolean): BenchReport {
       results,
       duels: duelsOf(results),
     },
+    gates: [],
     correctness: {
       variants: 2,
       tokens: 64,
@@ -97,6 +100,34 @@ describe('reportLines', () => {
     const [header] = tableLines(report(false));
     expect(header).not.toMatch(/llama|bandwidth/);
     expect(reportLines(report(false)).join('\n')).not.toMatch(/llama|bandwidth/);
+  });
+});
+
+describe('a gate against float32', () => {
+  const gateOfSchedule = (schedule: Schedule, gate: Gate['gate'], meanKl: number): GateResult => ({
+    ...{ identity: { engine: 'kloop', schedule, threads: 2 }, gate, meanKl, nllShift: 2e-7 },
+  });
+
+  it('is told in a line where all passed', () => {
+    const gates = [gateOfSchedule('operator', 'passed', 1e-9), gateOfSchedule('response', 'passed', -3e-9)];
+    const [, , , line, ...rest] = reportLines({ ...report(false), gates });
+    expect(line).toBe(
+      'checked: 2 variants against float32, at most: KL divergence -3.0e-9, negative log-likelihood off by 2.0e-7',
+    );
+    expect(rest.join('\n')).not.toContain('gate');
+  });
+
+  it('that failed is told, and marks all results of the variant', () => {
+    const gates = [gateOfSchedule('operator', 'passed', 1e-9), gateOfSchedule('response', 'failed', 0.25)];
+    const lines = reportLines({ ...report(true), gates });
+    expect(lines).toContain(
+      'FAILED: response with 2 threads, against float32: KL divergence 2.5e-1, negative log-likelihood off by 2.0e-7',
+    );
+    const marked = lines.filter((line) => line.endsWith('  FAILED'));
+    expect(marked.map((line) => line.split(' ')[0])).toEqual(['response']);
+    expect(reportJson({ ...report(true), gates })).toMatchObject({
+      gates: [{ gate: 'passed' }, { schedule: 'response', gate: 'failed', mean_kl: 0.25, nll_shift: 2e-7 }],
+    });
   });
 });
 

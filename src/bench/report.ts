@@ -4,6 +4,7 @@ import { spreadOf, type Spread } from '../util/statistics.js';
 import { formatTable, type Column } from '../util/table.js';
 import { formatBytes, formatCount, significant } from '../util/units.js';
 import type { BenchReport, Profile } from './bench.js';
+import type { Gate, GateResult } from './gate.js';
 import type { Duel, Result } from './results.js';
 import { identityName, workloadName, type Identity } from './workload.js';
 
@@ -54,7 +55,7 @@ function headerLines({
   correctness,
   ...rest
 }: BenchReport): string[] {
-  const { bandwidth, peer, rounds } = rest;
+  const { bandwidth, peer, rounds, gates } = rest;
   const weights = `${synthetic ? 'random ' : ''}${quant} weights, KV cache in ${kv}`;
   const made = `${formatCount(parameterCount(config))} parameters, ${weights}, context ${plan.limits.context}`;
   const lines = [
@@ -70,6 +71,7 @@ function headerLines({
         `logits differ by at most ${significant(logitDifference)} of their range`,
     );
   }
+  lines.push(...gateLines(gates));
   if (bandwidth !== null) {
     const { median, min, max } = spreadOf(bandwidth.measured);
     const rate = `${formatBytes(median)}/s (${formatBytes(min)}/s to ${formatBytes(max)}/s)`;
@@ -77,6 +79,20 @@ function headerLines({
     lines.push(`read bandwidth: ${rate} with ${counted(bandwidth.threads, 'thread')}, ${times}`);
   }
   return lines;
+}
+
+/** One where all passed, else one for each that failed. */
+export function gateLines(gates: readonly GateResult[]): string[] {
+  const [first] = gates;
+  if (first === undefined) return [];
+  const numbers = ({ meanKl, nllShift }: Gate): string =>
+    `KL divergence ${meanKl.toExponential(1)}, negative log-likelihood off by ${nllShift.toExponential(1)}`;
+  const failed = gates.filter(({ gate }) => gate === 'failed');
+  if (failed.length > 0) {
+    return failed.map((result) => `FAILED: ${identityName(result.identity)}, against float32: ${numbers(result)}`);
+  }
+  const worst = gates.reduce((a, b) => (Math.abs(b.meanKl) > Math.abs(a.meanKl) ? b : a), first);
+  return [`checked: ${counted(gates.length, 'variant')} against float32, at most: ${numbers(worst)}`];
 }
 
 function counted(count: number, word: string): string {
@@ -120,12 +136,24 @@ const columns: readonly ResultColumn[] = [
 ];
 
 /** Header and one line per result. */
-export function tableLines({ results }: Pick<BenchReport, 'results'>): string[] {
-  const shown = columns.filter(({ optional, cell }) => optional !== true || results.some((one) => cell(one) !== none));
+export function tableLines({ results, gates }: Pick<BenchReport, 'results' | 'gates'>): string[] {
+  const shown = [...columns, gateColumn(gates)].filter(
+    ({ optional, cell }) => optional !== true || results.some((one) => cell(one) !== none),
+  );
   return formatTable(
     shown,
     results.map((result) => shown.map(({ cell }) => cell(result))),
   );
+}
+
+/** Shown where something failed. */
+function gateColumn(gates: readonly GateResult[]): ResultColumn {
+  const failed = new Set(gates.filter(({ gate }) => gate === 'failed').map(({ identity }) => identityName(identity)));
+  return {
+    title: 'gate',
+    optional: true,
+    cell: ({ identity }) => (failed.has(identityName(identity)) ? 'FAILED' : none),
+  };
 }
 
 /** `+3%` */
@@ -193,6 +221,12 @@ export function reportJson(report: BenchReport): object {
               tolerance: correctness.peer.tolerance,
             },
     },
+    gates: report.gates.map(({ identity, gate, meanKl, nllShift }) => ({
+      schedule: scheduleOf(identity),
+      gate,
+      mean_kl: meanKl,
+      nll_shift: nllShift,
+    })),
     bandwidth:
       bandwidth === null
         ? null

@@ -85,6 +85,10 @@ async function benchAction(model: string, { json = false, ...flags }: Flags): Pr
   if (json) printJson(reportJson(report));
   else for (const line of reportLines(report)) print(line);
   warnAboutBusySide(report);
+  if (report.gates.some(({ gate }) => gate === 'failed')) {
+    note('kloop: what failed the check against float32 is no result');
+    process.exitCode = 1;
+  }
 }
 
 async function withProgress(options: BenchOptions): Promise<BenchReport> {
