@@ -15,7 +15,7 @@ import type { Engine } from '../serve-engine.js';
 import { CudaDriver, CudaError, type Address } from './driver.js';
 import { DeviceMemory, exchangeAt } from './device-memory.js';
 import type { EmittedCall } from './emit/program.js';
-import { mailboxWords, type CudaSetup } from './setup.js';
+import { mailboxWords, ringStage, type CudaSetup } from './setup.js';
 
 /** Programs of more kernel calls than this are launched as one graph: the calls of a token, again and again. */
 const callsWithoutGraph = 8;
@@ -186,12 +186,16 @@ export class CudaEngine implements Engine {
   private fault(error: CudaError): Error {
     const word = (index: number): number => this.memory.mailbox[index]!;
     if (word(mailboxWords.trouble) === 0) return error;
-    const place = this.setup.places[word(mailboxWords.stage)] ?? 'an unknown place';
-    const count = `${word(mailboxWords.arrived)} of ${word(mailboxWords.expected)} arrivals`;
-    return new ToolchainError(
-      `a kernel waited too long: block ${word(mailboxWords.block)} at the hand-off of ${place}, ${count}`,
-      { hint: 'please report this as a bug', cause: error },
-    );
+    const [stage, arrived, expected] = [mailboxWords.stage, mailboxWords.arrived, mailboxWords.expected].map(word);
+    const place = this.setup.places[stage!] ?? 'an unknown place';
+    const where =
+      stage === ringStage
+        ? `for weights in slot ${arrived} of the ${expected} of its ring`
+        : `at the hand-off of ${place}, ${arrived} of ${expected} arrivals`;
+    return new ToolchainError(`a kernel waited too long: block ${word(mailboxWords.block)} ${where}`, {
+      hint: 'please report this as a bug',
+      cause: error,
+    });
   }
 
   private write(values: Arrays): void {

@@ -110,13 +110,21 @@ describe('what is asked for', () => {
 
 describe('a kernel that waits for ever', () => {
   it('is ended, and says what it waited for', async () => {
-    const executable = await prepared(backendWith({ driverPath: fakeDriver('loses', 'FAKE_LOSES_A_BLOCK=1') }));
+    const executable = await prepared(backendWith({ driverPath: fakeDriver('loses', 'FAKE_FAULT=1') }));
     const running = generate(executable, { prompt: [1] }, 2);
     await expect(running).rejects.toThrow(
       /waited too long: block [01] at the hand-off of response\/token, stage embed, 2 of 3/,
     );
     // The context is lost: the same error again, and closing still works.
     await expect(generate(executable, { prompt: [1] }, 1)).rejects.toThrow(/waited too long/);
+    await executable.close();
+  });
+
+  it('is ended where weights never come', async () => {
+    const executable = await prepared(backendWith({ driverPath: fakeDriver('keeps', 'FAKE_FAULT=2') }));
+    await expect(generate(executable, { prompt: [1] }, 2)).rejects.toThrow(
+      /waited too long: block [012] for weights in slot 0 of the \d+ of its ring/,
+    );
     await executable.close();
   });
 });

@@ -30,6 +30,9 @@ export interface CudaSetup extends WorkerSetup {
 /** struct mailbox of engine.cuh, as 32-bit words. */
 export const mailboxWords = { aborted: 0, trouble: 1, block: 2, stage: 3, arrived: 4, expected: 5, count: 16 } as const;
 
+/** RING_STAGE of engine.cuh. */
+export const ringStage = -1;
+
 /** struct counters of engine.cuh: bytes of it, and of what the host reads, behind the others. */
 export const countersLayout = { bytes: 1072, readAt: 1048, readBytes: 24 } as const;
 

@@ -4,7 +4,7 @@
  * while the host goes on; whatever else is put on the stream waits for it there and then.
  *
  * FAKE_* definitions at compile time make other machines of it: without a device, an old one, one with little memory, or one
- * whose kernels find that somebody is missing.
+ * whose kernels wait for what never comes.
  */
 #include <dlfcn.h>
 #include <elf.h>
@@ -36,9 +36,9 @@
 #ifndef FAKE_MULTIPROCESSORS
 #define FAKE_MULTIPROCESSORS 3
 #endif
-/* A launch with fewer blocks than the kernel was told of would wait for ever: see cuLaunchCooperativeKernel. */
-#ifndef FAKE_LOSES_A_BLOCK
-#define FAKE_LOSES_A_BLOCK 0
+/* What goes wrong in cooperative launches, as host_shim.h has it: 1: a block never runs, 2: copies never land. */
+#ifndef FAKE_FAULT
+#define FAKE_FAULT 0
 #endif
 
 #define API extern "C" __attribute__((visibility("default"))) int
@@ -217,10 +217,10 @@ struct node {
 };
 static thread_local std::vector<node> *capturing;
 
-static void run_node(const node &at, bool missing) {
+static void run_node(const node &at, int fault) {
   char error[1024];
   const int outcome = at.function->home->run(at.function->entry, at.launch, at.blocks, at.threads, at.shared, ++launches,
-                                             missing, error, sizeof error);
+                                             fault, error, sizeof error);
   if (outcome == 0) return;
   snprintf(last_error, sizeof last_error, "%s", outcome == 1 ? "the kernel trapped" : error);
   sticky = outcome == 1 ? ILLEGAL_INSTRUCTION : STUCK;
@@ -236,7 +236,7 @@ API cuLaunchKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned b
   node made = {function, (int)gx, (int)bx, (int)shared, {}};
   if (is_captured(made, params)) return SUCCESS;
   if (wait_for(on) != SUCCESS) return sticky;
-  run_node(made, false);
+  run_node(made, 0);
   return SUCCESS;
 }
 API cuLaunchCooperativeKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned,
@@ -246,7 +246,7 @@ API cuLaunchCooperativeKernel(kernel *function, unsigned gx, unsigned, unsigned,
   if (wait_for(on) != SUCCESS) return sticky;
   on->busy = true;
   on->running = std::thread([on, made] {
-    run_node(made, FAKE_LOSES_A_BLOCK != 0);
+    run_node(made, FAKE_FAULT);
     on->busy = false;
   });
   return SUCCESS;

@@ -13,13 +13,13 @@ static void call_kernel(const void *call) {
 
 /* 0: ended; 1: the kernel trapped; 2: nothing could go on, and `error` says who waited for what. */
 extern "C" __attribute__((visibility("default"))) int kloop_run(void *kernel, const void *launch, int blocks, int threads,
-                                                                int shared_bytes, uint64_t seed, int missing, char *error,
+                                                                int shared_bytes, uint64_t seed, int fault, char *error,
                                                                 int error_size) {
   struct host_call call;
   memcpy(&call.kernel, &kernel, sizeof kernel);
   memcpy(&call.at, launch, sizeof call.at);
   std::string why;
-  const int outcome = shim::run_grid(call_kernel, &call, blocks, threads, shared_bytes, seed, missing != 0, why);
+  const int outcome = shim::run_grid(call_kernel, &call, blocks, threads, shared_bytes, seed, (shim::fault)fault, why);
   snprintf(error, (size_t)error_size, "%s", why.c_str());
   return outcome;
 }

@@ -93,7 +93,7 @@ struct run_state {
   const void *argument = nullptr;
   int threads = 0, compute_threads = 0, block_count = 0;
   uint64_t random = 1, progress = 0, clock = 0, clock_step = 1;
-  bool trapped = false;
+  bool trapped = false, keeps_copies = false;
 };
 
 static run_state *run;
@@ -192,7 +192,7 @@ UNWATCHED static void settle(barrier_bits *bits) {
 }
 
 UNWATCHED static bool finish_a_copy() {
-  if (run->copy_count == 0) return false;
+  if (run->copy_count == 0 || run->keeps_copies) return false;
   const size_t chosen = next_random() % run->copy_count;
   const copy done = run->copies[chosen];
   run->copies[chosen] = run->copies[--run->copy_count];
@@ -276,9 +276,12 @@ UNWATCHED static void sweep(std::vector<size_t> &order) {
 
 enum outcome { ENDED = 0, TRAPPED = 1, STUCK = 2 };
 
-/* Runs body(argument) on all threads. `missing`: the last block never runs, and time passes fast, for the watchdog. */
+/* What goes wrong: the last block never runs, or copies never land. Then time passes fast, for the watchdog. */
+enum fault { NOTHING = 0, NO_LAST_BLOCK = 1, NO_COPIES = 2 };
+
+/* Runs body(argument) on all threads. */
 static int run_grid(void (*body)(const void *), const void *argument, int blocks, int threads, int shared_bytes, uint64_t seed,
-                    bool missing, std::string &why) {
+                    fault fault, std::string &why) {
   run_state state;
   run = &state;
   state.body = body;
@@ -287,7 +290,8 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
   state.threads = threads;
   state.compute_threads = threads - 32;
   state.random = seed * 2654435761u + 88172645463325252ull;
-  state.clock_step = missing ? 50000000 : 100;
+  state.clock_step = fault == NOTHING ? 100 : 50000000;
+  state.keeps_copies = fault == NO_COPIES;
   state.blocks.resize((size_t)blocks);
   for (block_state &block : state.blocks) {
     block.shared.resize((size_t)shared_bytes + 128, 0xcd);
@@ -300,7 +304,7 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
 #endif
   make_fibers();
   for (fiber &f : state.fibers)
-    if (missing && f.block == blocks - 1) f.wait = DONE;
+    if (fault == NO_LAST_BLOCK && f.block == blocks - 1) f.wait = DONE;
   std::vector<size_t> order;
   for (size_t first = 0; first < state.fibers.size(); first += 32) order.push_back(first);
   int outcome = ENDED;
@@ -314,7 +318,7 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
     }
     if (std::all_of(state.fibers.begin(), state.fibers.end(), [](const fiber &f) { return f.wait == DONE; })) break;
     if (state.progress != before || finish_a_copy()) idle = 0;
-    else if (++idle > (missing ? 100000 : 3)) {
+    else if (++idle > (fault == NOTHING ? 3 : 100000)) {
       outcome = STUCK;
       why = describe_waits();
       break;

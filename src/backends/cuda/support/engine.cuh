@@ -12,6 +12,8 @@
 
 #define MAX_KV_HEADS 256
 #define WATCHDOG_NS 10000000000ull
+/* What a block waits for that is at no hand-off: weights, in slot `arrived` of the `expected` slots of its ring. */
+#define RING_STAGE -1
 
 /* What the blocks tell each other; zero before the first launch. */
 struct counters {

@@ -44,7 +44,14 @@ DEVICE bool ring_push(struct worker *me, const uint8_t *from, int bytes) {
 
 /* The next slice, for all compute warps. */
 DEVICE const uint8_t *ring_take(struct worker *me) {
-  while (!barrier_passed(ring_full(me->slot), me->parity)) relax("weights");
+  uint64_t start = 0;
+  for (uint32_t polls = 1; !barrier_passed(ring_full(me->slot), me->parity); ++polls) {
+    relax("weights");
+    if (polls % 4096 != 0) continue;
+    const uint64_t now = nanoseconds();
+    if (start == 0) start = now;
+    if (now - start > WATCHDOG_NS && me->lane == 0) report_trouble(me, RING_STAGE, (uint32_t)me->slot, RING_SLOTS);
+  }
   return ring_slot(me->slot);
 }
 DEVICE void ring_release(struct worker *me) {
