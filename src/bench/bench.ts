@@ -68,7 +68,7 @@ export interface BenchReport {
   readonly plan: Plan;
   readonly rounds: number;
   readonly correctness: Correctness;
-  /** Of every variant, on other backends than cpu. */
+  /** Of every variant on a GPU. */
   readonly gates: readonly GateResult[];
   readonly bandwidth: Bandwidth | null;
   readonly peer: PeerInfo | null;
@@ -144,7 +144,7 @@ class Bench {
     const peer = this.#options.peer === undefined ? undefined : await this.#openPeer(subject, quant, plan);
     const variants = await this.#prepare(subject, backend, formats, plan, threads);
     const correctness = await this.#check(variants, peer, config, formats, plan);
-    const gates = backend.name === 'cpu' ? [] : await this.#gates(variants, subject, formats, plan);
+    const gates = backend.name === 'cuda' ? await this.#gates(variants, subject, formats, plan) : [];
     const meter = await this.#openMeter(backend, threads);
     const watches =
       peer === undefined ? undefined : { ours: new IdleWatch(process.pid), peer: new IdleWatch(peer.pid) };

@@ -82,7 +82,7 @@ function headerLines({
 }
 
 /** One where all passed, else one for each that failed. */
-export function gateLines(gates: readonly GateResult[]): string[] {
+function gateLines(gates: readonly GateResult[]): string[] {
   const [first] = gates;
   if (first === undefined) return [];
   const numbers = ({ meanKl, nllShift }: Gate): string =>

@@ -4,12 +4,12 @@
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { existsSync, renameSync, rmSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { AbortedError, StorageError, ToolchainError, messageOf } from '../../util/errors.js';
-import { asStorageError } from '../../util/files.js';
+import { asStorageError, temporaryDirectory } from '../../util/files.js';
 import { inlineHeaders } from './emit/program.js';
 
 const run = promisify(execFile);
@@ -74,10 +74,8 @@ export async function compileImage({ source, target, cacheDir, compiler, signal 
   const hash = createHash('sha256').update(JSON.stringify([text, flags, compiler.version]));
   const image = join(cacheDir, `kernels-${target}-${hash.digest('hex').slice(0, 32)}.cubin`);
   if (existsSync(image)) return image;
-  let directory: string | undefined;
+  const directory = await temporaryDirectory(cacheDir, 'compile');
   try {
-    await mkdir(cacheDir, { recursive: true });
-    directory = mkdtempSync(join(cacheDir, 'compile-'));
     const [input, output] = [join(directory, compiler.inputName), join(directory, 'program.image')];
     await writeFile(input, text);
     await run(compiler.path, [...flags, '-o', output, input], {
@@ -91,7 +89,7 @@ export async function compileImage({ source, target, cacheDir, compiler, signal 
     if (signal?.aborted === true) throw new AbortedError('compiling was stopped');
     throw compileError(error, compiler, image);
   } finally {
-    if (directory !== undefined) rmSync(directory, { recursive: true, force: true });
+    rmSync(directory, { recursive: true, force: true });
   }
 }
 

@@ -63,13 +63,7 @@ export function calibrationCases(threads: number, cacheBytes: number, formats: r
     calls: medium({ schedule: 'operator' })(20),
     response: medium({ schedule: 'response' })(20),
     formats: new Map(formats.map((quant) => [quant, widePair(quant, threads, cacheBytes)])),
-    streamed: {
-      config: shape('streamed', { layers: 24, hidden: 1024, ffn: 2816, heads: 16, headDim: 64 }),
-      quant: 'q8_0',
-      schedule: 'looped',
-      threads,
-      tokens: fewTokens,
-    },
+    streamed: of('streamed', { hidden: 1024, ffn: 2816, heads: 16, headDim: 64 }, { tokens: fewTokens })(24),
   };
 }
 
