@@ -8,7 +8,7 @@ import { schedules, type DType, type Program, type Schedule } from '../ir/progra
 import type { ModelConfig } from '../models/model-config.js';
 import { findPreset } from '../models/presets.js';
 import { callsPerToken, explainProgram } from '../passes/explain.js';
-import { compileModel, type CompiledModel } from '../passes/pipeline.js';
+import { modelCompiler, type CompiledModel } from '../passes/pipeline.js';
 import { loopingAdvice } from '../simulator/advice.js';
 import { PricedProgram } from '../simulator/price.js';
 import { formatTable } from '../util/table.js';
@@ -84,7 +84,7 @@ async function compilerFor({ config, formatOf }: Shape, sockets: number): Promis
   const { capabilities } = await chooseBackend('cpu', note);
   const limits = { rows: 64, samples: 1, slots: 1, context: Math.min(config.context, 4096) };
   const formats = formatOf === undefined ? {} : { formatOf };
-  return (schedule) => compileModel(config, { schedule, sockets, limits, capabilities, ...formats });
+  return modelCompiler(config, { sockets, limits, capabilities, ...formats });
 }
 
 function programOf({ plan }: CompiledModel): Program {

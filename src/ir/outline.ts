@@ -4,7 +4,19 @@
  * from. The model builder, fuseLayers and loopCalls all make their kernels here.
  */
 import { assert } from '../util/assert.js';
-import type { Access, Argument, Call, Kernel, Name, Param, Program, Segment, Statement, Tensor } from './program.js';
+import type {
+  Access,
+  Argument,
+  Call,
+  Kernel,
+  Name,
+  Param,
+  Program,
+  Segment,
+  Statement,
+  Tensor,
+  Value,
+} from './program.js';
 import { stackTensor } from './tensor.js';
 import { renameStatement, usesOf } from './visit.js';
 
@@ -85,61 +97,65 @@ export interface CallGroup {
   readonly args: readonly Argument[];
 }
 
-/**
- * One kernel that does what these calls do in order. Temporaries for which `escapes` is false become locals.
- * Two groups have equal kernels exactly if they do the same up to their arguments.
- */
-export function groupCalls(
-  program: Program,
-  calls: readonly Call[],
-  name: Name,
-  escapes: (value: Name) => boolean,
-): CallGroup {
-  const kernels = new Map(program.kernels.map((kernel) => [kernel.name, kernel]));
-  const values = new Map(program.values.map((value) => [value.name, value]));
-  const outer = new Map<string, Argument>();
-  const statements: Statement[] = [];
-  const segments: Segment[] = [];
-  calls.forEach((call, index) => {
-    const kernel = kernels.get(call.kernel);
-    assert(kernel !== undefined, `call of unknown kernel ${call.kernel}`);
-    const symbols = new Map<Name, string>();
-    kernel.params.forEach((param, position) => {
-      const argument = call.args[position];
-      assert(argument !== undefined, `call of ${kernel.name} lacks argument ${param.name}`);
-      const key = argumentKey(argument);
-      symbols.set(param.name, key);
-      outer.set(key, argument);
-    });
-    statements.push(
-      ...kernel.body.statements.map((statement) =>
-        renameStatement(statement, (inner) => symbols.get(inner) ?? `${inner}#${index}`),
-      ),
-    );
-    segments.push(
-      ...(calls.length === 1
-        ? kernel.body.segments
-        : [{ kernel: kernel.name, statements: kernel.body.statements.length }]),
-    );
-  });
+/** Puts calls of a program together. */
+export class CallGrouper {
+  private readonly kernels: ReadonlyMap<Name, Kernel>;
+  private readonly values: ReadonlyMap<Name, Value>;
 
-  const outside = (symbol: string): Outside | undefined => {
-    const argument = outer.get(symbol);
-    if (argument === undefined) return undefined;
-    if (argument.kind === 'stack') {
-      const first = values.get(argument.values[0]!);
-      assert(first !== undefined, `stack of unknown value ${argument.values[0]!}`);
-      return { tensor: stackTensor(first.tensor, argument.values.length) };
-    }
-    const value = values.get(argument.value);
-    assert(value !== undefined, `argument of unknown value ${argument.value}`);
-    return value.origin.kind === 'temporary' && !escapes(value.name) ? undefined : { tensor: value.tensor };
-  };
-  const baseOf = (symbol: string): Name => {
-    const argument = outer.get(symbol);
-    if (argument === undefined) return symbol.slice(0, symbol.indexOf('#'));
-    return baseName(argument.kind === 'value' ? argument.value : argument.values[0]!);
-  };
-  const { kernel, symbols } = outline(name, statements, segments, baseOf, outside);
-  return { kernel, args: symbols.map((symbol) => outer.get(symbol)!) };
+  constructor(program: Program) {
+    this.kernels = new Map(program.kernels.map((kernel) => [kernel.name, kernel]));
+    this.values = new Map(program.values.map((value) => [value.name, value]));
+  }
+
+  /**
+   * One kernel that does what these calls do in order. Temporaries for which `escapes` is false become locals.
+   * Two groups have equal kernels exactly if they do the same up to their arguments.
+   */
+  group(calls: readonly Call[], name: Name, escapes: (value: Name) => boolean): CallGroup {
+    const outer = new Map<string, Argument>();
+    const statements: Statement[] = [];
+    const segments: Segment[] = [];
+    calls.forEach((call, index) => {
+      const kernel = this.kernels.get(call.kernel);
+      assert(kernel !== undefined, `call of unknown kernel ${call.kernel}`);
+      const symbols = new Map<Name, string>();
+      kernel.params.forEach((param, position) => {
+        const argument = call.args[position];
+        assert(argument !== undefined, `call of ${kernel.name} lacks argument ${param.name}`);
+        const key = argumentKey(argument);
+        symbols.set(param.name, key);
+        outer.set(key, argument);
+      });
+      statements.push(
+        ...kernel.body.statements.map((statement) =>
+          renameStatement(statement, (inner) => symbols.get(inner) ?? `${inner}#${index}`),
+        ),
+      );
+      segments.push(
+        ...(calls.length === 1
+          ? kernel.body.segments
+          : [{ kernel: kernel.name, statements: kernel.body.statements.length }]),
+      );
+    });
+
+    const outside = (symbol: string): Outside | undefined => {
+      const argument = outer.get(symbol);
+      if (argument === undefined) return undefined;
+      if (argument.kind === 'stack') {
+        const first = this.values.get(argument.values[0]!);
+        assert(first !== undefined, `stack of unknown value ${argument.values[0]!}`);
+        return { tensor: stackTensor(first.tensor, argument.values.length) };
+      }
+      const value = this.values.get(argument.value);
+      assert(value !== undefined, `argument of unknown value ${argument.value}`);
+      return value.origin.kind === 'temporary' && !escapes(value.name) ? undefined : { tensor: value.tensor };
+    };
+    const baseOf = (symbol: string): Name => {
+      const argument = outer.get(symbol);
+      if (argument === undefined) return symbol.slice(0, symbol.indexOf('#'));
+      return baseName(argument.kind === 'value' ? argument.value : argument.values[0]!);
+    };
+    const { kernel, symbols } = outline(name, statements, segments, baseOf, outside);
+    return { kernel, args: symbols.map((symbol) => outer.get(symbol)!) };
+  }
 }

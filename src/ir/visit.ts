@@ -46,8 +46,11 @@ function renameOuter(binding: Binding, rename: (name: Name) => Name): Binding {
 }
 
 function renameOperator(operator: Operator, rename: (name: Name) => Name): Operator {
-  const all = <T extends object>(operands: T): T =>
-    Object.fromEntries(Object.entries(operands).map(([key, name]) => [key, rename(name as Name)])) as T;
+  const all = <T extends object>(operands: T): T => {
+    const renamed: Record<string, Name> = {};
+    for (const [key, name] of Object.entries(operands)) renamed[key] = rename(name as Name);
+    return renamed as T;
+  };
   // The spread loses the link between kind and operand records, which mapping their values does not change.
   return {
     ...operator,

@@ -3,7 +3,7 @@
  * arguments they are called with, equal ones are one; temporaries are named in the order of the calls, all else by name.
  * Provenance (segments, layers, the schedule's name) and plans are left out: they say how a program came to be.
  */
-import { groupCalls } from '../ir/outline.js';
+import { CallGrouper } from '../ir/outline.js';
 import type { Argument, Call, Kernel, Name, Program, Value } from '../ir/program.js';
 import { kernelKey, normalizeKernel, orderOperands } from './kernel-form.js';
 import { FreshNames } from './fresh-names.js';
@@ -31,10 +31,11 @@ function orderKernel(kernel: Kernel): Kernel {
 /** Each call gets the kernel that fits its arguments exactly: none given twice, none that nobody else needs. */
 function specialize(program: Program): { kernels: Kernel[]; calls: Call[] } {
   const uses = new ValueUses(program);
+  const grouper = new CallGrouper(program);
   const kernels = new Map<string, Kernel>();
   const calls = program.calls.map((call, index): Call => {
     const escapes = (value: Name): boolean => uses.isUsedOutside(value, index, index + 1);
-    const { kernel, args } = groupCalls(program, [call], 'kernel', escapes);
+    const { kernel, args } = grouper.group([call], 'kernel', escapes);
     const key = kernelKey(kernel);
     const known = kernels.get(key) ?? normalizeKernel({ ...kernel, name: `k${kernels.size}` });
     kernels.set(key, known);

@@ -8,7 +8,7 @@
  *   layer(w.0, x.0, ..., x.1)                                              // one kernel, h and r are its locals
  *   layer(w.1, x.1, ..., x.2)
  */
-import { groupCalls } from '../ir/outline.js';
+import { CallGrouper } from '../ir/outline.js';
 import type { Call, Kernel, Program } from '../ir/program.js';
 import { kernelKey } from './kernel-form.js';
 import { FreshNames } from './fresh-names.js';
@@ -18,6 +18,7 @@ import { ValueUses } from './value-uses.js';
 
 export const fuseLayers: Pass = (program) => {
   const uses = new ValueUses(program);
+  const grouper = new CallGrouper(program);
   const groups = layerGroups(program);
   const alone = new Set(groups.filter(({ layer }) => layer === undefined).map(({ first }) => first));
   const kept = program.kernels.filter(({ name }) => [...alone].some((call) => program.calls[call]!.kernel === name));
@@ -27,7 +28,7 @@ export const fuseLayers: Pass = (program) => {
   const calls = groups.map(({ layer, first, end }): Call => {
     const members = program.calls.slice(first, end);
     if (layer === undefined) return members[0]!;
-    const { kernel, args } = groupCalls(program, members, 'layer', (value) => uses.isUsedOutside(value, first, end));
+    const { kernel, args } = grouper.group(members, 'layer', (value) => uses.isUsedOutside(value, first, end));
     const key = kernelKey(kernel);
     const known = shared.get(key) ?? { ...kernel, name: names.fresh('layer') };
     shared.set(key, known);

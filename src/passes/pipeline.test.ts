@@ -8,19 +8,14 @@ import { presets } from '../models/presets.js';
 import { assertChecked, checkSchedule } from './check-schedule.js';
 import type { Pass, PassContext } from './pass.js';
 import { compileModel, finishingPasses, shapingPasses } from './pipeline.js';
-import { loopTokens } from './response.js';
 
 const context: PassContext = { memories: [{ name: 'ram', bytes: 1 << 30 }], tileBytes: 4096, workers: 2 };
 const limits = smallLimits;
 
 /** All passes of a schedule, with the rules checked before and after each. */
 function verified(config: ModelConfig, schedule: Schedule, responseTokens: number): Program {
-  const shaping = shapingPasses(schedule === 'response' ? 'looped' : schedule, 1);
-  const passes: Pass[] = [
-    ...shaping,
-    ...(schedule === 'response' ? [loopTokens(responseTokens)] : []),
-    ...finishingPasses,
-  ];
+  const reached = schedules.slice(0, schedules.indexOf(schedule) + 1);
+  const passes: Pass[] = [...reached.flatMap((step) => shapingPasses(step, { responseTokens })), ...finishingPasses];
   const built = buildProgram(config, { limits });
   verify(built);
   return passes.reduce((program, pass) => {

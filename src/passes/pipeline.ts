@@ -20,8 +20,7 @@ import { shard } from './shard.js';
 /** Tokens of one call of the `response` schedule: short enough to stream text, long enough that a call costs nothing. */
 export const defaultResponseTokens = 32;
 
-export interface CompileOptions {
-  readonly schedule: Schedule;
+export interface ModelOptions {
   readonly sockets?: number;
   readonly limits: Limits;
   /** Format of the matrices; that of the checkpoint where absent. */
@@ -42,6 +41,10 @@ export interface CompileOptions {
   readonly responseTokens?: number;
 }
 
+export interface CompileOptions extends ModelOptions {
+  readonly schedule: Schedule;
+}
+
 export interface CompiledModel {
   /** `step` for any rows; `response`, under that schedule, for many tokens in a call. */
   readonly plan: { readonly step: CheckedProgram; readonly response?: CheckedProgram };
@@ -49,54 +52,80 @@ export interface CompiledModel {
 }
 
 /** From a model's configuration to certified programs. */
-export function compileModel(config: ModelConfig, options: CompileOptions): CompiledModel {
-  const { schedule, capabilities } = options;
-  const context: PassContext = {
-    memories: capabilities.memories,
-    tileBytes: capabilities.tileBytes,
-    workers: options.workers ?? capabilities.defaultWorkers,
-    ...(capabilities.contextBlock === undefined ? {} : { contextBlock: capabilities.contextBlock }),
-    projectionsByHead: capabilities.projectionsByHead ?? true,
-  };
-  const built = buildProgram(config, options);
-  const stepSchedule: Schedule = schedule === 'response' ? 'looped' : schedule;
-  const shaped = runPasses(built, shapingPasses(stepSchedule, options.sockets ?? 1), context);
-  const step = runPasses(shaped.program, finishingPasses, context);
-  if (schedule !== 'response') {
-    return { plan: { step: checkSchedule(step.program) }, reports: [...shaped.reports, ...step.reports] };
-  }
-  const looped = loopTokens(options.responseTokens ?? defaultResponseTokens)(shaped.program, context);
-  const response = runPasses(looped.program, finishingPasses, context);
-  return {
-    plan: { step: checkSchedule(step.program), response: checkSchedule(response.program) },
-    reports: [...shaped.reports, looped.report, ...response.reports],
+export function compileModel(config: ModelConfig, { schedule, ...options }: CompileOptions): CompiledModel {
+  return modelCompiler(config, options)(schedule);
+}
+
+/** Compiles a model under several schedules: what they have in common is done once. */
+export function modelCompiler(config: ModelConfig, options: ModelOptions): (schedule: Schedule) => CompiledModel {
+  const context = contextOf(options);
+  const shape = once((schedule): Passed => {
+    const before = schedules[schedules.indexOf(schedule) - 1];
+    const from = before === undefined ? { program: buildProgram(config, options), reports: [] } : shape(before);
+    return runPasses(from, shapingPasses(schedule, options), context);
+  });
+  const finish = once((schedule) => {
+    const { program, reports } = runPasses(shape(schedule), finishingPasses, context);
+    return { program: checkSchedule(program), reports };
+  });
+  return (schedule) => {
+    const { program, reports } = finish(schedule);
+    if (schedule !== 'response') return { plan: { step: program }, reports };
+    return { plan: { step: finish('looped').program, response: program }, reports };
   };
 }
 
-/** The passes that put the kernel borders where `schedule` has them. */
-export function shapingPasses(schedule: Schedule, sockets: number): Pass[] {
-  const reach = schedules.indexOf(schedule);
-  return [
-    ...(sockets > 1 ? [shard(sockets)] : []),
-    ...(reach >= schedules.indexOf('layer') ? [fuseLayers] : []),
-    ...(reach >= schedules.indexOf('looped') ? [loopCalls] : []),
-  ];
+/** The passes that put the kernel borders where `schedule` has them, from where the schedule before has them. */
+export function shapingPasses(
+  schedule: Schedule,
+  { sockets = 1, responseTokens = defaultResponseTokens }: Pick<ModelOptions, 'sockets' | 'responseTokens'> = {},
+): Pass[] {
+  switch (schedule) {
+    case 'operator':
+      return sockets > 1 ? [shard(sockets)] : [];
+    case 'layer':
+      return [fuseLayers];
+    case 'looped':
+      return [loopCalls];
+    case 'response':
+      return [loopTokens(responseTokens)];
+    default:
+      return schedule satisfies never;
+  }
 }
 
 /** The passes that make a program ready to run, whatever its schedule. */
 export const finishingPasses: readonly Pass[] = [planStages, pipelineLoops, packWeights];
 
-function runPasses(
-  program: Program,
-  passes: readonly Pass[],
-  context: PassContext,
-): { program: Program; reports: Report[] } {
-  const reports: Report[] = [];
-  let current = program;
-  for (const pass of passes) {
-    const result = pass(current, context);
-    current = result.program;
-    reports.push(result.report);
-  }
-  return { program: current, reports };
+function contextOf({ capabilities, workers }: ModelOptions): PassContext {
+  return {
+    memories: capabilities.memories,
+    tileBytes: capabilities.tileBytes,
+    workers: workers ?? capabilities.defaultWorkers,
+    ...(capabilities.contextBlock === undefined ? {} : { contextBlock: capabilities.contextBlock }),
+    projectionsByHead: capabilities.projectionsByHead ?? true,
+  };
+}
+
+/** A program and what the passes said that made it. */
+interface Passed {
+  readonly program: Program;
+  readonly reports: readonly Report[];
+}
+
+function runPasses(from: Passed, passes: readonly Pass[], context: PassContext): Passed {
+  return passes.reduce(({ program, reports }, pass) => {
+    const result = pass(program, context);
+    return { program: result.program, reports: [...reports, result.report] };
+  }, from);
+}
+
+/** `make`, run once for each schedule. */
+function once<T>(make: (schedule: Schedule) => T): (schedule: Schedule) => T {
+  const made = new Map<Schedule, T>();
+  return (schedule) => {
+    const known = made.get(schedule) ?? make(schedule);
+    made.set(schedule, known);
+    return known;
+  };
 }

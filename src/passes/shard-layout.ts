@@ -90,27 +90,27 @@ function dividedSymbols(
   const divided = new Set<string>();
   for (const { name, access } of operators.flatMap(usesOf)) if (access !== 'read') divided.add(name);
   for (const name of [...program.outputs, ...program.recurrence.map(({ output }) => output)]) divided.delete(name);
-  const remove = (symbols: readonly string[]): boolean =>
-    symbols.map((symbol) => divided.delete(symbol)).includes(true);
-  /** Removes what cannot be divided given what is not; true if something was. */
-  const sweep = (): boolean =>
-    operators
-      .map((operator) =>
-        remove(
-          groupsOf(operator, types, origins).flatMap((group) =>
-            group.together && group.symbols.every((symbol) => divided.has(symbol)) ? [] : group.symbols,
-          ),
-        ),
-      )
-      .includes(true);
-  const settle = (): void => {
-    while (sweep());
+  const groups = operators.flatMap((operator) => groupsOf(operator, types, origins));
+  const groupsWith = new Map<string, Group[]>();
+  for (const group of groups) {
+    for (const symbol of group.symbols) {
+      const known = groupsWith.get(symbol);
+      if (known === undefined) groupsWith.set(symbol, [group]);
+      else known.push(group);
+    }
+  }
+  /** With all that cannot be divided without them. */
+  const undivide = (...symbols: string[]): void => {
+    for (let symbol = symbols.pop(); symbol !== undefined; symbol = symbols.pop()) {
+      if (divided.delete(symbol)) symbols.push(...(groupsWith.get(symbol) ?? []).flatMap((group) => group.symbols));
+    }
   };
-  settle();
+  for (const { symbols, together } of groups) {
+    if (!together || !symbols.every((symbol) => divided.has(symbol))) undivide(...symbols);
+  }
   // What divided features are projected to is a sum over sockets, and whole after it.
   for (const operator of operators) {
-    if (operator.kind !== 'linear' || !divided.has(operator.reads.x)) continue;
-    if (divided.delete(operator.writes.y)) settle();
+    if (operator.kind === 'linear' && divided.has(operator.reads.x)) undivide(operator.writes.y);
   }
   return divided;
 }

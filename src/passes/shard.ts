@@ -47,6 +47,9 @@ class Sharder {
   private readonly types: ReadonlyMap<string, Tensor>;
   private readonly layout: ShardLayout;
   private readonly weights: ShardedWeights;
+  private readonly read: ReadonlySet<string>;
+  /** What becomes the logits of a sample, if need be capped. */
+  private readonly heads: ReadonlySet<string>;
   /** Symbols whose parts are not summed up yet, with the symbol of the parts. */
   private readonly pending = new Map<string, string>();
 
@@ -57,6 +60,8 @@ class Sharder {
     this.calls = placeOperators(program);
     this.operators = this.calls.flatMap((call) => call.operators);
     this.types = inferSymbols(program, this.calls);
+    this.read = new Set(this.operators.flatMap(({ reads }) => Object.values<Name>(reads)));
+    this.heads = headsOf(this.operators);
     this.layout = findLayout(program, this.operators, this.types, sockets);
     this.weights = new ShardedWeights(program, this.weightUses());
   }
@@ -90,7 +95,7 @@ class Sharder {
     const kvParts = (cache && this.layout.partsOf(cache.updates.keys)) ?? this.sockets;
     if (kvParts < this.sockets)
       notes.push(`each of ${kvParts} key/value heads is held by ${this.sockets / kvParts} sockets`);
-    const head = linears.find((linear) => this.isHead(linear.writes.y));
+    const head = linears.find((linear) => this.heads.has(linear.writes.y));
     if (head !== undefined && this.divisionOf(head).kind === 'whole') {
       notes.push(`the LM head is whole on every socket: ${this.rowsOf(head)} tokens do not divide`);
     }
@@ -103,19 +108,11 @@ class Sharder {
     const even = { parts: this.sockets, replicas: 1 };
     if (this.layout.partsOf(reads.x) !== undefined) return { kind: 'rows', shard: { axis: 1, ...even } };
     const divides = this.rowsOf({ reads }) % this.sockets === 0;
-    return divides && this.isHead(writes.y) ? { kind: 'head', shard: { axis: 0, ...even } } : { kind: 'whole' };
+    return divides && this.heads.has(writes.y) ? { kind: 'head', shard: { axis: 0, ...even } } : { kind: 'whole' };
   }
 
   private rowsOf({ reads }: Pick<Linear, 'reads'>): number {
     return defined(this.types.get(reads.weight), reads.weight).shape[0] as number;
-  }
-
-  /** The symbol becomes the logits of a sample, if need be capped. */
-  private isHead(symbol: string): boolean {
-    return this.operators.some((operator) => {
-      if (isKind(operator, 'sample')) return operator.reads.logits === symbol;
-      return isKind(operator, 'softcap') && operator.reads.x === symbol && this.isHead(operator.writes.y);
-    });
   }
 
   private weightUses(): WeightUse[] {
@@ -185,7 +182,7 @@ class Sharder {
       case 'columns':
         return [local(y)];
       case 'rows':
-        if (!this.isRead(y)) return [local(partName(y)), this.allReduce(partName(y), y)];
+        if (!this.read.has(y)) return [local(partName(y)), this.allReduce(partName(y), y)];
         this.pending.set(y, partName(y));
         return [local(partName(y))];
       case 'head': {
@@ -196,10 +193,15 @@ class Sharder {
         return division satisfies never;
     }
   }
+}
 
-  private isRead(symbol: string): boolean {
-    return this.operators.some((operator) => Object.values<Name>(operator.reads).includes(symbol));
+function headsOf(operators: readonly Operator[]): ReadonlySet<string> {
+  const heads = new Set<string>();
+  for (const operator of operators.toReversed()) {
+    if (isKind(operator, 'sample')) heads.add(operator.reads.logits);
+    if (isKind(operator, 'softcap') && heads.has(operator.writes.y)) heads.add(operator.reads.x);
   }
+  return heads;
 }
 
 /** `o_part.3` of `o.3`. */

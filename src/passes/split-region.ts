@@ -1,5 +1,5 @@
 /**
- * Taking a region apart into calls, the opposite of groupCalls: each part of its statements becomes a kernel, and names
+ * Taking a region apart into calls, the opposite of CallGrouper: each part of its statements becomes a kernel, and names
  * that only one part uses stay local to it. What the other names stand for is up to the caller.
  */
 import { outline } from '../ir/outline.js';

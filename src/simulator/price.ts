@@ -5,7 +5,7 @@
 import type { DType } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { findPreset, presets } from '../models/presets.js';
-import { compileModel } from '../passes/pipeline.js';
+import { modelCompiler } from '../passes/pipeline.js';
 import { UsageError } from '../util/errors.js';
 import { lowerProgram } from './lower-program.js';
 import type { Machine } from './machine.js';
@@ -67,7 +67,7 @@ export function findPricedModel(name: string, quant?: DType): PricedModel {
 /** Compiles each program once; batch and context are extents of the same program. */
 export class PricedProgram implements PricedModel {
   readonly name: string;
-  private readonly programs = new Map<string, ReturnType<typeof compileFor>>();
+  private readonly compilers = new Map<string, { rows: number; compile: ReturnType<typeof modelCompiler> }>();
 
   constructor(
     private readonly config: ModelConfig,
@@ -81,35 +81,31 @@ export class PricedProgram implements PricedModel {
       throw new UsageError(`${this.name} has a context of ${this.config.context} positions, not ${context}`);
     }
     const { tile, capacity } = machine.onChip;
-    const key = [schedule, sockets, tile.value, capacity.value, machine.memory.capacity.value].join();
-    let program = this.programs.get(key);
-    if (program === undefined || program.limits.rows < batch) {
-      program = compileFor(this.config, this.formats, machine, {
-        schedule,
-        sockets,
-        batch: Math.max(64, batch),
-        context: this.config.context,
-      });
-      this.programs.set(key, program);
+    const key = [sockets, tile.value, capacity.value, machine.memory.capacity.value].join();
+    let known = this.compilers.get(key);
+    if (known === undefined || known.rows < batch) {
+      const rows = Math.max(64, batch);
+      known = { rows, compile: compilerFor(this.config, this.formats, machine, sockets, rows) };
+      this.compilers.set(key, known);
     }
-    return lowerProgram(program, { batch, context });
+    const { plan } = known.compile(schedule);
+    return lowerProgram(plan.response ?? plan.step, { batch, context });
   }
 }
 
-function compileFor(
+function compilerFor(
   config: ModelConfig,
   { quant, formats }: WeightFormats,
-  machine: Machine,
-  { schedule, sockets, batch, context }: Point,
+  { onChip, memory }: Machine,
+  sockets: number,
+  rows: number,
 ) {
-  const { onChip, memory } = machine;
   const weightFormat = quant ?? config.dtype;
-  const { plan } = compileModel(config, {
-    schedule,
+  return modelCompiler(config, {
     weightFormat,
     ...(formats === undefined ? {} : { formatOf: (tensor: string) => formats.get(tensor) ?? weightFormat }),
     sockets,
-    limits: { rows: batch, samples: batch, slots: batch, context },
+    limits: { rows, samples: rows, slots: rows, context: config.context },
     capabilities: {
       memories: [
         { name: 'on chip', bytes: onChip.capacity.value },
@@ -119,5 +115,4 @@ function compileFor(
       defaultWorkers: 1,
     },
   });
-  return plan.response ?? plan.step;
 }

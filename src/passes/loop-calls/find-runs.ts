@@ -44,8 +44,9 @@ function bestRun(context: Iterations, from: number, to: number): Run | undefined
   let best: Run | undefined;
   let covered = 0;
   for (const candidate of candidates) {
-    // Nothing that follows can cover more; what covers as much must have a shorter period to be better.
+    // Nothing that follows can cover more, nor as much with a shorter period.
     if (coverage(candidate) < covered) break;
+    if (coverage(candidate) === covered && best !== undefined && candidate.period >= best.period) break;
     const run = growRun(context, candidate);
     if (run === undefined) continue;
     const size = run.period * run.iterations.length;

@@ -2,7 +2,7 @@
  * The calls of a program as candidates for iterations: `period` calls from `start` on, put together as one kernel in which
  * every value that crosses a call is a parameter. Iterations can be looped only if these kernels are the same.
  */
-import { groupCalls, type CallGroup } from '../../ir/outline.js';
+import { CallGrouper, type CallGroup } from '../../ir/outline.js';
 import type { Name, Program, ValueOrigin } from '../../ir/program.js';
 import { defined } from '../../util/assert.js';
 import { kernelKey } from '../kernel-form.js';
@@ -28,6 +28,7 @@ export class Iterations {
   readonly classes: readonly number[];
   private readonly origins: ReadonlyMap<Name, ValueOrigin['kind']>;
   private readonly stacks = new Map<Name, readonly Name[]>();
+  readonly grouper: CallGrouper;
   private readonly cache = new Map<string, Iteration>();
 
   constructor(
@@ -35,6 +36,7 @@ export class Iterations {
     readonly units: Units,
   ) {
     this.uses = new ValueUses(program);
+    this.grouper = new CallGrouper(program);
     this.origins = new Map(program.values.map(({ name, origin }) => [name, origin.kind]));
     const known = new Map<string, number>();
     const classOf = new Map(
@@ -56,7 +58,7 @@ export class Iterations {
     const place = `${first}:${end}`;
     const known = this.cache.get(place);
     if (known !== undefined) return known;
-    const group = groupCalls(this.program, this.program.calls.slice(first, end), 'iteration', () => true);
+    const group = this.grouper.group(this.program.calls.slice(first, end), 'iteration', () => true);
     const iteration = { ...group, first, end, key: kernelKey(group.kernel) };
     this.cache.set(place, iteration);
     return iteration;

@@ -5,7 +5,7 @@
  *     -->
  *   decoder([w.0, w.1, w.2], x.0, x.3)     // stacked, carried, final
  */
-import { argumentKey, groupCalls } from '../../ir/outline.js';
+import { argumentKey } from '../../ir/outline.js';
 import type { Access, Argument, Binding, Call, Kernel, Loop, Name, Param, Segment } from '../../ir/program.js';
 import { stackTensor } from '../../ir/tensor.js';
 import { assert, defined } from '../../util/assert.js';
@@ -27,7 +27,7 @@ export function loopRun(
   const columnOf = (argument: Argument): number => defined(columns.get(argumentKey(argument)), 'column of an argument');
   const leaves = (value: Name): boolean => run.roles[columnOf({ kind: 'value', value })]!.kind !== 'local';
   const members = program.calls.slice(first.first, first.end);
-  const { kernel: body, args } = groupCalls(program, members, name, leaves);
+  const { kernel: body, args } = context.grouper.group(members, name, leaves);
 
   const inside = new Map(body.params.map((param, at) => [columnOf(args[at]!), param]));
   const outer = new OuterScope(run);
