@@ -2,15 +2,16 @@
  * The CUDA C++ that is generated, read by people when it changes: UPDATE_GOLDEN=1 writes the files anew, anything else
  * compares. Where nvcc is, each is compiled for every machine that there is a description of.
  */
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
-import { emitPrograms } from '../../src/backends/cuda/emit/program.js';
+import { emitPrograms, inlineHeaders } from '../../src/backends/cuda/emit/program.js';
 import { targets } from '../../src/backends/cuda/target.js';
 import { compileImage, findNvcc } from '../../src/backends/cuda/toolchain.js';
-import type { DType, Program } from '../../src/ir/program.js';
+import type { DType, Program, Schedule } from '../../src/ir/program.js';
 import { compileModel } from '../../src/passes/pipeline.js';
 import { modelConfig, smallLimits, type ModelName } from '../support/models.js';
 
@@ -30,7 +31,7 @@ function formatOf(tensor: string): DType {
   return tensor.includes('v_proj') ? 'f32' : 'bf16';
 }
 
-function programs(name: ModelName, schedule: 'looped' | 'response', format: Format): readonly Program[] {
+function programs(name: ModelName, schedule: Schedule, format: Format): readonly Program[] {
   const config = modelConfig(name, 'f32', { num_hidden_layers: 2 });
   const formats = format === 'mixed' ? { formatOf } : { weightFormat: format };
   // As many rows as tensor cores want, where there are matrices for them.
@@ -46,6 +47,7 @@ describe.each([
   ['qwen3', 'looped', 'bf16'],
   ['llama', 'response', 'f32'],
   ['mistral', 'looped', 'mixed'],
+  ['llama', 'operator', 'bf16'],
 ] as const)('%s, %s, %s', (name, schedule, format) => {
   const path = fileURLToPath(new URL(`${name}-${schedule}.cu`, import.meta.url));
 
@@ -77,6 +79,32 @@ describe('compiled by nvcc', () => {
     expect(readFileSync(image).readUInt16LE(18)).toBe(190);
     expect(await compileImage({ source, target, cacheDir, compiler: nvcc })).toBe(image);
   });
+});
+
+it('waits for the kernel before it where machines begin kernels early, and only there', () => {
+  if (nvcc === undefined) {
+    console.log('skipped: there is no nvcc, so that griddepcontrol was not looked for');
+    return;
+  }
+  // Kernels of two operators are enough.
+  const source = join(cacheDir, 'early.cu');
+  const [program] = programs('llama', 'operator', 'f32');
+  const short = { ...program!, kernels: program!.kernels.filter(({ name }) => /norm|add/.test(name)) };
+  const calls = program!.calls.filter(({ kernel }) => short.kernels.some(({ name }) => name === kernel));
+  const emitted = emitPrograms([{ ...short, calls }], sm90);
+  writeFileSync(source, inlineHeaders(emitted.source));
+  const kernels = short.kernels.length;
+  expect(kernels).toBeGreaterThan(2);
+  for (const [target, times] of [
+    ['sm_80', 0],
+    ['sm_90', kernels],
+  ] as const) {
+    const flags = nvcc.flags(target).filter((flag) => flag !== '-cubin');
+    execFileSync(nvcc.path, [...flags, '-ptx', '-o', `${source}.ptx`, source]);
+    const ptx = readFileSync(`${source}.ptx`, 'utf8');
+    expect(ptx.match(/griddepcontrol\.wait;/g) ?? [], target).toHaveLength(times);
+    expect(ptx.match(/griddepcontrol\.launch_dependents;/g) ?? [], target).toHaveLength(times);
+  }
 });
 
 it('has nothing of a model in it but numbers', () => {

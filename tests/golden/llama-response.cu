@@ -46,6 +46,7 @@ KERNEL step_embed(const struct launch launch) {
   if (me.warp == COMPUTE_WARPS) {
     return;
   }
+  begin_compute(&me);
   step_embed_compute(&me);
   ring_stop(&me);
   end_launch(&me);
@@ -195,6 +196,7 @@ KERNEL step_decoder(const struct launch launch) {
     ring_drain(&me);
     return;
   }
+  begin_compute(&me);
   step_decoder_compute(&me);
   ring_stop(&me);
   end_launch(&me);
@@ -236,6 +238,7 @@ KERNEL step_lm_head(const struct launch launch) {
     ring_drain(&me);
     return;
   }
+  begin_compute(&me);
   step_lm_head_compute(&me);
   ring_stop(&me);
   end_launch(&me);
@@ -280,6 +283,7 @@ KERNEL step_sample(const struct launch launch) {
   if (me.warp == COMPUTE_WARPS) {
     return;
   }
+  begin_compute(&me);
   step_sample_compute(&me);
   ring_stop(&me);
   end_launch(&me);
@@ -508,6 +512,7 @@ KERNEL response_response(const struct launch launch) {
     ring_drain(&me);
     return;
   }
+  begin_compute(&me);
   response_response_compute(&me);
   ring_stop(&me);
   end_launch(&me);

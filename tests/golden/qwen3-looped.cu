@@ -46,6 +46,7 @@ KERNEL step_embed(const struct launch launch) {
   if (me.warp == COMPUTE_WARPS) {
     return;
   }
+  begin_compute(&me);
   step_embed_compute(&me);
   ring_stop(&me);
   end_launch(&me);
@@ -209,6 +210,7 @@ KERNEL step_decoder(const struct launch launch) {
     ring_drain(&me);
     return;
   }
+  begin_compute(&me);
   step_decoder_compute(&me);
   ring_stop(&me);
   end_launch(&me);
@@ -252,6 +254,7 @@ KERNEL step_lm_head(const struct launch launch) {
     ring_drain(&me);
     return;
   }
+  begin_compute(&me);
   step_lm_head_compute(&me);
   ring_stop(&me);
   end_launch(&me);
@@ -296,6 +299,7 @@ KERNEL step_sample(const struct launch launch) {
   if (me.warp == COMPUTE_WARPS) {
     return;
   }
+  begin_compute(&me);
   step_sample_compute(&me);
   ring_stop(&me);
   end_launch(&me);

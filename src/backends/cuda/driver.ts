@@ -55,6 +55,7 @@ const signatures = [
   'int cuGraphExecDestroy(uint64_t executable)',
   'int cuGraphDestroy(uint64_t graph)',
   'int cuLaunchKernel(uint64_t function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared, uint64_t stream, uint64_t params, uint64_t extra)',
+  'int cuLaunchKernelEx(const void *config, uint64_t function, uint64_t params, uint64_t extra)',
   'int cuLaunchCooperativeKernel(uint64_t function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared, uint64_t stream, uint64_t params)',
 ] as const;
 

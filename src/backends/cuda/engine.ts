@@ -15,6 +15,7 @@ import type { Engine } from '../serve-engine.js';
 import { CudaDriver, CudaError, type Address } from './driver.js';
 import { DeviceMemory, exchangeAt } from './device-memory.js';
 import type { EmittedCall } from './emit/program.js';
+import { dependentLaunch } from './launch-config.js';
 import { mailboxWords, ringStage, type CudaSetup } from './setup.js';
 
 /** Programs of more kernel calls than this are launched as one graph: the calls of a token, again and again. */
@@ -164,7 +165,7 @@ export class CudaEngine implements Engine {
     let graph = this.graphs.get(key);
     if (graph === undefined) {
       const executable = this.driver.capture(this.memory.stream, () => {
-        for (const call of calls) this.launchCall(call, extents);
+        calls.forEach((call, index) => this.launchCall(call, extents, this.canBeginEarly(call, calls[index - 1])));
       });
       graph = { executable, next: this.next };
       this.graphs.set(key, graph);
@@ -173,12 +174,27 @@ export class CudaEngine implements Engine {
     this.next = graph.next;
   }
 
-  private launchCall({ symbol, firstArgument, cooperative }: EmittedCall, { rows, samples }: Extents): void {
-    const { threads: blocks, blockThreads, sharedBytes } = this.setup;
-    const params = this.memory.writeLaunch(rows, samples, this.next++, firstArgument);
-    const shape = [blocks, 1, 1, blockThreads, 1, 1, sharedBytes, this.memory.stream, params];
-    const kernel = defined(this.functions.get(symbol), symbol);
-    if (cooperative) this.driver.call('cuLaunchCooperativeKernel', kernel, ...shape);
+  /**
+   * Whether a call of a graph may begin before the one before it has ended. Only where neither has blocks that wait for each
+   * other: nothing says what comes of a cooperative launch with this attribute, and such kernels do not wait themselves.
+   */
+  private canBeginEarly(call: EmittedCall, previous: EmittedCall | undefined): boolean {
+    if (previous === undefined) return false;
+    return this.setup.dependentLaunch && !call.cooperative && !previous.cooperative;
+  }
+
+  private launchCall(call: EmittedCall, { rows, samples }: Extents, early = false): void {
+    const { threads: blocks, blockThreads: threads, sharedBytes } = this.setup;
+    const params = this.memory.writeLaunch(rows, samples, this.next++, call.firstArgument);
+    const kernel = defined(this.functions.get(call.symbol), call.symbol);
+    const { stream } = this.memory;
+    if (early) {
+      const config = dependentLaunch({ blocks, threads, sharedBytes, stream });
+      this.driver.call('cuLaunchKernelEx', config, kernel, params, 0n);
+      return;
+    }
+    const shape = [blocks, 1, 1, threads, 1, 1, sharedBytes, stream, params];
+    if (call.cooperative) this.driver.call('cuLaunchCooperativeKernel', kernel, ...shape);
     else this.driver.call('cuLaunchKernel', kernel, ...shape, 0n);
   }
 

@@ -1,7 +1,8 @@
 /** The cuda backend beyond what all backends share: machines that lack something, faults, half precision, races. */
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import koffi from 'koffi';
 import { afterAll, describe, expect, it } from 'vitest';
 import { hostCompiler, hostSource, makeFakeDriver } from '../../../tests/support/cuda/fake-driver.js';
 import { modelConfig, smallLimits, Workspace, type ModelName } from '../../../tests/support/models.js';
@@ -13,6 +14,7 @@ import { referenceBackend } from '../reference/index.js';
 import { CudaDriver } from './driver.js';
 import { emitPrograms } from './emit/program.js';
 import { createCudaBackend, type CudaOptions } from './index.js';
+import { launchAttribute, launchConfig, streamSerialization } from './launch-config.js';
 import { countersLayout, launchBytes, mailboxWords } from './setup.js';
 import { hostTarget, layoutFor, targetFor, targets } from './target.js';
 import { findNvcc, type CudaCompiler } from './toolchain.js';
@@ -155,6 +157,44 @@ describe('tokens of a response', () => {
   });
 });
 
+describe('kernels of a graph', () => {
+  /** Tokens of the operator schedule, and the launches that were captured: all, and those that may begin early. */
+  async function operatorRun(driverPath: string, compiler = hostCompiler) {
+    const backend = backendWith({ driverPath, compiler });
+    const weights = await workspace.weights(modelConfig('llama'));
+    const { plan } = compiled('llama', 'f32', 'operator', backend);
+    const executable = await backend.prepare(plan, weights, { cacheDir });
+    try {
+      const { tokens } = await generate(executable, { prompt: [1, 2] }, 4);
+      const [all, early] = [new Int32Array(1), new Int32Array(1)];
+      koffi.load(driverPath).func('int fake_captured(void *all, void *early)')(all, early);
+      const cooperative = plan.step.calls.filter(({ kernel }) => /sample/.test(kernel)).length;
+      return { tokens, calls: plan.step.calls.length, cooperative, all: all[0], early: early[0] };
+    } finally {
+      await executable.close();
+    }
+  }
+
+  it('begin early where the device has that, and give the same tokens', async () => {
+    const old = await operatorRun(fakeDriver('eight', 'FAKE_MAJOR=8'));
+    // A graph for the two rows of the prompt, and one for a row.
+    expect(old).toMatchObject({ all: 2 * old.calls, early: 0 });
+    const recent = await operatorRun(fakeDriver('nine', 'FAKE_MAJOR=9'));
+    // The first call has nothing before it, and the sampler's blocks wait for each other.
+    expect(recent.cooperative).toBe(1);
+    expect(recent).toMatchObject({ all: old.all, early: 2 * (old.calls - 2), tokens: old.tokens });
+  });
+
+  it('must wait for those before them, which the stand-in would see', async () => {
+    const wait = '  wait_for_prerequisites();\n';
+    expect(hostSource('#include "engine.cuh"\n').split(wait)).toHaveLength(2);
+    const careless = { ...hostCompiler, textOf: (source: string) => hostSource(source).replace(wait, '') };
+    await expect(operatorRun(fakeDriver('strict'), careless)).rejects.toThrow(
+      /a kernel that began early did not wait for the one before it/,
+    );
+  });
+});
+
 /** Enough for tensor cores. */
 const manyRows = { ...smallLimits, rows: 20 };
 
@@ -232,6 +272,27 @@ describe('what TypeScript and the kernels both know', () => {
     const sizes = execFileSync(program, { encoding: 'utf8' }).split(' ').map(Number);
     expect(sizes).toEqual([launchBytes, countersLayout.bytes, 24, emitted.sharedBytes, countersLayout.readAt, 1]);
     expect(mailboxWords.expected).toBe(24 / 4 - 1);
+  });
+
+  const include = ['/usr/local/cuda/include', '/usr/include'].find((path) => existsSync(join(path, 'cuda.h')));
+  it.skipIf(include === undefined)('is what cuda.h says of launches', () => {
+    const source = join(workspace.directory, 'launch.cpp');
+    const [config, attribute] = ['CUlaunchConfig', 'CUlaunchAttribute'];
+    const places = [
+      ...[`sizeof(${config})`, `offsetof(${config}, sharedMemBytes)`, `offsetof(${config}, hStream)`],
+      ...[`offsetof(${config}, attrs)`, `offsetof(${config}, numAttrs)`],
+      ...[`sizeof(${attribute})`, `offsetof(${attribute}, value.programmaticStreamSerializationAllowed)`],
+      'CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION',
+    ];
+    const print = places.map((place) => `printf("%d ", (int)${place});`).join(' ');
+    writeFileSync(source, `#include <cuda.h>\n#include <stddef.h>\n#include <stdio.h>\nint main() { ${print} }\n`);
+    const program = join(workspace.directory, 'launch');
+    execFileSync('g++', ['-std=c++17', '-w', '-I', include!, '-o', program, source]);
+    const at = (field: string): number => koffi.offsetof(launchConfig, field);
+    expect(execFileSync(program, { encoding: 'utf8' }).trim().split(' ').map(Number)).toEqual([
+      ...[koffi.sizeof(launchConfig), at('sharedMemBytes'), at('hStream'), at('attrs'), at('numAttrs')],
+      ...[koffi.sizeof(launchAttribute), koffi.offsetof(launchAttribute, 'value'), streamSerialization],
+    ]);
   });
 
   it('goes together where every multiprocessor has a head of its own', () => {

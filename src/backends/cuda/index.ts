@@ -16,7 +16,7 @@ import { openCudaMeter } from './bandwidth.js';
 import { CudaDriver, viewOf, type DeviceInfo } from './driver.js';
 import { emitPrograms } from './emit/program.js';
 import { mailboxWords, type CudaSetup } from './setup.js';
-import { targetFor, targets, type Target } from './target.js';
+import { hasDependentLaunch, targetFor, targets, type Target } from './target.js';
 import { compileImage, findNvcc, type CudaCompiler } from './toolchain.js';
 
 /** At the same depth below src/ and dist/. */
@@ -148,6 +148,7 @@ async function prepare(
     ownBytes: emitted.ownBytes,
     sharedBytes: emitted.sharedBytes,
     blockThreads: emitted.threads,
+    dependentLaunch: hasDependentLaunch(machine.device),
     calls: emitted.calls,
     places: emitted.places,
     offsets: new Map(

@@ -15,6 +15,8 @@ export interface CudaSetup extends WorkerSetup {
   readonly ownBytes: number;
   readonly sharedBytes: number;
   readonly blockThreads: number;
+  /** Whether kernels of a graph may begin while those before them end. */
+  readonly dependentLaunch: boolean;
   /** For every program, its kernel calls. */
   readonly calls: readonly (readonly EmittedCall[])[];
   /** What the numbers of hand-offs stand for. */

@@ -43,6 +43,14 @@ export function targetFor(major: number, minor: number): Target | undefined {
   return targets.filter(({ name }) => Number(name.slice(3)) <= capability).at(-1);
 }
 
+/**
+ * Whether a device can begin a kernel before the one that it depends on has ended: `griddepcontrol` in the kernels, and an
+ * attribute of the launch. Source: CUDA Programming Guide 13.0, "Programmatic Dependent Launch": compute capability 9.0.
+ */
+export function hasDependentLaunch({ major }: { readonly major: number }): boolean {
+  return major >= 9;
+}
+
 /** More multiprocessors than any machine has. */
 export const maxBlocks = 512;
 

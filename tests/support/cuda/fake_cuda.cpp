@@ -42,9 +42,9 @@
 #endif
 
 #define API extern "C" __attribute__((visibility("default"))) int
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_INSTRUCTION = 715, STUCK = 999 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_SUPPORTED = 801, NOT_READY = 600, ILLEGAL_INSTRUCTION = 715, STUCK = 999 };
 
-typedef int (*run_function)(void *, const void *, int, int, int, uint64_t, int, char *, int);
+typedef int (*run_function)(void *, const void *, int, int, int, uint64_t, int, bool (*)(void *), void *, char *, int);
 
 struct module {
   void *library;
@@ -60,6 +60,8 @@ static std::mutex books;
 static std::map<void *, uint64_t> sizes;
 static uint64_t taken;
 static std::atomic<uint64_t> launches;
+/* Launches that were captured, and those of them that may begin before the one ahead of them has ended. */
+static std::atomic<int> captured, captured_early;
 static std::atomic<int> sticky;
 static char last_error[1024] = "an error of the stand-in";
 
@@ -213,35 +215,67 @@ API cuFuncSetAttribute(kernel *, int, int) { return SUCCESS; }
 struct node {
   kernel *function;
   int blocks, threads, shared;
+  bool is_early;
   unsigned char launch[64]; /* struct launch */
 };
 static thread_local std::vector<node> *capturing;
 
-static void run_node(const node &at, int fault) {
+static void run_node(const node &at, int fault, bool (*earlier)(void *) = nullptr, void *context = nullptr) {
   char error[1024];
   const int outcome = at.function->home->run(at.function->entry, at.launch, at.blocks, at.threads, at.shared, ++launches,
-                                             fault, error, sizeof error);
-  if (outcome == 0) return;
+                                             fault, earlier, context, error, sizeof error);
+  /* The first trouble counts. */
+  if (outcome == 0 || sticky != SUCCESS) return;
   snprintf(last_error, sizeof last_error, "%s", outcome == 1 ? "the kernel trapped" : error);
   sticky = outcome == 1 ? ILLEGAL_INSTRUCTION : STUCK;
 }
+
 /* A launch with these parameters; true where it is captured, and not to be run now. */
 static bool is_captured(node &made, void **params) {
   memcpy(made.launch, params[0], sizeof made.launch);
-  if (capturing) capturing->push_back(made);
-  return capturing != nullptr;
+  if (!capturing) return false;
+  capturing->push_back(made);
+  captured++;
+  captured_early += made.is_early;
+  return true;
 }
 API cuLaunchKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned, unsigned shared, stream *on,
                    void **params, void **) {
-  node made = {function, (int)gx, (int)bx, (int)shared, {}};
+  node made = {function, (int)gx, (int)bx, (int)shared, false, {}};
   if (is_captured(made, params)) return SUCCESS;
   if (wait_for(on) != SUCCESS) return sticky;
   run_node(made, 0);
   return SUCCESS;
 }
+/* As cuda.h has it, with the one attribute that there is here. */
+struct launch_attribute {
+  int id, padding, value;
+  unsigned char rest[60];
+};
+struct launch_config {
+  unsigned gx, gy, gz, bx, by, bz, shared;
+  stream *on;
+  const launch_attribute *attributes;
+  unsigned count;
+};
+enum { PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
+API cuLaunchKernelEx(const launch_config *config, kernel *function, void **params, void **) {
+  if (config->count != 1 || config->attributes[0].id != PROGRAMMATIC_STREAM_SERIALIZATION) return INVALID_VALUE;
+  if (FAKE_MAJOR < 9) return NOT_SUPPORTED;
+  node made = {function, (int)config->gx, (int)config->bx, (int)config->shared, config->attributes[0].value != 0, {}};
+  if (is_captured(made, params)) return SUCCESS;
+  if (wait_for(config->on) != SUCCESS) return sticky;
+  run_node(made, 0);
+  return SUCCESS;
+}
+API fake_captured(int *all, int *early) {
+  *all = captured;
+  *early = captured_early;
+  return SUCCESS;
+}
 API cuLaunchCooperativeKernel(kernel *function, unsigned gx, unsigned, unsigned, unsigned bx, unsigned, unsigned,
                               unsigned shared, stream *on, void **params) {
-  node made = {function, (int)gx, (int)bx, (int)shared, {}};
+  node made = {function, (int)gx, (int)bx, (int)shared, false, {}};
   if (is_captured(made, params)) return SUCCESS;
   if (wait_for(on) != SUCCESS) return sticky;
   on->busy = true;
@@ -265,13 +299,29 @@ API cuGraphInstantiateWithFlags(std::vector<node> **executable, const std::vecto
   *executable = new std::vector<node>(*graph);
   return SUCCESS;
 }
+/* The last of some nodes, each of which may begin before the one ahead of it: that one runs when this one waits for it. */
+struct chain {
+  const node *first, *last;
+};
+static bool run_chain(void *context) {
+  const chain *nodes = (const chain *)context;
+  chain before = {nodes->first, nodes->last - 1};
+  if (nodes->first == nodes->last) run_node(*nodes->last, 0);
+  else run_node(*nodes->last, 0, run_chain, &before);
+  return sticky == SUCCESS;
+}
+/* Kernels that are under way at once, at most: each has its threads in memory. */
+enum { MOST_AT_ONCE = 4 };
 API cuGraphLaunch(std::vector<node> *executable, stream *on) {
   wait_for(on);
-  for (const node &next : *executable) {
-    if (sticky != 0) return sticky;
-    run_node(next, false);
+  const node *const end = executable->data() + executable->size();
+  for (const node *first = executable->data(); first < end && sticky == SUCCESS;) {
+    chain nodes = {first, first};
+    while (nodes.last + 1 < end && nodes.last[1].is_early && nodes.last + 1 - first < MOST_AT_ONCE) nodes.last++;
+    run_chain(&nodes);
+    first = nodes.last + 1;
   }
-  return SUCCESS;
+  return sticky;
 }
 API cuGraphExecDestroy(std::vector<node> *executable) {
   delete executable;

@@ -11,15 +11,20 @@ static void call_kernel(const void *call) {
   c->kernel(c->at);
 }
 
-/* 0: ended; 1: the kernel trapped; 2: nothing could go on, and `error` says who waited for what. */
+/*
+ * 0: ended; 1: the kernel trapped; 2: nothing could go on, and `error` says who waited for what.
+ * `earlier`, where there is one, runs the kernels that this one has begun before; see run_grid.
+ */
 extern "C" __attribute__((visibility("default"))) int kloop_run(void *kernel, const void *launch, int blocks, int threads,
-                                                                int shared_bytes, uint64_t seed, int fault, char *error,
+                                                                int shared_bytes, uint64_t seed, int fault,
+                                                                bool (*earlier)(void *), void *context, char *error,
                                                                 int error_size) {
   struct host_call call;
   memcpy(&call.kernel, &kernel, sizeof kernel);
   memcpy(&call.at, launch, sizeof call.at);
   std::string why;
-  const int outcome = shim::run_grid(call_kernel, &call, blocks, threads, shared_bytes, seed, (shim::fault)fault, why);
+  const int outcome = shim::run_grid(call_kernel, &call, blocks, threads, shared_bytes, seed, (shim::fault)fault,
+                                     {earlier, context}, why);
   snprintf(error, (size_t)error_size, "%s", why.c_str());
   return outcome;
 }

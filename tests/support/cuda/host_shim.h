@@ -46,7 +46,7 @@ namespace shim {
 
 constexpr size_t stack_bytes = 128 << 10, max_copies = 4096;
 
-enum wait_kind { RUNS, WARP, COMPUTE, BLOCK, POLLS, DONE };
+enum wait_kind { RUNS, WARP, COMPUTE, BLOCK, POLLS, EARLIER, DONE };
 
 struct warp_state {
   /* Exchanges of all lanes so far; what each lane gave to the last two: a value, or the fragments of two matrices. */
@@ -70,7 +70,14 @@ struct fiber {
   int block = 0, thread = 0;
   enum wait_kind wait = RUNS;
   uint64_t exchanges = 0, compute_syncs = 0, syncs = 0;
+  bool waited = false;
   const char *what = "";
+};
+
+/* Runs the kernels before one that began early; false where they went wrong. Nothing where all of them have ended. */
+struct prerequisites {
+  bool (*run)(void *) = nullptr;
+  void *context = nullptr;
 };
 
 struct copy {
@@ -93,7 +100,7 @@ struct run_state {
   const void *argument = nullptr;
   int threads = 0, compute_threads = 0, block_count = 0;
   uint64_t random = 1, progress = 0, clock = 0, clock_step = 1;
-  bool trapped = false, keeps_copies = false;
+  bool trapped = false, keeps_copies = false, prerequisites_ended = false;
 };
 
 static run_state *run;
@@ -170,6 +177,7 @@ UNWATCHED static bool can_run(const fiber &f) {
     case WARP: return block.warps[(size_t)f.thread / 32].arrivals >= 32 * f.exchanges;
     case COMPUTE: return block.compute_arrivals >= (uint64_t)run->compute_threads * f.compute_syncs;
     case BLOCK: return block.arrivals >= (uint64_t)run->threads * f.syncs;
+    case EARLIER: return run->prerequisites_ended;
     case DONE: return false;
     default: return true;
   }
@@ -222,7 +230,7 @@ UNWATCHED static void visit_warp(size_t first) {
 }
 
 static std::string describe_waits() {
-  static const char *const kinds[] = {"runs", "its warp", "compute warps", "its block", "polls", "done"};
+  static const char *const kinds[] = {"runs", "its warp", "compute warps", "its block", "polls", "the kernel before", "done"};
   std::string text;
   int listed = 0;
   for (const fiber &f : run->fibers) {
@@ -234,6 +242,10 @@ static std::string describe_waits() {
     text += line;
   }
   return text;
+}
+
+static bool any_waits_as(enum wait_kind kind) {
+  return std::any_of(run->fibers.begin(), run->fibers.end(), [kind](const fiber &f) { return f.wait == kind; });
 }
 
 /* Memory of fibers is kept between runs: making it takes longer than a small kernel. */
@@ -279,11 +291,16 @@ enum outcome { ENDED = 0, TRAPPED = 1, STUCK = 2 };
 /* What goes wrong: the last block never runs, or copies never land. Then time passes fast, for the watchdog. */
 enum fault { NOTHING = 0, NO_LAST_BLOCK = 1, NO_COPIES = 2 };
 
-/* Runs body(argument) on all threads. */
+/*
+ * Runs body(argument) on all threads. Where the kernels before it have not run yet, they do once nothing here can go on
+ * without them: as early as no machine begins a kernel, so that whatever is used before they are waited for is wrong.
+ */
 static int run_grid(void (*body)(const void *), const void *argument, int blocks, int threads, int shared_bytes, uint64_t seed,
-                    fault fault, std::string &why) {
+                    fault fault, prerequisites before_this, std::string &why) {
   run_state state;
+  run_state *const outer = run;
   run = &state;
+  state.prerequisites_ended = before_this.run == nullptr;
   state.body = body;
   state.argument = argument;
   state.block_count = blocks;
@@ -318,7 +335,14 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
     }
     if (std::all_of(state.fibers.begin(), state.fibers.end(), [](const fiber &f) { return f.wait == DONE; })) break;
     if (state.progress != before || finish_a_copy()) idle = 0;
-    else if (++idle > (fault == NOTHING ? 3 : 100000)) {
+    else if (!state.prerequisites_ended && any_waits_as(EARLIER)) {
+      if (!before_this.run(before_this.context)) {
+        outcome = STUCK;
+        why = "the kernel before this one went wrong";
+        break;
+      }
+      state.prerequisites_ended = true;
+    } else if (++idle > (fault == NOTHING ? 3 : 100000)) {
       outcome = STUCK;
       why = describe_waits();
       break;
@@ -328,6 +352,11 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
     outcome = STUCK;
     why = "a block ended while bytes were on their way to its memory";
   }
+  for (const fiber &f : state.fibers) {
+    if (outcome != ENDED || before_this.run == nullptr || f.waited || f.thread >= state.compute_threads) continue;
+    outcome = STUCK;
+    why = "a kernel that began early did not wait for the one before it";
+  }
   SYNC_ACQUIRE(&state);
   for (fiber &f : state.fibers) {
     spare_stacks.push_back(f.stack);
@@ -335,6 +364,7 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
     __tsan_destroy_fiber(f.sanitizer);
 #endif
   }
+  run = outer;
   return outcome;
 }
 
@@ -365,6 +395,14 @@ UNWATCHED static void compute_sync() {
     shim::wait_as(shim::COMPUTE, "");
   SYNC_ACQUIRE(&block.compute_turns[turn]);
 }
+/* Kernels begin early whether or not the one before them allows it: earlier than on any machine. */
+DEVICE void launch_dependents() {}
+UNWATCHED static void wait_for_prerequisites() {
+  shim::run->current->waited = true;
+  shim::run->progress++;
+  while (!shim::run->prerequisites_ended) shim::wait_as(shim::EARLIER, "");
+}
+
 typedef uint32_t lane_words[6];
 /* Gives words to the other lanes of the warp; what all lanes gave. */
 UNWATCHED static const lane_words *exchange(const uint32_t *words, size_t count) {

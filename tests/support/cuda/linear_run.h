@@ -82,7 +82,7 @@ static void embed_body(const void *argument) {
 static int run_linear(void (*body)(const void *), struct linear_call *call, int blocks, uint64_t seed) {
   call->own.resize((size_t)blocks * OWN_BYTES + 64);
   std::string why;
-  const int outcome = shim::run_grid(body, call, blocks, BLOCK_THREADS, SHARED_BYTES, seed, shim::NOTHING, why);
+  const int outcome = shim::run_grid(body, call, blocks, BLOCK_THREADS, SHARED_BYTES, seed, shim::NOTHING, {}, why);
   if (outcome != 0) fprintf(stderr, "outcome %d: %s\n", outcome, why.c_str());
   return outcome;
 }

@@ -20,7 +20,8 @@ int main() {
     }
     struct launch launch = {arena, weights, own, &counters, &mailbox, tokens, rows, rows, number, 0};
     char error[1024];
-    const int outcome = kloop_run((void *)KERNEL_NAME, &launch, 3, BLOCK_THREADS, SHARED_BYTES, 11 * number + 1, 0, error, sizeof error);
+    const int outcome = kloop_run((void *)KERNEL_NAME, &launch, 3, BLOCK_THREADS, SHARED_BYTES, 11 * number + 1, 0, nullptr, nullptr, error,
+                                  sizeof error);
     if (outcome != 0) {
       fprintf(stderr, "outcome %d: %s\n", outcome, error);
       return 1;

@@ -42,6 +42,7 @@ export function emitKernel(kernel: Kernel, symbol: string, table: string, emissi
       }
       writer.line('return;');
     });
+    writer.line('begin_compute(&me);');
     writer.line(`${symbol}_compute(&me);`);
     writer.line('ring_stop(&me);');
     writer.line('end_launch(&me);');

@@ -15,7 +15,6 @@ typedef int int32_t;
 typedef unsigned int uint32_t;
 typedef long long int64_t;
 typedef unsigned long long uint64_t;
-typedef unsigned long long size_t;
 #else
 #include <stdint.h>
 #endif
@@ -50,6 +49,22 @@ DEVICE void block_sync() { __syncthreads(); }
 DEVICE void compute_sync() { asm volatile("bar.sync 1, %0;" ::"n"(COMPUTE_THREADS) : "memory"); }
 DEVICE void warp_sync() { __syncwarp(); }
 DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+
+/*
+ * Kernels that begin before the one before them has ended, where the machine has that and the launch allows it. The first
+ * lets the kernel after this one begin as soon as all blocks have called it or have ended. The second waits until the kernel
+ * before this one has ended and all it wrote is there; every kernel calls it, so that this holds for all that came earlier.
+ */
+DEVICE void launch_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+DEVICE void wait_for_prerequisites() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 DEVICE uint32_t load_acquire(const uint32_t *p) {
   uint32_t value;

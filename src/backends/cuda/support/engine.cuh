@@ -83,6 +83,8 @@ DEVICE uint32_t *shared_flag(int flag) { return (uint32_t *)(shared_memory() + F
 DEVICE void *work_space() { return shared_memory() + WORK_AT; }
 
 DEVICE struct worker begin_launch(const struct launch &launch) {
+  /* At once: a block has its multiprocessor to itself, so that the next kernel's blocks can take nobody's place. */
+  launch_dependents();
   struct worker me = {};
   me.at = launch;
   me.thread = thread_index();
@@ -92,8 +94,16 @@ DEVICE struct worker begin_launch(const struct launch &launch) {
   me.blocks = block_count();
   me.rows = launch.rows;
   me.samples = launch.samples;
-  if (me.block == 0 && me.thread == 0) launch.counters->arrivals[(launch.number + 1) % 3] = 0;
   return me;
+}
+
+/*
+ * The compute warps begin here, the one that fetches weights does not: weights were there before any kernel was. Everything
+ * else may have been written by the kernel before this one, or still be read by it.
+ */
+DEVICE void begin_compute(struct worker *me) {
+  wait_for_prerequisites();
+  if (me->block == 0 && me->thread == 0) me->at.counters->arrivals[(me->at.number + 1) % 3] = 0;
 }
 
 DEVICE void end_launch(struct worker *me) {
