@@ -72,7 +72,8 @@ function* readsInOrder(region: Region, scope: Scope): Generator<Name> {
   }
 }
 
-function iterationScope(loop: Loop, outer: Scope, iteration: number): Scope {
+/** What the names in a loop body stand for in one iteration, where that is a value of the program or a stack of them. */
+export function iterationScope(loop: Loop, outer: Scope, iteration: number): Scope {
   const scope = new Map<Name, Argument>();
   for (const binding of loop.bindings) {
     const argument = outer.get(binding.outer);

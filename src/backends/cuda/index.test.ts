@@ -13,6 +13,7 @@ import type { Backend } from '../backend.js';
 import { referenceBackend } from '../reference/index.js';
 import { CudaDriver } from './driver.js';
 import { emitPrograms } from './emit/program.js';
+import { sliceBytesOf, tileBytesOf } from './emit/ring-writer.js';
 import { createCudaBackend, type CudaOptions } from './index.js';
 import { launchAttribute, launchConfig, streamSerialization } from './launch-config.js';
 import { countersLayout, launchBytes, mailboxWords } from './setup.js';
@@ -254,6 +255,14 @@ describe('weights of all formats', () => {
   });
 });
 
+/** An odd width where there may be one. */
+const tileSizes = [
+  { format: 'f32', width: 45 },
+  { format: 'bf16', width: 45 },
+  { format: 'q8_0', width: 96 },
+  { format: 'q4_0', width: 96 },
+] as const;
+
 describe('what TypeScript and the kernels both know', () => {
   it('is the same', () => {
     const backend = backendWith();
@@ -265,12 +274,18 @@ describe('what TypeScript and the kernels both know', () => {
   kloop_sizes(sizes, sizes + 1, sizes + 2, sizes + 3);
   printf("%d %d %d %d %d %d", sizes[0], sizes[1], sizes[2], sizes[3], (int)offsetof(struct counters, hand_offs),
          (int)(sizeof(struct choice) <= WORK_BYTES));
+${tileSizes.map(({ format, width }) => `  printf(" %d %d", ${format}_tiles::tile_bytes(${width}), ${format}_tiles::slice_bytes);`).join('\n')}
 }`;
     writeFileSync(source, `${hostSource(emitted.source)}\n#include <stddef.h>\n${print}\n`);
     const program = join(workspace.directory, 'sizes');
     execFileSync('g++', ['-std=c++17', '-O0', '-w', '-o', program, source]);
     const sizes = execFileSync(program, { encoding: 'utf8' }).split(' ').map(Number);
-    expect(sizes).toEqual([launchBytes, countersLayout.bytes, 24, emitted.sharedBytes, countersLayout.readAt, 1]);
+    const known = [launchBytes, countersLayout.bytes, 24, emitted.sharedBytes, countersLayout.readAt, 1];
+    const tiles = tileSizes.flatMap(({ format, width }) => [
+      tileBytesOf(format, width),
+      sliceBytesOf(format, hostTarget.sliceBytes),
+    ]);
+    expect(sizes).toEqual([...known, ...tiles]);
     expect(mailboxWords.expected).toBe(24 / 4 - 1);
   });
 

@@ -3,10 +3,13 @@ import type { Name, Program } from '../../../ir/program.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import type { Allocator } from '../../memory-map.js';
 import type { Layout } from '../target.js';
+import type { RingWriter } from './ring-writer.js';
 
 export interface KernelEmission {
   readonly program: Program;
   readonly writer: CodeWriter;
+  /** Prints what touches the ring of weights and the counters, with the same writer. */
+  readonly ring: RingWriter;
   readonly layout: Layout;
   /** Memory of all blocks. */
   readonly scratch: Allocator;

@@ -7,6 +7,7 @@ import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
 import type { Binding, Kernel, Loop, Name, Operator, Region, Tensor } from '../../../ir/program.js';
 import { formatTensor } from '../../../ir/tensor.js';
 import { isKind, operatorsOf, usesOf } from '../../../ir/visit.js';
+import type { RingCode } from '../../../passes/ring-code.js';
 import { assert, defined } from '../../../util/assert.js';
 import { bytesAtLimits } from '../../memory-map.js';
 import type { KernelEmission } from './emission.js';
@@ -16,6 +17,7 @@ import { comment, emitStage, emitStream } from './stage.js';
 
 /** What only the compute warps do, and what only the other warp does. */
 type Side = 'compute' | 'stream';
+type Sides = Pick<RingCode, Side>;
 
 interface Walk {
   readonly side: Side;
@@ -25,13 +27,15 @@ interface Walk {
 }
 
 /** @param symbol the name of the __global__ function. @param table the kernel's table of arguments */
-export function emitKernel(kernel: Kernel, symbol: string, table: string, emission: KernelEmission): void {
-  const { writer } = emission;
+export function emitKernel(kernel: Kernel, symbol: string, table: string, emission: KernelEmission): Sides {
+  const { writer, ring } = emission;
   const params = kernel.params.map(({ access, name, tensor }) => `${access} ${name}: ${formatTensor(tensor)}`);
   const streams = hasMatrices(kernel.body);
   comment(writer, `kernel ${kernel.name}(${params.join(', ')})`);
-  emitSide(kernel, symbol, table, { side: 'compute', emission, where: kernel.name });
-  if (streams) emitSide(kernel, symbol, table, { side: 'stream', emission, where: kernel.name });
+  const emit = (side: Side) =>
+    ring.collect(() => emitSide(kernel, symbol, table, { side, emission, where: kernel.name }));
+  const compute = emit('compute');
+  const stream = streams ? emit('stream') : [];
   writer.block(`KERNEL ${symbol}(const struct launch launch)`, () => {
     writer.line('struct worker me = begin_launch(launch);');
     writer.line('ring_init(&me);');
@@ -48,6 +52,7 @@ export function emitKernel(kernel: Kernel, symbol: string, table: string, emissi
     writer.line('end_launch(&me);');
   });
   writer.line();
+  return { stream, compute };
 }
 
 function hasMatrices(region: Region): boolean {
@@ -55,7 +60,7 @@ function hasMatrices(region: Region): boolean {
 }
 
 function emitSide(kernel: Kernel, symbol: string, table: string, walk: Walk): void {
-  const { writer, strideOf } = walk.emission;
+  const { writer, ring, strideOf } = walk.emission;
   writer.block(`DEVICE void ${symbol}_${walk.side}(struct worker *me)`, () => {
     const names: Names = { c: new Map(), strides: new Map(), types: inferKernel(kernel) };
     kernel.params.forEach(({ name, tensor, access }, index) => {
@@ -64,7 +69,7 @@ function emitSide(kernel: Kernel, symbol: string, table: string, walk: Walk): vo
       if (tensor.shape.length > 1) names.strides.set(name, strideOf(name));
       const type = `${access === 'read' ? 'const ' : ''}${elementType(tensor)} *`;
       if (used(kernel.body, name, walk.side)) {
-        writer.line(`${type}${cName(name)} = (${type})argument(me, ${table}, ${index});`);
+        ring.argument(cName(name), type, table, index);
       }
     });
     emitRegion(kernel.body, names, '', walk);
@@ -111,7 +116,7 @@ interface Body {
 
 function emitRegion(region: Region, names: Names, prefix: string, walk: Walk, body?: Body): void {
   const { emission, side } = walk;
-  const { writer } = emission;
+  const { writer, ring } = emission;
   const plan = defined(region.plan, 'a plan of the region');
   const own = ownNames(region, names);
   if (side === 'compute') declareLocals(region, names, prefix, own, emission);
@@ -130,8 +135,7 @@ function emitRegion(region: Region, names: Names, prefix: string, walk: Walk, bo
       emitStream(at);
       return;
     }
-    comment(writer, `stage ${stage.name}`);
-    emitStage(at);
+    ring.stage(stage.name, () => emitStage(at));
     const number = (): number => emission.numberOf(`${walk.where}, stage ${stage.name}`);
     const isLast = index === plan.stages.length - 1;
     if (isLast && body?.until !== undefined) {
@@ -142,9 +146,9 @@ function emitRegion(region: Region, names: Names, prefix: string, walk: Walk, bo
         const tokens = defined(names.c.get(emitted), emitted);
         writer.line(`if (me->block == 0) show_tokens(me, ${tokens}, ${until.count}, ${outer.over});`);
       }
-      writer.line(`hand_off_until(me, ${number()}, ${name}, ${until.count}, ${outer.over});`);
+      ring.handOffUntil(number(), name, until.count, outer.over);
     } else if (!isLast || body !== undefined) {
-      writer.line(`hand_off(me, ${number()});`);
+      ring.handOff(number());
     }
   });
 }
@@ -197,17 +201,12 @@ function declareLocals(
 
 function emitLoop(loop: Loop, outer: Names, walk: Walk): void {
   const { emission, side } = walk;
-  const { writer } = emission;
   const types = inferRegion(loop.body, loopScope(loop, outer.types));
   const inner: Names = { c: new Map(), strides: new Map(), types };
   const prefix = `${loop.over}_`;
   const copies = side === 'compute' ? takeCopies(loop, emission) : new Map<Name, Copies>();
-  const ends = loop.until !== undefined && side === 'compute';
-  if (ends) writer.line(`int ${loop.over} = 0;`);
-  const head = ends
-    ? `for (; ${loop.over} < ${loop.trip};)`
-    : `for (int ${loop.over} = 0; ${loop.over} < ${loop.trip}; ++${loop.over})`;
-  writer.block(head, () => {
+  const mayEnd = loop.until !== undefined && side === 'compute';
+  emission.ring.loop({ over: loop.over, trip: loop.trip, mayEnd }, () => {
     for (const binding of loop.bindings) emitBinding(binding, { loop, prefix, outer, inner, copies, walk });
     const { until } = loop;
     const count = until === undefined ? undefined : dimension(defined(types.get(until)?.shape[0], 'count of samples'));
@@ -216,11 +215,8 @@ function emitLoop(loop: Loop, outer: Names, walk: Walk): void {
       until: until === undefined || count === undefined ? undefined : { name: until, count },
     };
     emitRegion(loop.body, inner, prefix, { ...walk, where: `${walk.where}/${loop.over}` }, body);
-    if (!ends) return;
-    writer.line(`++${loop.over};`);
-    writer.line('if (me->last_iteration) break;');
   });
-  if (ends) emitFinals(loop, outer, types, copies, walk);
+  if (mayEnd) emitFinals(loop, outer, types, copies, walk);
 }
 
 /** The copies of a carried name: where the first is, and how many there are of how many bytes. */
@@ -257,7 +253,7 @@ interface LoopScope {
 
 function emitBinding(binding: Binding, at: LoopScope): void {
   const { loop, outer, inner, walk } = at;
-  const { writer, program } = walk.emission;
+  const { ring, program } = walk.emission;
   const outside = outer.c.get(binding.outer);
   // The stream sees only weights.
   if (walk.side === 'stream' && outside === undefined) return;
@@ -273,11 +269,11 @@ function emitBinding(binding: Binding, at: LoopScope): void {
     case 'stacked': {
       const local = cName(`${at.prefix}${binding.name}`);
       const stride = outer.strides.get(binding.outer) ?? bytesAtLimits(tensor, program);
-      const [constness, bytes] = binding.access === 'read' ? ['const ', 'const uint8_t *'] : ['', 'uint8_t *'];
+      const [constness, bytesType] = binding.access === 'read' ? ['const ', 'const uint8_t *'] : ['', 'uint8_t *'];
       const type = `${constness}${elementType(tensor)} *`;
       inner.c.set(binding.name, local);
       if (!used(loop.body, binding.name, walk.side)) return;
-      writer.line(`${type}${local} = (${type})((${bytes})${source} + (size_t)${loop.over} * ${stride});`);
+      ring.member(local, { type, bytesType }, source, loop.over, stride);
       return;
     }
     case 'carried':
@@ -327,5 +323,5 @@ function emitFinals(
   });
   if (lines.length === 0) return;
   writer.block('if (me->block == 0)', () => lines.forEach((line) => writer.line(line)));
-  writer.line(`hand_off(me, ${emission.numberOf(`${where}, results of the ${loop.over} loop`)});`);
+  emission.ring.handOff(emission.numberOf(`${where}, results of the ${loop.over} loop`));
 }

@@ -35,13 +35,10 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     at.statement(`f32_rms_norm(me, ${operands}, ${at.rows(writes.y)}, ${width}, ${group}, ${constants}, ${part});`);
   },
 
-  linear({ reads, writes }, at) {
-    const { dtype } = at.type(reads.weight);
-    const [out, width] = [at.fixed(reads.weight, 0), at.fixed(reads.weight, 1)];
+  linear(operator, at) {
+    const { reads, writes } = operator;
     const bias = reads.bias === undefined ? 'nullptr' : at.name(reads.bias);
-    const operands = `${at.name(writes.y)}, ${at.name(reads.x)}, ${bias}`;
-    // The weights themselves come through the ring.
-    at.statement(`${dtype}_linear(me, ${operands}, ${at.rows(writes.y)}, ${width}, ${out}, ${at.tiles()});`);
+    at.linear(operator, `${at.name(writes.y)}, ${at.name(reads.x)}, ${bias}`);
   },
 
   rope({ reads, writes, attributes }, at) {
@@ -103,7 +100,7 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const room = `(float *)${at.scratch(4 * vocab)}, (uint32_t *)${at.scratch(4 * vocab)}`;
     // Every block looks at its part first: the largest logit is all that greedy choices want.
     at.everywhere(`f32_best_of_parts(me, ${found}, ${at.name(logits)}, ${at.rows(writes.token)}, ${vocab});`);
-    at.everywhere(at.scope.handOff('the largest logits'));
+    at.scope.handOff('the largest logits');
     at.statement(
       `f32_sample(me, ${found}, ${names}, ${edits}, ${at.rows(writes.token)}, ${vocab}, ${at.scope.context}, ${room});`,
     );

@@ -5,11 +5,14 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Argument, Kernel, Name, Program } from '../../../ir/program.js';
+import { checkRing } from '../../../passes/check-ring.js';
+import type { Ring, RingCode } from '../../../passes/ring-code.js';
 import { assert, defined } from '../../../util/assert.js';
 import { CodeWriter } from '../../../util/code-writer.js';
-import { Allocator, mapMemory, type MemoryMap } from '../../memory-map.js';
-import { layoutFor, rowsAtOnce, type Layout, type Target } from '../target.js';
+import { Allocator, mapMemory, type MemoryMap, type Place } from '../../memory-map.js';
+import { layoutFor, maxBlocks, rowsAtOnce, type Layout, type Target } from '../target.js';
 import { emitKernel } from './kernel.js';
+import { RingWriter } from './ring-writer.js';
 
 /** One kernel call of the host: the function, where its arguments begin in the kernel's table, whether blocks wait. */
 export interface EmittedCall {
@@ -31,6 +34,9 @@ export interface EmittedSource {
   readonly threads: number;
   /** What the numbers of hand-offs stand for. */
   readonly places: readonly string[];
+  /** What the certificate of the ring was given: the ring, and of every program, what its kernels do with it. */
+  readonly ring: Ring;
+  readonly ringCodes: readonly (readonly RingCode[])[];
 }
 
 const headers = [
@@ -51,29 +57,36 @@ export function emitPrograms(programs: readonly Program[], target: Target): Emit
   const memory = mapMemory(programs);
   const layout = layoutFor(target, programs);
   const body = new CodeWriter();
-  const places: string[] = [];
+  const writer = new RingWriter(body, layout.sliceBytes);
+  const ring = ringOf(layout, target);
+  const ringCodes: RingCode[][] = [];
+  const handOffs: string[] = [];
   let arenaBytes = memory.valueBytes;
   let ownBytes = 0;
   const calls = programs.map((program, index) => {
+    const codes: RingCode[] = [];
     const prefix = index === 0 ? 'step' : 'response';
     const cooperative = new Map<Name, boolean>();
     for (const kernel of program.kernels) {
       const symbol = `${prefix}_${kernel.name}`;
-      emitTable(program, kernel, symbol, memory, body);
+      const places = emitTable(program, kernel, symbol, memory, body);
       // Kernels run one after another, so that all use the same scratch memory.
       const scratch = new Allocator(memory.valueBytes);
       const needOwn = (bytes: number): void => {
         ownBytes = Math.max(ownBytes, bytes);
       };
-      const before = places.length;
-      const numberOf = (place: string): number => places.push(place) - 1;
+      const before = handOffs.length;
+      const numberOf = (place: string): number => handOffs.push(place) - 1;
       const strideOf = (param: Name): number => strideOfParam(program, kernel, param, memory);
-      const emission = { program, writer: body, layout, scratch, needOwn, strideOf, numberOf };
-      emitKernel(kernel, symbol, `${symbol}_arguments`, emission);
+      const emission = { program, writer: body, ring: writer, layout, scratch, needOwn, strideOf, numberOf };
+      const sides = emitKernel(kernel, symbol, `${symbol}_arguments`, emission);
+      codes.push({ kernel: kernel.name, places, ...sides });
       // Where blocks wait for each other, all must be there.
-      cooperative.set(kernel.name, places.length > before);
+      cooperative.set(kernel.name, handOffs.length > before);
       arenaBytes = Math.max(arenaBytes, scratch.size);
     }
+    checkRing(program, codes, ring);
+    ringCodes.push(codes);
     return callsOf(program, prefix, cooperative);
   });
   const source = `${preamble(layout, ownBytes)}${headers.map((name) => `#include "${name}"\n`).join('')}\n${body.toString()}`;
@@ -85,7 +98,9 @@ export function emitPrograms(programs: readonly Program[], target: Target): Emit
     ownBytes,
     sharedBytes: sharedBytesOf(layout),
     threads: 32 * (layout.computeWarps + 1),
-    places,
+    places: handOffs,
+    ring,
+    ringCodes,
   };
 }
 
@@ -113,8 +128,18 @@ export function preamble(layout: Layout, ownBytes: number): string {
 
 /** As engine.cuh adds it up. */
 function sharedBytesOf({ ringSlots, sliceBytes, workBytes, rowsBytes }: Layout): number {
-  const ringAt = Math.ceil((16 * ringSlots + 16) / 128) * 128;
-  return ringAt + ringSlots * sliceBytes + workBytes + rowsBytes;
+  return ringAt(ringSlots) + ringSlots * sliceBytes + workBytes + rowsBytes;
+}
+
+function ringAt(slots: number): number {
+  return Math.ceil((16 * slots + 16) / 128) * 128;
+}
+
+function ringOf(layout: Layout, target: Target): Ring {
+  const { ringSlots: slots, sliceBytes: slotBytes, workBytes, rowsBytes } = layout;
+  const [bytes, mostBytes] = [sharedBytesOf(layout), target.sharedBytes];
+  const [before, behind] = [ringAt(slots), workBytes + rowsBytes];
+  return { slots, slotBytes, before, behind, bytes, mostBytes, mostWorkers: maxBlocks };
 }
 
 /** Every header once, where it is first wanted. @param device what defines the machine: device.cuh, or a stand-in of tests */
@@ -145,19 +170,29 @@ function strideOfParam(program: Program, kernel: Kernel, param: Name, memory: Me
   return strides[0] ?? 0;
 }
 
-/** The arguments of all calls of a kernel, one call after another. */
-function emitTable(program: Program, kernel: Kernel, symbol: string, memory: MemoryMap, writer: CodeWriter): void {
-  const rows = program.calls.filter((call) => call.kernel === kernel.name).map((call) => call.args);
+/** The arguments of all calls of a kernel, one call after another. Returns where they are among the weights. */
+function emitTable(
+  program: Program,
+  kernel: Kernel,
+  symbol: string,
+  memory: MemoryMap,
+  writer: CodeWriter,
+): (number | undefined)[][] {
+  const calls = program.calls.filter((call) => call.kernel === kernel.name);
+  const rows = calls.map(({ args }) => args.map((argument) => placeOf(argument, memory)));
   writer.block(
     `DEVICE_TABLE uint64_t ${symbol}_arguments[] =`,
-    () => rows.forEach((args) => writer.line(`${args.map((argument) => placeLiteral(argument, memory)).join(', ')},`)),
+    () => rows.forEach((places) => writer.line(`${places.map(placeLiteral).join(', ')},`)),
     '};',
   );
+  return rows.map((places) => places.map(({ space, offset }) => (space === 'weights' ? offset : undefined)));
 }
 
-function placeLiteral(argument: Argument, memory: MemoryMap): string {
-  const name = argument.kind === 'value' ? argument.value : defined(argument.values[0], 'first of a stack');
-  const { space, offset } = memory.placeOf(name);
+function placeOf(argument: Argument, memory: MemoryMap): Place {
+  return memory.placeOf(argument.kind === 'value' ? argument.value : defined(argument.values[0], 'first of a stack'));
+}
+
+function placeLiteral({ space, offset }: Place): string {
   return space === 'weights' ? `IN_WEIGHTS | ${offset}ull` : `${offset}ull`;
 }
 

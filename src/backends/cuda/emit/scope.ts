@@ -1,5 +1,5 @@
 /** What the emitters of a stage, and of one operator of it, need to know about where they stand. */
-import type { Dim, Name, Operator, Region, Stage, Tensor } from '../../../ir/program.js';
+import type { Dim, Name, Operator, OperatorOf, Region, Stage, Tensor } from '../../../ir/program.js';
 import type { Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
@@ -7,6 +7,7 @@ import type { Allocator } from '../../memory-map.js';
 import type { Layout } from '../target.js';
 import type { KernelEmission } from './emission.js';
 import { dimension, type Names } from './names.js';
+import type { RingWriter } from './ring-writer.js';
 
 /** What emitting a stage needs. */
 export interface StageScope {
@@ -38,8 +39,9 @@ export interface Scope {
   readonly scratch: Allocator;
   /** Most blocks there can be. */
   readonly blocks: number;
-  /** A statement that hands off inside the stage; `what` is for the watchdog. */
-  readonly handOff: (what: string) => string;
+  readonly ring: RingWriter;
+  /** Hands off inside the stage; `what` is for the watchdog. */
+  readonly handOff: (what: string) => void;
 }
 
 /** One operator in its scope; everything returned is text for the source, made of our own names and numbers. */
@@ -54,6 +56,14 @@ export class OperatorContext {
 
   statement(text: string): void {
     this.writer.line(this.division === 'single' ? `if (me->block == 0) ${text}` : text);
+  }
+
+  /** A matrix, whose weights come through the ring. @param operands y, x and bias */
+  linear({ reads, writes }: OperatorOf<'linear'>, operands: string): void {
+    const format = this.type(reads.weight).dtype;
+    const rows = defined(this.type(writes.y).shape[0], 'rows');
+    const matrix = { format, rows, width: this.fixed(reads.weight, 1), units: this.tiles() };
+    this.scope.ring.take(matrix, this.fixed(reads.weight, 0), operands, this.division === 'single');
   }
 
   /** A statement of all blocks, though one does the rest. */

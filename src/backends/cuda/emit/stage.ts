@@ -34,11 +34,11 @@ export function emitStream(at: StageScope): void {
     const tiles = declareUnits(at);
     for (const operator of linears) {
       const { reads, writes } = operator;
-      const { dtype, shape } = defined(names.types.get(reads.weight), reads.weight);
-      const rows = dimension(defined(names.types.get(writes.y)?.shape[0], 'rows'));
-      const part = defined(tiles.get(operator), 'tiles of a matrix');
+      const { dtype: format, shape } = defined(names.types.get(reads.weight), reads.weight);
+      const rows = defined(names.types.get(writes.y)?.shape[0], 'rows');
+      const units = defined(tiles.get(operator), 'tiles of a matrix');
       const source = defined(names.c.get(reads.weight), reads.weight);
-      emission.writer.line(`if (!${dtype}_stream(me, ${source}, ${rows}, ${String(shape[1])}, ${part})) return;`);
+      emission.ring.copy({ format, rows, width: Number(shape[1]), units }, source);
     }
   });
 }
@@ -72,7 +72,7 @@ function emitItems(at: StageScope): void {
   const own = new Allocator();
   declareOwn(at, own);
   emission.needOwn(own.size);
-  writer.block(`for (int i = me->block; i < ${heads} * spans; i += me->blocks)`, () => {
+  emission.ring.apart(`for (int i = me->block; i < ${heads} * spans; i += me->blocks)`, () => {
     writer.line(`const span item = {i % ${heads}, i / ${heads}, spans};`);
     emitOperators(at, new Map(), { hasSpans: attention !== undefined });
     writer.line('compute_sync();');
@@ -104,7 +104,7 @@ function emitOperators(at: StageScope, tiles: ReadonlyMap<Operator, string>, for
     const division = divisionOf(operator, stage, plan, names.types);
     if (unshared && madeRows !== undefined && division !== 'replicated') {
       const place = emission.numberOf(`${at.where}, stage ${stage.name}, rows that blocks share out`);
-      emission.writer.line(`share_rows(me, ${place}, ${dimension(madeRows)});`);
+      emission.ring.shareRows(place, madeRows);
     }
     unshared = division === 'replicated';
     const reads = usesOf(operator).filter(({ access }) => access !== 'write');
@@ -132,7 +132,7 @@ function usesWorkSpace({ kind }: Operator): boolean {
 
 function operatorScope(at: StageScope, names: ReadonlyMap<Name, string>, { madeRows, hasSpans = false }: Form): Scope {
   const { region, emission } = at;
-  const { program, layout, scratch, numberOf } = emission;
+  const { program, layout, scratch, numberOf, ring } = emission;
   const { rows, samples, context } = program.limits;
   return {
     types: at.names.types,
@@ -145,23 +145,24 @@ function operatorScope(at: StageScope, names: ReadonlyMap<Name, string>, { madeR
     maxRows: Math.max(rows, samples),
     scratch,
     blocks: maxBlocks,
-    handOff: (what) => `hand_off(me, ${numberOf(`${at.where}, stage ${at.stage.name}, ${what}`)});`,
+    ring,
+    handOff: (what) => ring.handOff(numberOf(`${at.where}, stage ${at.stage.name}, ${what}`)),
   };
 }
 
 /** The block's tiles of every operator that is divided by features. */
 function declareUnits(at: StageScope): Map<Operator, string> {
   const chains = chainsOf(at);
-  const { writer } = at.emission;
+  const { ring } = at.emission;
   const total = chains.reduce((sum, { units }) => sum + units, 0);
   const tiles = new Map<Operator, string>();
   if (chains.length === 0) return tiles;
   const parts = chains.map(({ operators, units }) => `${operators[0]!.kind} ${units}`);
-  writer.line(`const range units = part_of(me, ${total}); /* ${parts.join(', ')} */`);
+  ring.part('units', total, parts.join(', '));
   let first = 0;
   chains.forEach(({ operators, units }, index) => {
     const name = chains.length === 1 ? 'units' : `part_${index}`;
-    if (chains.length > 1) writer.line(`const range ${name} = within(units, ${first}, ${units});`);
+    if (chains.length > 1) ring.within(name, 'units', first, units);
     for (const operator of operators) tiles.set(operator, name);
     first += units;
   });
