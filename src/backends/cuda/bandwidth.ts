@@ -1,9 +1,10 @@
 /** The read bandwidth of the device's memory: a kernel that only reads, over a buffer that no cache holds. */
 import { readFileSync } from 'node:fs';
 import type { BandwidthMeter } from '../backend.js';
+import type { CudaCompiler } from './compilers.js';
 import { viewOf, type CudaDriver, type DeviceInfo } from './driver.js';
 import { launchBytes, writeLaunch } from './setup.js';
-import { compileImage, type CudaCompiler } from './toolchain.js';
+import { compileImage } from './toolchain.js';
 import type { Target } from './target.js';
 
 const mib = 2 ** 20;
@@ -15,7 +16,7 @@ const threads = 512;
 const blocksPerMultiprocessor = 4;
 
 /** What engine.cuh wants to be told, though this kernel has neither ring nor work space. */
-const source = `#define COMPUTE_WARPS ${threads / 32 - 1}
+export const meterSource = `#define COMPUTE_WARPS ${threads / 32 - 1}
 #define COMPUTE_THREADS (32 * COMPUTE_WARPS)
 #define BLOCK_THREADS ${threads}
 #define SLICE_BYTES 16
@@ -42,7 +43,7 @@ export interface MeterOptions {
 /** @throws ToolchainError where the kernel cannot be compiled, or there is no room for the buffer */
 export async function openCudaMeter(options: MeterOptions): Promise<BandwidthMeter> {
   const { driver, ordinal, device, target, compiler, cacheDir } = options;
-  const image = await compileImage({ source, target: target.name, cacheDir, compiler });
+  const image = await compileImage({ source: meterSource, target: target.name, cacheDir, compiler });
   const handle = driver.device(ordinal);
   driver.enter(handle);
   const sizeMib = Math.min(bufferMib, Math.floor(driver.freeBytes() / 2 / mib));

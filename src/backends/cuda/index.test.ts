@@ -11,6 +11,7 @@ import type { DType, Schedule } from '../../ir/program.js';
 import { compileModel, type CompiledModel } from '../../passes/pipeline.js';
 import type { Backend } from '../backend.js';
 import { referenceBackend } from '../reference/index.js';
+import { findNvcc, type CudaCompiler } from './compilers.js';
 import { CudaDriver } from './driver.js';
 import { emitPrograms } from './emit/program.js';
 import { sliceBytesOf, tileBytesOf } from './emit/ring-writer.js';
@@ -18,7 +19,6 @@ import { createCudaBackend, type CudaOptions } from './index.js';
 import { launchAttribute, launchConfig, streamSerialization } from './launch-config.js';
 import { countersLayout, launchBytes, mailboxWords } from './setup.js';
 import { hostTarget, layoutFor, targetFor, targets } from './target.js';
-import { findNvcc, type CudaCompiler } from './toolchain.js';
 
 const workspace = new Workspace();
 afterAll(() => workspace.remove());

@@ -13,11 +13,12 @@ import { bytesAtLimits } from '../memory-map.js';
 import type { EngineAddress } from '../messages.js';
 import { WorkerExecutable } from '../worker-executable.js';
 import { openCudaMeter } from './bandwidth.js';
+import { findCudaCompiler, type CudaCompiler } from './compilers.js';
 import { CudaDriver, viewOf, type DeviceInfo } from './driver.js';
 import { emitPrograms } from './emit/program.js';
 import { mailboxWords, type CudaSetup } from './setup.js';
 import { hasDependentLaunch, targetFor, targets, type Target } from './target.js';
-import { compileImage, findNvcc, type CudaCompiler } from './toolchain.js';
+import { compileImage } from './toolchain.js';
 
 /** At the same depth below src/ and dist/. */
 const workerFile = new URL('../../../dist/backends/cuda/worker.js', import.meta.url);
@@ -27,7 +28,7 @@ export interface CudaOptions {
   readonly driverPath?: string;
   /** Which device. */
   readonly ordinal?: number;
-  /** What compiles; nvcc where absent. */
+  /** What compiles; NVRTC or nvcc where absent. */
   readonly compiler?: CudaCompiler;
   /** The machine that code is made for; that of the device where absent. */
   readonly target?: Target;
@@ -92,10 +93,10 @@ interface Machine {
 }
 
 async function compilerOf({ compiler }: Machine): Promise<CudaCompiler> {
-  const found = compiler ?? (await findNvcc());
+  const found = compiler ?? (await findCudaCompiler());
   if (found !== undefined) return found;
-  throw new ToolchainError('there is no CUDA compiler (nvcc)', {
-    hint: 'install the CUDA toolkit and put nvcc on the path, or use --backend cpu',
+  throw new ToolchainError('there is no CUDA compiler: neither libnvrtc nor nvcc of CUDA 12 or newer', {
+    hint: 'install the CUDA toolkit with nvcc on the path, or libnvrtc where the loader finds it, or use --backend cpu',
   });
 }
 
