@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const fixtures = join(root, 'tests', 'fixtures');
-const { openPeer } = await import('../dist/bench/peer.js');
+const { openLlamaCpp } = await import('../dist/bench/llama-cpp.js');
 const { writeGguf } = await import('../dist/checkpoint/gguf/writer.js');
 const { openWeights } = await import('../dist/checkpoint/weights.js');
 const { parseModelConfig } = await import('../dist/models/parse-config.js');
@@ -38,7 +38,8 @@ async function withPeer(directory, quant, use) {
     const config = parseModelConfig(readJson(join(directory, 'config.json')), basename(directory));
     const gguf = join(temporary, 'model.gguf');
     await writeGguf({ config, weights }, gguf, { quant });
-    const peer = await openPeer({ gguf, threads: 1, context: 512, cache: 'f32', flashAttention: false });
+    const options = { gguf, weights: quant, threads: 1, context: 512, cache: 'f32', flashAttention: false };
+    const peer = await openLlamaCpp(options);
     try {
       return await use(peer, config);
     } finally {
@@ -51,7 +52,7 @@ async function withPeer(directory, quant, use) {
 }
 
 async function greedyCase(peer, prompt, tokens) {
-  const made = await peer.greedy(prompt, tokens, topCount);
+  const made = await peer.greedyTop(prompt, tokens, topCount);
   const top = made.top.map((step) => step.map(([token, logit]) => [token, Number(logit.toPrecision(8))]));
   return { prompt, tokens: made.tokens, top };
 }

@@ -1,5 +1,5 @@
 /**
- * One benchmark: the model under several schedules and numbers of threads, and llama.cpp on the same weights beside it.
+ * One benchmark: the model under several schedules and numbers of threads, and other engines on the same weights beside it.
  * First all of them must agree on what comes out, then they are timed in turn.
  */
 import type { Backend, BandwidthMeter, StageTime, WeightsMemory } from '../backends/backend.js';
@@ -7,29 +7,31 @@ import { openBandwidthMeter } from '../backends/cpu/bandwidth.js';
 import { physicalCores } from '../backends/cpu/processors.js';
 import { defaultCacheDir } from '../backends/cache-dir.js';
 import { chooseBackend } from '../backends/registry.js';
-import { formatsByTensor, type Checkpoint } from '../checkpoint/checkpoint.js';
+import { formatsByTensor } from '../checkpoint/checkpoint.js';
 import { blockOf } from '../ir/formats.js';
 import { schedules as allSchedules, type DType, type Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { parameterCount } from '../models/tensors.js';
-import { chooseFormats, type Formats } from '../runtime/load-model.js';
+import { chooseFormats } from '../runtime/load-model.js';
 import { AbortedError, messageOf, ToolchainError, UsageError } from '../util/errors.js';
 import { availableMemory } from '../util/memory.js';
 import { median } from '../util/statistics.js';
 import { readHostMachine } from './calibrate/host-file.js';
-import { compareWithPeer, requireEqual, type Claim, type PeerAgreement } from './correctness.js';
-import { gateOf, gateTokens, logitsBehind, type GateResult } from './gate.js';
-import { IdleWatch } from './idle.js';
+import { checkAgreement, checkGates, type Correctness } from './checks.js';
+import type { GateResult } from './gate.js';
+import { IdleWatches } from './idle.js';
 import { describeMachine, type Machine } from './machine.js';
-import { openPeer, requireRunner, type Peer, type PeerInfo } from './peer.js';
-import { PeerVariant } from './peer-variant.js';
+import type { Peer, PeerInfo } from './peer.js';
+import { peerVariants } from './peer-variant.js';
+import { openPeers, requirePeers } from './peers.js';
 import { predictorFor } from './predict.js';
 import { duelsOf, resultsOf, type Duel, type Result } from './results.js';
 import { measureRounds, type Measurements } from './rounds.js';
 import { planRun, threadCounts, type Plan, type Sizes } from './settings.js';
-import { ggufOf, openSubject, type Subject } from './subject.js';
-import { Variant } from './variant.js';
-import { fillerTokens, gpuDepth, shortDepth, type Identity, type Workload } from './workload.js';
+import { prepareVariant, stopIfAsked, withVariant, type OnProgress, type Setup } from './setup.js';
+import { openSubject, type Subject } from './subject.js';
+import type { Variant } from './variant.js';
+import { gpuDepth, shortDepth, type Engine, type Identity, type PeerName, type Workload } from './workload.js';
 
 export interface BenchOptions extends Sizes {
   /** `demo`, a directory, OWNER/NAME that has been pulled, or the name of a preset. */
@@ -43,20 +45,19 @@ export interface BenchOptions extends Sizes {
   readonly kv?: DType;
   /** Default: all. */
   readonly schedules?: readonly Schedule[];
-  /** Default: one per core; with a peer, the powers of two below that as well. */
+  /** Default: one per core; with peers, the powers of two below that as well. */
   readonly threads?: readonly number[];
   readonly rounds: number;
   /** Tell the time of each stage of decoding, of one more variant that counts it. */
   readonly profile?: boolean;
-  readonly peer?: 'llama.cpp';
+  /** Engines to measure beside ours. */
+  readonly peers?: readonly PeerName[];
   readonly cacheDir?: string;
   /** Hears of long work. */
   readonly onProgress?: OnProgress;
   readonly onNotice?: (line: string) => void;
   readonly signal?: AbortSignal;
 }
-
-export type OnProgress = (label: string, done: number, total: number, unit: 'bytes' | 'steps') => void;
 
 export interface BenchReport {
   readonly machine: Machine;
@@ -68,12 +69,12 @@ export interface BenchReport {
   readonly plan: Plan;
   readonly rounds: number;
   readonly correctness: Correctness;
-  /** Of every variant on a GPU. */
+  /** Of every variant and every peer on a GPU. */
   readonly gates: readonly GateResult[];
   readonly bandwidth: Bandwidth | null;
-  readonly peer: PeerInfo | null;
-  /** Cores that the other side used while one was timed; null where the system does not tell. */
-  readonly idle: { readonly oursCores: number | null; readonly peerCores: number | null } | null;
+  readonly peers: readonly PeerInfo[];
+  /** Cores that each engine used while another was timed; null where the system does not tell. Absent without peers. */
+  readonly idle: ReadonlyMap<Engine, number | null> | null;
   readonly results: readonly Result[];
   readonly duels: readonly Duel[];
   readonly profile: Profile | null;
@@ -85,22 +86,12 @@ export interface Profile {
   readonly stages: readonly StageTime[];
 }
 
-export interface Correctness {
-  readonly variants: number;
-  /** Greedy tokens that all of them made alike. */
-  readonly tokens: number;
-  readonly peer: PeerAgreement | null;
-}
-
 export interface Bandwidth {
   readonly threads: number;
   readonly bufferBytes: number;
   /** Bytes per second, before the first round and after each. */
   readonly measured: readonly number[];
 }
-
-/** Greedy tokens that are compared, at most; more than a call of the `response` schedule makes. */
-const comparedTokens = 64;
 
 /**
  * Runs it all. Throws UsageError for options that do not fit, KloopError where results differ, AbortedError after
@@ -131,62 +122,60 @@ class Bench {
   }
 
   async run(): Promise<BenchReport> {
-    const { rounds, signal } = this.#options;
-    // Before anything is written.
-    if (this.#options.peer !== undefined) requireRunner();
+    const { rounds, kv, signal, peers: peerNames = [] } = this.#options;
     const backend = await this.#chooseBackend();
+    // Before anything is written.
+    requirePeers(peerNames, backend);
     const threads = this.#threads(backend);
     const subject = await this.#openSubject();
-    const { config } = subject.checkpoint;
-    const plan = this.#plan(config, backend);
+    const plan = this.#plan(subject.checkpoint.config, backend);
     const formats = chooseFormats(subject.checkpoint, backend, this.#options, this.#notice);
-    const { quant, kv } = formats;
-    const peer = this.#options.peer === undefined ? undefined : await this.#openPeer(subject, quant, plan);
-    const variants = await this.#prepare(subject, backend, formats, plan, threads);
-    const correctness = await this.#check(variants, peer, config, formats, plan);
-    const gates = backend.name === 'cuda' ? await this.#gates(variants, subject, formats, plan) : [];
+    const setup: Setup = {
+      ...{ checkpoint: subject.checkpoint, backend, formats, plan, threads, kv, cacheDir: this.#cacheDir },
+      ...{ onProgress: this.#progress, onNotice: this.#notice, signal },
+    };
+    const peers = await this.#openPeers(peerNames, setup);
+    const variants = await this.#prepare(setup);
+    const correctness = await checkAgreement(variants, peers, setup);
+    const gates = backend.name === 'cuda' ? await checkGates(variants, peers, setup) : [];
     const meter = await this.#openMeter(backend, threads);
-    const watches =
-      peer === undefined ? undefined : { ours: new IdleWatch(process.pid), peer: new IdleWatch(peer.pid) };
-    const peers = peer === undefined ? [] : threads.map((count) => new PeerVariant(peer, count));
-    const measured = await measureRounds([...variants, ...peers], plan.workloads, {
+    const watches = peers.length === 0 ? undefined : new IdleWatches(peers);
+    const measured = await measureRounds([...variants, ...peerVariants(peers, setup)], plan.workloads, {
       rounds,
       ...(meter === undefined ? {} : { measureBandwidth: () => meter.measure() }),
-      ...(watches === undefined ? {} : { watch: (identity, run) => otherOf(watches, identity).during(run) }),
+      ...(watches === undefined ? {} : { watch: (identity, run) => watches.during(identity.engine, run) }),
       onProgress: (done, total) => this.#progress('measuring', done, total, 'steps'),
       ...(signal === undefined ? {} : { signal }),
     });
     const bandwidth = bandwidthOf(meter, measured);
-    const results = this.#predicted(subject, backend.name, formats, resultsOf(measured), bandwidth);
+    const results = this.#predicted(setup, resultsOf(measured), bandwidth);
     return {
       machine: await describeMachine(),
-      config,
+      config: subject.checkpoint.config,
       synthetic: subject.synthetic,
       backend: backend.name,
-      quant,
-      kv,
+      quant: formats.quant,
+      kv: formats.kv,
       plan,
       rounds,
       correctness,
       gates,
       bandwidth,
-      peer: peer?.info ?? null,
-      idle: watches === undefined ? null : { oursCores: watches.ours.cores, peerCores: watches.peer.cores },
+      peers: peers.map(({ info }) => info),
+      idle: watches?.cores ?? null,
       results,
       duels: duelsOf(results),
-      profile: this.#options.profile === true ? await this.#profile(subject, backend, formats, plan, threads) : null,
+      profile: this.#options.profile === true ? await this.#profile(setup) : null,
     };
   }
 
   /** With what the simulator says, where this machine has been measured for it. */
   #predicted(
-    { checkpoint }: Subject,
-    backend: string,
-    { quant, formatOf }: Formats,
+    { checkpoint, backend, formats: { quant, formatOf } }: Setup,
     results: readonly Result[],
     bandwidth: Bandwidth | null,
   ): Result[] {
-    const host = backend === 'cpu' ? readHostMachine(this.#cacheDir) : undefined;
+    const host = backend.name === 'cpu' ? readHostMachine(this.#cacheDir) : undefined;
     if (host === undefined) return [...results];
     const { config, weights } = checkpoint;
     const formats = formatsByTensor(weights, formatOf);
@@ -220,8 +209,10 @@ class Bench {
 
   #threads({ name, capabilities }: Backend): readonly number[] {
     const { maxWorkers, defaultWorkers } = capabilities;
-    const { threads, peer } = this.#options;
-    if (threads === undefined) return peer === undefined ? [defaultWorkers] : threadCounts(defaultWorkers);
+    const { threads, peers = [] } = this.#options;
+    if (threads === undefined) {
+      return peers.length === 0 || name === 'cuda' ? [defaultWorkers] : threadCounts(defaultWorkers);
+    }
     const most = Math.max(...threads);
     if (most > 1 && maxWorkers === 1) {
       throw new UsageError(`the ${name} backend runs in one thread, not in ${most}`, { hint: 'leave out --threads' });
@@ -248,127 +239,63 @@ class Bench {
     };
   }
 
-  async #openPeer({ checkpoint }: Subject, quant: DType, { limits }: Plan): Promise<Peer> {
-    const gguf = await ggufOf(checkpoint, quant, this.#subjectOptions());
-    const peer = await openPeer({ gguf, threads: 1, context: limits.context });
-    this.#cleanup.push(() => peer.close());
-    this.#options.signal?.addEventListener('abort', () => void peer.close(), { once: true });
-    return peer;
+  async #openPeers(names: readonly PeerName[], setup: Setup): Promise<Peer[]> {
+    const { checkpoint, backend, formats, plan } = setup;
+    const opened: Peer[] = [];
+    this.#progress('loading peers', 0, names.length, 'steps');
+    const options = { ...this.#subjectOptions(), backend, weights: formats.quant, context: plan.limits.context };
+    await openPeers(names, checkpoint, options, (peer) => {
+      opened.push(peer);
+      this.#cleanup.push(() => peer.close());
+      this.#options.signal?.addEventListener('abort', () => void peer.close(), { once: true });
+    });
+    return opened;
   }
 
-  async #prepare(
-    { checkpoint }: Subject,
-    backend: Backend,
-    formats: Formats,
-    { limits }: Plan,
-    threads: readonly number[],
-  ): Promise<Variant[]> {
-    const { schedules = allSchedules, signal } = this.#options;
+  async #prepare(setup: Setup): Promise<Variant[]> {
+    const { schedules = allSchedules } = this.#options;
+    const { threads, signal } = setup;
     const total = threads.length * schedules.length;
-    const weightsMemory = this.#options.weightsMemory ?? this.#chooseMemory(checkpoint, formats, total);
+    const weightsMemory = this.#options.weightsMemory ?? this.#chooseMemory(setup, total);
     const variants: Variant[] = [];
     for (const count of threads) {
       for (const schedule of schedules) {
         this.#progress('compiling and loading', variants.length, total, 'steps');
-        const variant = await Variant.prepare(checkpoint, {
-          ...{ backend, schedule, threads: count, formats, limits, cacheDir: this.#cacheDir, weightsMemory },
-          onPack: (done, all) => this.#progress('packing weights', done, all, 'bytes'),
-          ...(signal === undefined ? {} : { signal }),
-        });
+        const variant = await prepareVariant(setup, { schedule, threads: count, weightsMemory });
         this.#cleanup.push(() => variant.close());
         signal?.addEventListener('abort', () => variant.abort(), { once: true });
         variants.push(variant);
-        if (signal?.aborted === true) throw new AbortedError('the benchmark was stopped');
+        stopIfAsked(setup);
       }
     }
     return variants;
   }
 
   /** The last of the schedules with the most threads: what is reported first. */
-  async #profile(
-    { checkpoint }: Subject,
-    backend: Backend,
-    formats: Formats,
-    { limits, workloads }: Plan,
-    threads: readonly number[],
-  ): Promise<Profile> {
-    const workload = workloads.find((one) => one.kind === 'decode');
+  async #profile(setup: Setup): Promise<Profile> {
+    const { backend, plan, threads } = setup;
+    const workload = plan.workloads.find((one) => one.kind === 'decode');
     if (workload === undefined || backend.name !== 'cpu') {
       throw new UsageError('only decoding on the cpu backend has a profile', { hint: 'leave out --profile' });
     }
     const schedule = (this.#options.schedules ?? allSchedules).at(-1) ?? 'response';
     this.#progress('profiling', 0, 1, 'steps');
-    const variant = await Variant.prepare(checkpoint, {
-      ...{ backend, schedule, threads: Math.max(...threads), formats, limits, cacheDir: this.#cacheDir },
-      profile: true,
-    });
-    try {
+    const choice = { schedule, threads: Math.max(...threads), profile: true };
+    const profile = await withVariant(setup, choice, async (variant) => {
       await variant.profile(workload);
       return { identity: variant.identity, workload, stages: await variant.profile(workload) };
-    } finally {
-      await variant.close();
-      this.#progress('profiling', 1, 1, 'steps');
-    }
+    });
+    this.#progress('profiling', 1, 1, 'steps');
+    return profile;
   }
 
   /** The same for all, so that they are comparable. */
-  #chooseMemory({ config }: Checkpoint, { quant }: Formats, variants: number): WeightsMemory {
-    const { bytes, elements } = blockOf(quant);
-    const needed = (variants * parameterCount(config) * bytes) / elements;
+  #chooseMemory({ checkpoint, formats }: Setup, variants: number): WeightsMemory {
+    const { bytes, elements } = blockOf(formats.quant);
+    const needed = (variants * parameterCount(checkpoint.config) * bytes) / elements;
     if (needed <= availableMemory() / 2) return 'own';
     this.#notice(`weights are mapped: ${variants} copies do not fit the memory; fewer --schedules or --threads would`);
     return 'mapped';
-  }
-
-  async #check(
-    variants: readonly Variant[],
-    peer: Peer | undefined,
-    config: ModelConfig,
-    formats: Formats,
-    { limits, depth }: Plan,
-  ): Promise<Correctness> {
-    const prompt = fillerTokens(depth, config.vocab);
-    const tokens = Math.min(comparedTokens, limits.context - depth);
-    const claims: Claim[] = [];
-    for (const variant of variants) {
-      claims.push({ identity: variant.identity, transcript: await variant.transcribe(prompt, tokens) });
-      if (this.#options.signal?.aborted === true) throw new AbortedError('the benchmark was stopped');
-    }
-    requireEqual(claims);
-    const [variant, claim] = [variants[0], claims[0]];
-    if (peer === undefined || variant === undefined || claim === undefined) {
-      return { variants: variants.length, tokens, peer: null };
-    }
-    const agreement = await compareWithPeer(variant, peer, prompt, claim.transcript, formats);
-    return { variants: variants.length, tokens, peer: agreement };
-  }
-
-  /** Every variant against the cpu backend, which adds up in float32. */
-  async #gates(
-    variants: readonly Variant[],
-    { checkpoint }: Subject,
-    formats: Formats,
-    { limits }: Plan,
-  ): Promise<GateResult[]> {
-    const { signal } = this.#options;
-    const text = fillerTokens(Math.min(gateTokens, limits.context), checkpoint.config.vocab);
-    const judge = await Variant.prepare(checkpoint, {
-      ...{ backend: await chooseBackend('cpu', this.#notice), schedule: 'looped', formats, limits },
-      ...{ threads: physicalCores(), cacheDir: this.#cacheDir },
-      onPack: (done, total) => this.#progress('packing weights for the gate', done, total, 'bytes'),
-      ...(signal === undefined ? {} : { signal }),
-    });
-    try {
-      const expected = await logitsBehind(judge, text);
-      const results: GateResult[] = [];
-      for (const variant of variants) {
-        if (signal?.aborted === true) throw new AbortedError('the benchmark was stopped');
-        results.push({ identity: variant.identity, ...gateOf(await logitsBehind(variant, text), expected) });
-      }
-      return results;
-    } finally {
-      await judge.close();
-    }
   }
 
   /** Over all cores, whatever is measured: that is what the machine has. A machine without a compiler has no bandwidth to compare with; everything else goes on. */
@@ -386,11 +313,6 @@ class Bench {
       return undefined;
     }
   }
-}
-
-/** While one side is timed, the other one is watched. */
-function otherOf(watches: { ours: IdleWatch; peer: IdleWatch }, { engine }: Identity): IdleWatch {
-  return engine === 'kloop' ? watches.peer : watches.ours;
 }
 
 function bandwidthOf(meter: BandwidthMeter | undefined, { bandwidth }: Measurements): Bandwidth | null {

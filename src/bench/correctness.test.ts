@@ -65,14 +65,15 @@ describe('compareWithPeer', () => {
       return Promise.resolve(Float32Array.of(-1, offset, 1));
     };
     const variant = { logits: answer(0) } as unknown as Variant;
-    const peer = { greedy: () => Promise.resolve({ tokens: theirTokens, top: [] }), logits: answer(distance) };
+    const greedy = (): Promise<object> => Promise.resolve({ tokens: theirTokens });
+    const peer = { info: { kind: { engine: 'pytorch' } }, greedy, logits: answer(distance) };
     return { variant, peer: peer as unknown as Peer, asked };
   }
 
   it('reports equal tokens and how far the logits are apart', async () => {
     const { variant, peer, asked } = sides([5, 6, 7], 0.5);
     const agreement = await compareWithPeer(variant, peer, prompt, transcript, { quant: 'f32', kv: 'bf16' });
-    expect(agreement).toEqual({ tokens: 3, equalTokens: 3, logitDifference: 0.25, tolerance: 2e-3 });
+    expect(agreement).toMatchObject({ tokens: 3, equalTokens: 3, logitDifference: 0.25, tolerance: 2e-3 });
     expect(asked).toEqual([
       [1, 2, 5, 6],
       [1, 2, 5, 6],
@@ -92,7 +93,9 @@ describe('compareWithPeer', () => {
   it('fails where they are not', async () => {
     const { variant, peer } = sides([5, 9, 7], 0.05);
     const comparing = compareWithPeer(variant, peer, prompt, transcript, { quant: 'f32', kv: 'bf16' });
-    await expect(comparing).rejects.toThrow('another token at 1 of 3, and its logits differ by 0.025 of their range');
+    await expect(comparing).rejects.toThrow(
+      'PyTorch makes another token at 1 of 3, and its logits differ by 0.025 of their range',
+    );
   });
 
   it('fails on logits that are no numbers', async () => {

@@ -5,9 +5,9 @@
 import type { Formats } from '../runtime/load-model.js';
 import { KloopError } from '../util/errors.js';
 import { significant } from '../util/units.js';
-import type { Peer } from './peer.js';
+import type { Peer, PeerInfo } from './peer.js';
 import type { Transcript, Variant } from './variant.js';
-import { identityName } from './workload.js';
+import { engineTitles, identityName } from './workload.js';
 
 /** What was made, by whom. */
 export interface Claim {
@@ -61,6 +61,7 @@ function firstDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
 
 /** How far ours and the peer's results are apart. */
 export interface PeerAgreement {
+  readonly peer: PeerInfo;
   /** Greedy tokens that were compared, and how many of them are equal before the first that is not. */
   readonly tokens: number;
   readonly equalTokens: number;
@@ -95,10 +96,16 @@ export async function compareWithPeer(
   // The last of our tokens has not been fed, and need not be.
   const common = [...prompt, ...tokens.slice(0, Math.min(equalTokens, tokens.length - 1))];
   const logitDifference = relativeDifference(await variant.logits(common), await peer.logits(common));
-  const agreement = { tokens: tokens.length, equalTokens, logitDifference, tolerance: toleranceOf(formats) };
+  const agreement = {
+    peer: peer.info,
+    tokens: tokens.length,
+    equalTokens,
+    logitDifference,
+    tolerance: toleranceOf(formats),
+  };
   if (equalTokens === tokens.length || logitDifference <= agreement.tolerance) return agreement;
   throw new KloopError(
-    `llama.cpp makes another token at ${equalTokens} of ${tokens.length}, and its logits differ by ` +
+    `${engineTitles[peer.info.kind.engine]} makes another token at ${equalTokens} of ${tokens.length}, and its logits differ by ` +
       `${significant(logitDifference)} of their range, ${significant(agreement.tolerance)} is allowed for ${formats.quant} weights`,
     { hint: 'one of the two is wrong about this model; compare `kloop run` on the reference backend' },
   );

@@ -8,7 +8,18 @@ import type { Identity } from './workload.js';
  * Largest mean of the KL divergence, in nats, and of how much less likely the text becomes. The order of sums, and
  * reductions in bf16, are expected to move them by far less; a wrong row, head or layer by far more.
  */
-export const gateLimits = { meanKl: 1e-4, nllShift: 1e-3 } as const;
+export const gateLimits: GateLimits = { meanKl: 1e-4, nllShift: 1e-3 };
+
+export interface GateLimits {
+  readonly meanKl: number;
+  readonly nllShift: number;
+}
+
+/**
+ * For peers that round every activation to the format of the weights. PyTorch in bf16 is off by 2e-4 and 2e-3 at the
+ * shapes of 135M and 360M parameters.
+ */
+export const peerGateLimits: GateLimits = { meanKl: 2e-3, nllShift: 2e-2 };
 
 /** Tokens of the text. */
 export const gateTokens = 16;
@@ -31,7 +42,11 @@ export interface GateResult extends Gate {
 }
 
 /** Logits behind every token of a text, against those of float32 arithmetic. The token after the last one is the first. */
-export function gateOf({ text, logits }: TextLogits, expected: Pick<TextLogits, 'logits'>): Gate {
+export function gateOf(
+  { text, logits }: TextLogits,
+  expected: Pick<TextLogits, 'logits'>,
+  limits: GateLimits = gateLimits,
+): Gate {
   const rows = logits.map((row, i) => ({
     ours: logSoftmax(row),
     theirs: logSoftmax(expected.logits[i] ?? new Float32Array(row.length).fill(NaN)),
@@ -42,15 +57,16 @@ export function gateOf({ text, logits }: TextLogits, expected: Pick<TextLogits, 
   const meanKl = mean(({ ours, theirs }) => theirs.reduce((sum, p, id) => sum + Math.exp(p) * (p - ours[id]!), 0));
   const nllShift = mean(({ ours, next }) => -ours[next]!) - mean(({ theirs, next }) => -theirs[next]!);
   // Whatever is not a number fails.
-  const passed = Math.abs(meanKl) < gateLimits.meanKl && Math.abs(nllShift) < gateLimits.nllShift;
+  const passed = Math.abs(meanKl) < limits.meanKl && Math.abs(nllShift) < limits.nllShift;
   return { gate: passed ? 'passed' : 'failed', meanKl, nllShift };
 }
 
+export interface LogitsSource {
+  logits(prompt: readonly number[]): Promise<Float32Array>;
+}
+
 /** Logits behind every token of a text. */
-export async function logitsBehind(
-  source: { logits(prompt: readonly number[]): Promise<Float32Array> },
-  text: readonly number[],
-): Promise<TextLogits> {
+export async function logitsBehind(source: LogitsSource, text: readonly number[]): Promise<TextLogits> {
   const logits: Float32Array[] = [];
   for (let length = 1; length <= text.length; length++) logits.push(await source.logits(text.slice(0, length)));
   return { text, logits };

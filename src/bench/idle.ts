@@ -3,6 +3,8 @@
  * core. Processor time is read before and after; a side that uses a core throughout counts 1.
  */
 import { readdirSync, readFileSync } from 'node:fs';
+import type { Peer } from './peer.js';
+import type { Engine } from './workload.js';
 
 /** Processor time of all threads of a process so far, in milliseconds; undefined where the system does not tell. */
 export function processorMs(pid: number): number | undefined {
@@ -43,5 +45,31 @@ export class IdleWatch {
   /** Cores in use on average; null where nothing could be measured. */
   get cores(): number | null {
     return this.#elapsedMs > 0 ? this.#busyMs / this.#elapsedMs : null;
+  }
+}
+
+/** Of ourselves and of all peers: while one is timed, the others are watched. */
+export class IdleWatches {
+  readonly #watches: ReadonlyMap<Engine, IdleWatch>;
+
+  constructor(peers: readonly Pick<Peer, 'info' | 'pid'>[]) {
+    this.#watches = new Map([
+      ['kloop', new IdleWatch(process.pid)],
+      ...peers.map(({ info, pid }) => [info.kind.engine, new IdleWatch(pid)] as const),
+    ]);
+  }
+
+  during<T>(timed: Engine, work: () => Promise<T>): Promise<T> {
+    const others = [...this.#watches].filter(([engine]) => engine !== timed);
+    return others.reduce(
+      (inner, [, watch]) =>
+        () =>
+          watch.during(inner),
+      work,
+    )();
+  }
+
+  get cores(): ReadonlyMap<Engine, number | null> {
+    return new Map([...this.#watches].map(([engine, { cores }]) => [engine, cores]));
   }
 }

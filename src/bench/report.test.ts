@@ -5,6 +5,7 @@ import type { BenchReport } from './bench.js';
 import type { Schedule } from '../ir/program.js';
 import type { Gate, GateResult } from './gate.js';
 import { profileLines, reportJson, reportLines, tableLines } from './report.js';
+import type { PeerInfo } from './peer.js';
 import { duelsOf, resultsOf } from './results.js';
 import { planRun } from './settings.js';
 import type { Identity, Sample } from './workload.js';
@@ -19,6 +20,14 @@ function run(milliseconds: number, kernelCalls?: number): Sample {
   return { milliseconds, tokens, counts: { kernelCalls, barriers: 270, bytesRead: 600e6, waitNs: 0 } };
 }
 
+const peers: readonly PeerInfo[] = [
+  { kind: { engine: 'llama.cpp' }, weights: 'f32', cache: 'f16', release: 'v1', system: 'CPU' },
+  {
+    kind: { engine: 'pytorch', mode: 'eager', weights: 'f32' },
+    ...{ weights: 'f32', cache: 'f32', release: '2.5.1', system: 'transformers 4.46.0, Python 3.12.0, cpu' },
+  },
+];
+
 function report(withPeer: boolean): BenchReport {
   const series = (identity: Identity, samples: Sample[]): Parameters<typeof resultsOf>[0]['series'] =>
     workload === undefined ? [] : [{ identity, workload, samples }];
@@ -27,6 +36,7 @@ function report(withPeer: boolean): BenchReport {
       ...series({ engine: 'kloop', schedule: 'operator', threads: 2 }, [run(40, 630), run(50, 630)]),
       ...series({ engine: 'kloop', schedule: 'response', threads: 2 }, [run(10, 1), run(10, 1)]),
       ...(withPeer ? series({ engine: 'llama.cpp', threads: 1 }, [run(30), run(20)]) : []),
+      ...(withPeer ? series({ ...peers[1]!.kind, threads: 1 }, [run(50), run(50)]) : []),
     ],
     bandwidth: withPeer ? [10e9, 10e9, 10e9] : [],
   });
@@ -50,11 +60,13 @@ function report(withPeer: boolean): BenchReport {
     correctness: {
       variants: 2,
       tokens: 64,
-      peer: withPeer ? { tokens: 64, equalTokens: 60, logitDifference: 0.00123, tolerance: 0.002 } : null,
+      peers: withPeer
+        ? peers.map((peer) => ({ peer, tokens: 64, equalTokens: 60, logitDifference: 0.00123, tolerance: 0.002 }))
+        : [],
     },
     bandwidth: withPeer ? { threads: 2, bufferBytes: 2 ** 30, measured: [10e9, 11e9, 12e9] } : null,
-    peer: withPeer ? { threads: 1, context: 256, vocab: 32000, system: 'CPU', release: 'v1' } : null,
-    idle: withPeer ? { oursCores: 0.01, peerCores: null } : null,
+    peers: withPeer ? peers : [],
+    idle: withPeer ? new Map([['kloop', 0.01] as const, ['llama.cpp', null] as const]) : null,
     profile: null,
   };
 }
@@ -84,21 +96,24 @@ describe('reportLines', () => {
         'tinystories-15m: 15.2M parameters, random f32 weights, KV cache in f32, context 256; backend cpu; 2 rounds, interleaved',
         'checked: 2 variants, the same 64 tokens, logits equal bit for bit where threads are equally many',
         'checked: llama.cpp v1, 60 of 64 tokens the same, logits differ by at most 0.00123 of their range',
+        'checked: PyTorch 2.5.1 eager (transformers 4.46.0, Python 3.12.0, cpu) in f32, 60 of 64 tokens the same, logits differ by at most 0.00123 of their range',
         'read bandwidth: 11 GB/s (10 GB/s to 12 GB/s) with 2 threads, measured 3 times, between the rounds',
         '',
-        'schedule   threads  test  tok/s  (min..max)    ms/token  calls/token  barriers/token  GB/s  of bandwidth  vs operator  vs llama.cpp',
-        'operator         2  tg10    225  (200..250)        4.44           63              27  13.5          135%  1x           0.54x (0.4..0.75)',
-        'response         2  tg10   1000  (1000..1000)         1          0.1              27    60          600%  4.44x (4..5)  2.4x (2..3)',
-        'llama.cpp        1  tg10    417  (333..500)         2.4            -               -     -             -  -            1x',
+        'schedule           threads  test  tok/s  (min..max)    ms/token  calls/token  barriers/token  GB/s  of bandwidth  vs operator  vs llama.cpp      vs PyTorch',
+        'operator                 2  tg10    225  (200..250)        4.44           63              27  13.5          135%  1x           0.54x (0.4..0.75)  1.13x (1..1.25)',
+        'response                 2  tg10   1000  (1000..1000)         1          0.1              27    60          600%  4.44x (4..5)  2.4x (2..3)        5x (5..5)',
+        'llama.cpp                1  tg10    417  (333..500)         2.4            -               -     -             -  -            1x                 2.08x (1.67..2.5)',
+        'PyTorch eager f32        1  tg10    200  (200..200)           5            -               -     -             -  -            0.48x (0.4..0.6)   1x',
         '',
         'tg10: response with 2 threads is 2.4x (2..3) as fast as llama.cpp with 1 thread',
+        'tg10: response with 2 threads is 5x (5..5) as fast as PyTorch eager f32 with 1 thread',
       ].map((line) => expect.stringMatching(pattern(line)) as string),
     );
   });
 
   it('leaves out what was not measured', () => {
     const [header] = tableLines(report(false));
-    expect(header).not.toMatch(/llama|bandwidth/);
+    expect(header).not.toMatch(/llama|PyTorch|bandwidth/);
     expect(reportLines(report(false)).join('\n')).not.toMatch(/llama|bandwidth/);
   });
 });
@@ -144,8 +159,12 @@ describe('reportJson', () => {
       model: 'tinystories-15m',
       quant: 'f32',
       bandwidth: { bytes_per_second: { median: 11e9, min: 10e9, max: 12e9 } },
-      idle: { ours_cores: 0.01, peer_cores: null },
-      best: [{ test: 'tg10', schedule: 'response', threads: 2, peer_threads: 1, ratio_to_peer: { min: 2, max: 3 } }],
+      peers: [{ name: 'llama.cpp' }, { name: 'pytorch', mode: 'eager', weights: 'f32', release: '2.5.1' }],
+      idle: { kloop: 0.01, 'llama.cpp': null },
+      best: [
+        { test: 'tg10', schedule: 'response', threads: 2, peer: { threads: 1 }, ratio_to_peer: { min: 2, max: 3 } },
+        { test: 'tg10', schedule: 'response', threads: 2, peer: { engine: 'pytorch', mode: 'eager' } },
+      ],
     });
     expect(json.results[1]).toMatchObject({
       engine: 'kloop',

@@ -4,9 +4,11 @@ import { spreadOf, type Spread } from '../util/statistics.js';
 import { formatTable, type Column } from '../util/table.js';
 import { formatBytes, formatCount, significant } from '../util/units.js';
 import type { BenchReport, Profile } from './bench.js';
+import type { PeerAgreement } from './correctness.js';
 import type { Gate, GateResult } from './gate.js';
+import type { PeerKind } from './peer.js';
 import type { Duel, Result } from './results.js';
-import { identityName, workloadName, type Identity } from './workload.js';
+import { engineTitles, identityName, peerNames, variantName, workloadName, type Identity } from './workload.js';
 
 /** Lines for people. */
 export function reportLines(report: BenchReport): string[] {
@@ -55,7 +57,7 @@ function headerLines({
   correctness,
   ...rest
 }: BenchReport): string[] {
-  const { bandwidth, peer, rounds, gates } = rest;
+  const { bandwidth, rounds, gates } = rest;
   const weights = `${synthetic ? 'random ' : ''}${quant} weights, KV cache in ${kv}`;
   const made = `${formatCount(parameterCount(config))} parameters, ${weights}, context ${plan.limits.context}`;
   const lines = [
@@ -64,13 +66,7 @@ function headerLines({
     `checked: ${counted(correctness.variants, 'variant')}, the same ${counted(correctness.tokens, 'token')}, ` +
       'logits equal bit for bit where threads are equally many',
   ];
-  if (peer !== null && correctness.peer !== null) {
-    const { equalTokens, tokens, logitDifference } = correctness.peer;
-    lines.push(
-      `checked: llama.cpp ${peer.release}, ${equalTokens} of ${counted(tokens, 'token')} the same, ` +
-        `logits differ by at most ${significant(logitDifference)} of their range`,
-    );
-  }
+  lines.push(...correctness.peers.map(agreementLine));
   lines.push(...gateLines(gates));
   if (bandwidth !== null) {
     const { median, min, max } = spreadOf(bandwidth.measured);
@@ -79,6 +75,18 @@ function headerLines({
     lines.push(`read bandwidth: ${rate} with ${counted(bandwidth.threads, 'thread')}, ${times}`);
   }
   return lines;
+}
+
+function agreementLine({ peer, equalTokens, tokens, logitDifference }: PeerAgreement): string {
+  const { kind, release, system } = peer;
+  const who =
+    kind.engine === 'pytorch'
+      ? `PyTorch ${release} ${kind.mode} (${system}) in ${kind.weights}`
+      : `llama.cpp ${release}`;
+  return (
+    `checked: ${who}, ${equalTokens} of ${counted(tokens, 'token')} the same, ` +
+    `logits differ by at most ${significant(logitDifference)} of their range`
+  );
 }
 
 /** One where all passed, else one for each that failed. */
@@ -109,7 +117,7 @@ const none = '-';
 const right = { align: 'right' } as const;
 
 const columns: readonly ResultColumn[] = [
-  { title: 'schedule', cell: ({ identity }) => scheduleOf(identity) ?? identity.engine },
+  { title: 'schedule', cell: ({ identity }) => variantName(identity) },
   { title: 'threads', ...right, cell: ({ identity }) => String(identity.threads) },
   { title: 'test', cell: ({ workload }) => workloadName(workload) },
   { title: 'tok/s', ...right, cell: ({ tokensPerSecond }) => significant(tokensPerSecond.median) },
@@ -132,7 +140,11 @@ const columns: readonly ResultColumn[] = [
     cell: ({ bandwidthFraction }) => orNone(bandwidthFraction?.median, (part) => `${significant(part * 100)}%`),
   },
   { title: 'vs operator', optional: true, cell: ({ ratioToOperator }) => orNone(ratioToOperator, times) },
-  { title: 'vs llama.cpp', optional: true, cell: ({ ratioToPeer }) => orNone(ratioToPeer, times) },
+  ...peerNames.map((name) => ({
+    title: `vs ${engineTitles[name]}`,
+    optional: true as const,
+    cell: ({ ratioToPeer }: Result) => orNone(ratioToPeer.get(name), times),
+  })),
 ];
 
 /** Header and one line per result. */
@@ -179,13 +191,20 @@ function duelLine({ workload, ours, peer, ratio }: Duel): string {
   return `${workloadName(workload)}: ${identityName(ours)} is ${times(ratio)} as fast as ${identityName(peer)}`;
 }
 
-function scheduleOf(identity: Identity): string | null {
-  return identity.engine === 'kloop' ? identity.schedule : null;
+/** Absent fields are null, so that all have the same. */
+function identityJson(identity: Identity): object {
+  const { engine, threads } = identity;
+  const [schedule, mode] = [engine === 'kloop' ? identity.schedule : null, engine === 'pytorch' ? identity.mode : null];
+  return { engine, schedule, mode, threads };
+}
+
+function kindJson(kind: PeerKind): object {
+  return { name: kind.engine, mode: kind.engine === 'pytorch' ? kind.mode : null };
 }
 
 /** The one object of `--json`: everything that is printed, and every run. */
 export function reportJson(report: BenchReport): object {
-  const { machine, config, plan, correctness, bandwidth, peer, idle } = report;
+  const { machine, config, plan, correctness, bandwidth, idle } = report;
   return {
     model: config.name,
     synthetic: report.synthetic,
@@ -211,18 +230,16 @@ export function reportJson(report: BenchReport): object {
     correctness: {
       variants: correctness.variants,
       equal_tokens: correctness.tokens,
-      peer:
-        correctness.peer === null
-          ? null
-          : {
-              tokens: correctness.peer.tokens,
-              equal_tokens: correctness.peer.equalTokens,
-              logit_difference: correctness.peer.logitDifference,
-              tolerance: correctness.peer.tolerance,
-            },
+      peers: correctness.peers.map(({ peer, tokens, equalTokens, logitDifference, tolerance }) => ({
+        ...kindJson(peer.kind),
+        tokens,
+        equal_tokens: equalTokens,
+        logit_difference: logitDifference,
+        tolerance,
+      })),
     },
     gates: report.gates.map(({ identity, gate, meanKl, nllShift }) => ({
-      schedule: scheduleOf(identity),
+      ...identityJson(identity),
       gate,
       mean_kl: meanKl,
       nll_shift: nllShift,
@@ -236,11 +253,11 @@ export function reportJson(report: BenchReport): object {
             bytes_per_second: spreadOf(bandwidth.measured),
             rounds: bandwidth.measured,
           },
-    peer:
-      peer === null
-        ? null
-        : { name: 'llama.cpp', release: peer.release, system: peer.system, path: 'evaluate', cache: 'f16' },
-    idle: idle === null ? null : { ours_cores: idle.oursCores, peer_cores: idle.peerCores },
+    peers: report.peers.map(({ kind, release, system, weights, cache }) => ({
+      ...kindJson(kind),
+      ...{ release, system, weights, cache },
+    })),
+    idle: idle === null ? null : Object.fromEntries(idle),
     profile:
       report.profile === null
         ? null
@@ -248,9 +265,8 @@ export function reportJson(report: BenchReport): object {
     results: report.results.map(resultJson),
     best: report.duels.map(({ workload, ours, peer: theirs, ratio }) => ({
       test: workloadName(workload),
-      schedule: scheduleOf(ours),
-      threads: ours.threads,
-      peer_threads: theirs.threads,
+      ...identityJson(ours),
+      peer: identityJson(theirs),
       ratio_to_peer: ratio,
     })),
   };
@@ -258,9 +274,7 @@ export function reportJson(report: BenchReport): object {
 
 function resultJson({ identity, workload, perToken, samples, ...figures }: Result): object {
   return {
-    engine: identity.engine,
-    schedule: scheduleOf(identity),
-    threads: identity.threads,
+    ...identityJson(identity),
     test: workloadName(workload),
     tokens: workload.tokens,
     tokens_per_second: figures.tokensPerSecond,
@@ -273,7 +287,7 @@ function resultJson({ identity, workload, perToken, samples, ...figures }: Resul
     bandwidth_fraction: figures.bandwidthFraction,
     wait_fraction: figures.waitFraction,
     ratio_to_operator: figures.ratioToOperator,
-    ratio_to_peer: figures.ratioToPeer,
+    ratio_to_peer: figures.ratioToPeer.size === 0 ? null : Object.fromEntries(figures.ratioToPeer),
     rounds: samples.map(({ milliseconds, tokens, counts }) => ({
       milliseconds,
       tokens,

@@ -8,6 +8,8 @@ const prefill: Workload = { kind: 'prefill', tokens: 100 };
 const ours = (schedule: string, threads = 2): Identity => ({ engine: 'kloop', schedule, threads });
 const theirs = (threads: number): Identity => ({ engine: 'llama.cpp', threads });
 
+const torch = (mode: 'eager' | 'compiled'): Identity => ({ engine: 'pytorch', mode, weights: 'bf16', threads: 2 });
+
 /** Runs that took this long, each for all tokens of the workload. */
 function series(identity: Identity, milliseconds: readonly number[], workload = decode, counts?: Counts): Series {
   const { tokens } = workload;
@@ -61,10 +63,27 @@ describe('resultsOf', () => {
   it('compares with the best number of threads of the peer', () => {
     const all = [series(ours('response'), [5, 5]), series(theirs(1), [10, 20]), series(theirs(2), [100, 100])];
     const [response, one, two] = resultsFor(all);
-    expect(response?.ratioToPeer).toEqual({ median: expect.closeTo(2000 / 750, 12) as number, min: 2, max: 4 });
-    expect(one?.ratioToPeer).toEqual({ median: 1, min: 1, max: 1 });
+    expect(response?.ratioToPeer).toEqual(
+      new Map([['llama.cpp', { median: expect.closeTo(2000 / 750, 12) as number, min: 2, max: 4 }]]),
+    );
+    expect(one?.ratioToPeer.get('llama.cpp')).toEqual({ median: 1, min: 1, max: 1 });
     expect(one?.ratioToOperator).toBeNull();
-    expect(two?.ratioToPeer?.median).toBeCloseTo(100 / 750, 12);
+    expect(two?.ratioToPeer.get('llama.cpp')?.median).toBeCloseTo(100 / 750, 12);
+  });
+
+  it('compares with the best mode of PyTorch, apart from other peers', () => {
+    const all = [series(ours('response'), [5]), series(theirs(1), [20]), series(torch('eager'), [50])];
+    const [response, llama] = resultsFor([...all, series(torch('compiled'), [10])]);
+    const ratios = (result: typeof response): unknown =>
+      [...(result?.ratioToPeer ?? [])].map(([name, { median }]) => [name, median]);
+    expect(ratios(response)).toEqual([
+      ['llama.cpp', 4],
+      ['pytorch', 2],
+    ]);
+    expect(ratios(llama)).toEqual([
+      ['llama.cpp', 1],
+      ['pytorch', 0.5],
+    ]);
   });
 });
 
@@ -84,6 +103,14 @@ describe('duelsOf', () => {
     expect(duels.map((duel) => [duel.ours, duel.peer, duel.ratio.median])).toEqual([
       [ours('response', 1), theirs(1), 2],
       [ours('operator', 1), theirs(2), 0.5],
+    ]);
+  });
+
+  it('has one for every peer', () => {
+    const results = resultsFor([series(ours('looped'), [5]), series(torch('eager'), [50]), series(theirs(1), [20])]);
+    expect(duelsOf(results).map((duel) => [duel.peer, duel.ratio.median])).toEqual([
+      [theirs(1), 4],
+      [torch('eager'), 10],
     ]);
   });
 

@@ -5,7 +5,16 @@
 import { ratioOf, spreadOf, type Spread } from '../util/statistics.js';
 import { defined } from '../util/assert.js';
 import type { Measurements, Series } from './rounds.js';
-import { workloadName, type Counts, type Identity, type Sample, type Workload } from './workload.js';
+import {
+  peerNames,
+  workloadName,
+  type Counts,
+  type Engine,
+  type Identity,
+  type PeerName,
+  type Sample,
+  type Workload,
+} from './workload.js';
 
 export interface Result {
   readonly identity: Identity;
@@ -23,8 +32,8 @@ export interface Result {
   readonly waitFraction: number | null;
   /** How many times as fast as the schedule `operator` with as many threads. */
   readonly ratioToOperator: Spread | null;
-  /** How many times as fast as the peer with the number of threads that suits it best. */
-  readonly ratioToPeer: Spread | null;
+  /** How many times as fast as each peer, with the mode and the number of threads that suit it best. */
+  readonly ratioToPeer: ReadonlyMap<PeerName, Spread>;
   /** Tokens per second that the simulator gives; absent where it was not asked, or has no answer. */
   readonly predicted?: number;
   readonly samples: readonly Sample[];
@@ -46,7 +55,7 @@ export function resultsOf({ series, bandwidth }: Measurements): Result[] {
     const operator = same.find(
       ({ identity }) => identity.engine === 'kloop' && identity.schedule === 'operator' && identity.threads === threads,
     );
-    return resultOf(one, bandwidth, one.identity.engine === 'kloop' ? operator : undefined, bestPeer(same));
+    return resultOf(one, bandwidth, one.identity.engine === 'kloop' ? operator : undefined, bestPeers(same));
   });
 }
 
@@ -54,7 +63,7 @@ function resultOf(
   series: Series,
   bandwidth: readonly number[],
   operator: Series | undefined,
-  peer: Series | undefined,
+  peers: ReadonlyMap<PeerName, Series>,
 ): Result {
   const { identity, workload, samples } = series;
   const rates = ratesOf(series);
@@ -75,7 +84,7 @@ function resultOf(
       perToken === null || bandwidth.length === 0 ? null : fractionOf(rates, perToken.bytesRead, bandwidth),
     waitFraction: perToken === null ? null : waitNs / (elapsedNs * identity.threads),
     ratioToOperator: ratioTo(operator),
-    ratioToPeer: ratioTo(peer),
+    ratioToPeer: new Map([...peers].map(([name, peer]) => [name, ratioOf(rates, ratesOf(peer))])),
     samples,
   };
 }
@@ -108,28 +117,35 @@ function fractionOf(rates: readonly number[], bytesPerToken: number, bandwidth: 
   );
 }
 
-/** The peer's series with the highest median. */
-function bestPeer(series: readonly Series[]): Series | undefined {
-  return fastest(
-    series.filter(({ identity }) => identity.engine === 'llama.cpp'),
-    (one) => spreadOf(ratesOf(one)).median,
-  );
+/** Of every peer the series with the highest median. */
+function bestPeers(series: readonly Series[]): Map<PeerName, Series> {
+  const best = new Map<PeerName, Series>();
+  for (const name of peerNames) {
+    const fast = fastest(
+      series.filter(({ identity }) => identity.engine === name),
+      (one) => spreadOf(ratesOf(one)).median,
+    );
+    if (fast !== undefined) best.set(name, fast);
+  }
+  return best;
 }
 
-/** The best of both sides, for every workload that both ran. */
+/** The best of both sides, for every workload and every peer. */
 export function duelsOf(results: readonly Result[]): Duel[] {
   const names = new Set(results.map(({ workload }) => workloadName(workload)));
   return [...names].flatMap((name) => {
     const same = results.filter(({ workload }) => workloadName(workload) === name);
-    const best = (engine: Identity['engine']): Result | undefined =>
+    const best = (engine: Engine): Result | undefined =>
       fastest(
         same.filter(({ identity }) => identity.engine === engine),
         ({ tokensPerSecond }) => tokensPerSecond.median,
       );
-    const [ours, peer] = [best('kloop'), best('llama.cpp')];
-    const ratio = ours?.ratioToPeer ?? null;
-    if (ours === undefined || peer === undefined || ratio === null) return [];
-    return [{ workload: ours.workload, ours: ours.identity, peer: peer.identity, ratio }];
+    const ours = best('kloop');
+    return peerNames.flatMap((engine) => {
+      const [peer, ratio] = [best(engine), ours?.ratioToPeer.get(engine)];
+      if (ours === undefined || peer === undefined || ratio === undefined) return [];
+      return [{ workload: ours.workload, ours: ours.identity, peer: peer.identity, ratio }];
+    });
   });
 }
 

@@ -2,6 +2,7 @@
  * What is timed, with the names that llama-bench gives: `pp512` is a prompt of 512 tokens, `tg128` is 128 tokens made one
  * after another.
  */
+import type { DType } from '../ir/program.js';
 
 export type Workload =
   | { readonly kind: 'prefill'; readonly tokens: number }
@@ -61,13 +62,49 @@ export interface Candidate {
   time(workload: Workload): Promise<Sample>;
 }
 
-export type Identity =
-  | { readonly engine: 'kloop'; readonly schedule: string; readonly threads: number }
-  | { readonly engine: 'llama.cpp'; readonly threads: number };
+/** Ways in which PyTorch runs a model: a kernel per operator, or steps compiled into one CUDA graph. */
+export const torchModes = ['eager', 'compiled'] as const;
+
+/** Other engines, with the same weights. PyTorch has no quantized ones, so that its name tells what it computes in. */
+export type PeerIdentity =
+  | { readonly engine: 'llama.cpp'; readonly threads: number }
+  | {
+      readonly engine: 'pytorch';
+      readonly mode: (typeof torchModes)[number];
+      readonly weights: DType;
+      readonly threads: number;
+    };
+
+export type Identity = { readonly engine: 'kloop'; readonly schedule: string; readonly threads: number } | PeerIdentity;
+
+export type Engine = Identity['engine'];
+
+/** In the order in which they are shown. */
+export const peerNames = ['llama.cpp', 'pytorch'] as const satisfies PeerIdentity['engine'][];
+export type PeerName = (typeof peerNames)[number];
+
+export const engineTitles: Readonly<Record<Engine, string>> = {
+  kloop: 'kloop',
+  'llama.cpp': 'llama.cpp',
+  pytorch: 'PyTorch',
+};
+
+/** Which variant it is, whatever the threads: `response`, `llama.cpp`, `PyTorch eager bf16`. */
+export function variantName(identity: Identity): string {
+  switch (identity.engine) {
+    case 'kloop':
+      return identity.schedule;
+    case 'llama.cpp':
+      return engineTitles[identity.engine];
+    case 'pytorch':
+      return `${engineTitles[identity.engine]} ${identity.mode} ${identity.weights}`;
+    default:
+      return identity satisfies never;
+  }
+}
 
 /** `response with 2 threads`, `llama.cpp with 1 thread`. */
 export function identityName(identity: Identity): string {
   const { threads } = identity;
-  const what = identity.engine === 'kloop' ? identity.schedule : identity.engine;
-  return `${what} with ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
+  return `${variantName(identity)} with ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
 }

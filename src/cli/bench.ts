@@ -4,6 +4,7 @@ import { runBench, type BenchOptions, type BenchReport } from '../bench/bench.js
 import { reportJson, reportLines } from '../bench/report.js';
 import type { WeightsMemory } from '../backends/backend.js';
 import { backendNames } from '../backends/registry.js';
+import { engineTitles, peerNames, type PeerName } from '../bench/workload.js';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
 import { listenForInterrupt } from './interrupt.js';
 import { defined, integer, kvOption, listOf, quantNames, weightsMemoryOption } from './options.js';
@@ -24,7 +25,7 @@ interface Flags {
   readonly rounds: number;
   readonly profile?: boolean;
   readonly context?: number;
-  readonly peer?: 'llama.cpp';
+  readonly peer?: readonly PeerName[];
   readonly cacheDir?: string;
   readonly json?: boolean;
 }
@@ -35,7 +36,7 @@ const busyCores = 0.05;
 export const bench: Verb = (program) => {
   program
     .command('bench')
-    .description('measure schedules, threads and llama.cpp against each other, and against the memory bandwidth')
+    .description('measure schedules, threads and other engines against each other, and against the memory bandwidth')
     .argument('[model]', '`demo`, a directory, OWNER/NAME, or a preset, which gets random weights', 'demo')
     .addOption(new Option('--quant <format>', "format of the weights (default: the checkpoint's)").choices(quantNames))
     .addOption(weightsMemoryOption())
@@ -54,7 +55,11 @@ export const bench: Verb = (program) => {
     .option('--rounds <n>', 'how often everything is measured', integer(1, 1000), 5)
     .option('--profile', 'also tell where the time of a token goes, by stages of the kernels')
     .option('--context <n>', 'positions of the KV cache (default: as many as needed)', integer(1))
-    .addOption(new Option('--peer <name>', 'measure beside ours, on the same weights').choices(['llama.cpp']))
+    .option(
+      '--peer <list>',
+      `measure beside ours, on the same weights: ${peerNames.join(', ')}, or both, separated by commas`,
+      peerList,
+    )
     .option('--cache-dir <dir>', 'directory for weights and compiled code')
     .option('--json', 'print one JSON object')
     .action(benchAction);
@@ -79,9 +84,25 @@ export function depthList(text: string): number[] {
   return listOf(text, integer(1));
 }
 
-async function benchAction(model: string, { json = false, ...flags }: Flags): Promise<void> {
+/** `llama.cpp,pytorch`; given again, it adds. Throws InvalidArgumentError. */
+export function peerList(text: string, earlier: readonly PeerName[] = []): PeerName[] {
+  const list = listOf(text, (item) => {
+    const peer = peerNames.find((name) => name === item);
+    if (peer !== undefined) return peer;
+    throw new InvalidArgumentError(`Allowed choices are ${peerNames.join(', ')}, separated by commas.`);
+  });
+  return [...new Set([...earlier, ...list])];
+}
+
+async function benchAction(model: string, { json = false, peer: peers = [], ...flags }: Flags): Promise<void> {
   using interrupt = listenForInterrupt();
-  const report = await withProgress({ ...defined(flags), rounds: flags.rounds, model, signal: interrupt.signal });
+  const report = await withProgress({
+    ...defined(flags),
+    rounds: flags.rounds,
+    peers,
+    model,
+    signal: interrupt.signal,
+  });
   if (json) printJson(reportJson(report));
   else for (const line of reportLines(report)) print(line);
   warnAboutBusySide(report);
@@ -108,12 +129,9 @@ async function withProgress(options: BenchOptions): Promise<BenchReport> {
 }
 
 function warnAboutBusySide({ idle }: BenchReport): void {
-  const sides = [
-    ['kloop', 'llama.cpp', idle?.oursCores],
-    ['llama.cpp', 'kloop', idle?.peerCores],
-  ] as const;
-  for (const [busy, timed, cores] of sides) {
-    if (typeof cores !== 'number' || cores <= busyCores) continue;
-    note(`kloop: ${busy} used ${cores.toFixed(2)} cores while ${timed} was timed; the ratios are not to be trusted`);
+  for (const [engine, cores] of idle ?? []) {
+    if (cores === null || cores <= busyCores) continue;
+    const busy = `${engineTitles[engine]} used ${cores.toFixed(2)} cores while another was timed`;
+    note(`kloop: ${busy}; the ratios are not to be trusted`);
   }
 }

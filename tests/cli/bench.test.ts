@@ -17,7 +17,7 @@ interface Spread {
 
 interface BenchJson {
   readonly machine: Record<string, unknown>;
-  readonly correctness: { readonly variants: number; readonly equal_tokens: number; readonly peer: null };
+  readonly correctness: { readonly variants: number; readonly equal_tokens: number; readonly peers: unknown[] };
   readonly bandwidth: { readonly rounds: number[]; readonly bytes_per_second: Spread } | null;
   readonly results: readonly ResultJson[];
   readonly profile: readonly { kernel: string; stage: string; count: number; nanoseconds: number }[] | null;
@@ -68,8 +68,8 @@ describe('kloop bench', () => {
   it('measures all schedules on the reference backend', async () => {
     const args = ['--backend', 'reference', '--rounds', '2', '--tokens', '6', '--prompt-tokens', '12'];
     const json = await bench(model.path, ...args);
-    expect(json).toMatchObject({ model: 'tiny', backend: 'reference', quant: 'f32', rounds: 2, peer: null, best: [] });
-    expect(json.correctness).toMatchObject({ variants: 4, peer: null });
+    expect(json).toMatchObject({ model: 'tiny', backend: 'reference', quant: 'f32', rounds: 2, peers: [], best: [] });
+    expect(json.correctness).toMatchObject({ variants: 4, peers: [] });
     expect(json.results.map(({ test, schedule }) => [test, schedule])).toEqual([
       ...schedules.map((schedule) => ['tg6', schedule]),
       ...schedules.map((schedule) => ['pp12', schedule]),
@@ -120,7 +120,7 @@ describe('kloop bench', () => {
     [['--threads', '0'], /whole number/],
     [['--threads', '2', '--backend', 'reference'], /reference backend runs in one thread, not in 2/],
     [['--rounds', '0'], /whole number/],
-    [['--peer', 'vllm'], /Allowed choices are llama\.cpp/],
+    [['--peer', 'vllm'], /Allowed choices are llama\.cpp, pytorch/],
     [['--quant', 'q5_0'], /Allowed choices are f32, bf16/],
     [['--tokens', '500', '--backend', 'reference'], /500 tokens after 8, do not fit a context of 128; ask for fewer/],
     [['--context', '1000', '--backend', 'reference'], /context of 1000 is more than the 128/],

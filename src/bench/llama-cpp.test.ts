@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { UsageError } from '../util/errors.js';
-import { openPeer } from './peer.js';
+import { openLlamaCpp } from './llama-cpp.js';
 
 const made: string[] = [];
 afterEach(() => made.splice(0).forEach((directory) => rmSync(directory, { recursive: true })));
@@ -25,24 +25,28 @@ for await (const line of createInterface({ input: process.stdin })) {
   return directory;
 }
 
-const options = { gguf: 'm.gguf', threads: 1, context: 256 };
+const options = { gguf: 'm.gguf', weights: 'q8_0', threads: 1, context: 256 } as const;
 
 test('answers come in the order of the questions', async () => {
   const directory = fakePeer(`
     if (request.op === 'logits') return { logits: [0, 1, request.prompt[0]] };
-    if (request.op === 'greedy') return { tokens: new Array(request.tokens).fill(2) };
+    if (request.op === 'greedy') return { tokens: new Array(request.tokens).fill(2), top: [[[2, request.top]]] };
     return { milliseconds: 3, tokens: request.tokens };`);
-  const peer = await openPeer({ ...options, directory });
-  const [logits, greedy, decode, prefill] = await Promise.all([
+  const peer = await openLlamaCpp({ ...options, directory });
+  const [logits, greedy, top, decode, prefill] = await Promise.all([
     peer.logits([2]),
     peer.greedy([1], 3),
-    peer.decode({ prompt: 1, tokens: 7, path: 'evaluate' }),
+    peer.greedyTop([1], 1, 5),
+    peer.decode({ prompt: 1, tokens: 7 }),
     peer.prefill(9),
   ]);
   expect(logits).toEqual(Float32Array.of(0, 1, 2));
-  expect(greedy).toEqual({ tokens: [2, 2, 2], top: [] });
+  expect(greedy).toEqual({ tokens: [2, 2, 2] });
+  expect(top).toEqual({ tokens: [2], top: [[[2, 5]]] });
   expect([decode, prefill]).toEqual([7, 9].map((tokens) => ({ milliseconds: 3, tokens })));
-  expect(peer.info.vocab).toBe(3);
+  expect(peer.info).toEqual({
+    ...{ kind: { engine: 'llama.cpp' }, weights: 'q8_0', cache: 'f16', release: 'v0', system: 'fake' },
+  });
   expect(process.kill(peer.pid, 0)).toBe(true);
   await peer.close();
   await expect(peer.prefill(1)).rejects.toThrow('closed');
@@ -54,14 +58,14 @@ test.each([
   ['another shape', `return { seconds: 1 }`, 'another shape'],
   ['its death', `console.error('GGML_ASSERT failed'); process.exit(9)`, 'exit code 9): GGML_ASSERT failed'],
 ])('%s is one clear error', async (_, answer, message) => {
-  const peer = await openPeer({ ...options, directory: fakePeer(answer) });
+  const peer = await openLlamaCpp({ ...options, directory: fakePeer(answer) });
   await expect(peer.prefill(8)).rejects.toThrow(message);
   await peer.close();
 });
 
 test('says how to install what is not there', async () => {
   const directory = join(tmpdir(), 'kloop-no-peer');
-  const opening = openPeer({ ...options, directory });
+  const opening = openLlamaCpp({ ...options, directory });
   await expect(opening).rejects.toThrow(UsageError);
   await expect(opening).rejects.toThrow(`run: npm install --prefix ${directory}`);
 });
