@@ -7,7 +7,7 @@ import type { BenchReport, Profile } from './bench.js';
 import type { PeerAgreement } from './correctness.js';
 import type { Gate, GateResult } from './gate.js';
 import type { PeerKind } from './peer.js';
-import type { Duel, Result } from './results.js';
+import { fastest, type Duel, type Result } from './results.js';
 import { engineTitles, identityName, peerNames, variantName, workloadName, type Identity } from './workload.js';
 
 /** Lines for people. */
@@ -16,7 +16,7 @@ export function reportLines(report: BenchReport): string[] {
     ...headerLines(report),
     '',
     ...tableLines(report),
-    ...afterTable(report.duels.map(duelLine)),
+    ...afterTable([...loopingLines(report.results), ...report.duels.map(duelLine)]),
     ...afterTable(profileLines(report.profile)),
   ];
 }
@@ -129,21 +129,27 @@ const columns: readonly ResultColumn[] = [
     cell: ({ predicted, tokensPerSecond }) =>
       orNone(predicted, (rate) => `${significant(rate)} (${percent(rate / tokensPerSecond.median - 1)})`),
   },
-  { title: 'ms/token', ...right, cell: ({ msPerToken }) => significant(msPerToken) },
-  { title: 'calls/token', ...right, cell: ({ perToken }) => orNone(perToken?.kernelCalls, significant) },
-  { title: 'barriers/token', ...right, cell: ({ perToken }) => orNone(perToken?.barriers, significant) },
+  { title: 'us/token', ...right, cell: ({ usPerToken }) => significant(usPerToken.median) },
+  { title: 'calls', ...right, cell: ({ perToken }) => orNone(perToken?.kernelCalls, significant) },
+  { title: 'barriers', ...right, cell: ({ perToken }) => orNone(perToken?.barriers, significant) },
   { title: 'GB/s', ...right, cell: ({ bytesPerSecond }) => orNone(bytesPerSecond, (rate) => significant(rate / 1e9)) },
   {
-    title: 'of bandwidth',
+    title: 'share',
     ...right,
     optional: true,
     cell: ({ bandwidthFraction }) => orNone(bandwidthFraction?.median, (part) => `${significant(part * 100)}%`),
   },
-  { title: 'vs operator', optional: true, cell: ({ ratioToOperator }) => orNone(ratioToOperator, times) },
+  {
+    title: 'vs operator',
+    ...right,
+    optional: true,
+    cell: ({ ratioToOperator }) => orNone(ratioToOperator, timesMedian),
+  },
   ...peerNames.map((name) => ({
     title: `vs ${engineTitles[name]}`,
+    ...right,
     optional: true as const,
-    cell: ({ ratioToPeer }: Result) => orNone(ratioToPeer.get(name), times),
+    cell: ({ ratioToPeer }: Result) => orNone(ratioToPeer.get(name), timesMedian),
   })),
 ];
 
@@ -181,10 +187,25 @@ function range({ min, max }: Spread): string {
   return `(${significant(min)}..${significant(max)})`;
 }
 
-/** `3.1x (2.9..3.4)`; `1x` of what is compared with itself. */
+function timesMedian({ median }: Spread): string {
+  return `${significant(median)}x`;
+}
+
+/** `3.1x (2.9..3.4)` */
 function times(ratio: Spread): string {
-  const { median, min, max } = ratio;
-  return min === 1 && median === 1 && max === 1 ? '1x' : `${significant(median)}x ${range(ratio)}`;
+  return `${timesMedian(ratio)} ${range(ratio)}`;
+}
+
+/** How many times as fast ours is at its best as the schedule `operator`, for every workload in which both ran. */
+function loopingLines(results: readonly Result[]): string[] {
+  const ours = results.filter(({ identity }) => identity.engine === 'kloop');
+  return [...new Set(ours.map(({ workload }) => workload))].flatMap((workload) => {
+    const same = ours.filter((result) => result.workload === workload);
+    const best = fastest(same, ({ tokensPerSecond }) => tokensPerSecond.median);
+    if (best === undefined || best.ratioToOperator === null || variantName(best.identity) === 'operator') return [];
+    const { identity, ratioToOperator } = best;
+    return `${workloadName(workload)}: ${identityName(identity)} is ${times(ratioToOperator)} as fast as operator`;
+  });
 }
 
 function duelLine({ workload, ours, peer, ratio }: Duel): string {
@@ -279,7 +300,7 @@ function resultJson({ identity, workload, perToken, samples, ...figures }: Resul
     tokens: workload.tokens,
     tokens_per_second: figures.tokensPerSecond,
     predicted_tokens_per_second: figures.predicted ?? null,
-    ms_per_token: figures.msPerToken,
+    us_per_token: figures.usPerToken,
     kernel_calls_per_token: perToken?.kernelCalls ?? null,
     barriers_per_token: perToken?.barriers ?? null,
     bytes_per_token: perToken?.bytesRead ?? null,

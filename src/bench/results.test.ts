@@ -25,7 +25,12 @@ describe('resultsOf', () => {
     // 10 tokens in 5, 10 and 20 ms.
     const [result] = resultsFor([series(ours('looped'), [5, 20, 10])]);
     expect(result?.tokensPerSecond).toEqual({ median: 1000, min: 500, max: 2000 });
-    expect(result).toMatchObject({ msPerToken: 1, perToken: null, bytesPerSecond: null, bandwidthFraction: null });
+    expect(result).toMatchObject({
+      usPerToken: { median: 1000, min: 500, max: 2000 },
+      perToken: null,
+      bytesPerSecond: null,
+      bandwidthFraction: null,
+    });
   });
 
   it('counts per token, and knows the bandwidth of its round', () => {

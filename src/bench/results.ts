@@ -20,8 +20,8 @@ export interface Result {
   readonly identity: Identity;
   readonly workload: Workload;
   readonly tokensPerSecond: Spread;
-  /** Median. */
-  readonly msPerToken: number;
+  /** Microseconds. */
+  readonly usPerToken: Spread;
   /** What the kernels counted, per token, over all rounds; null for the peer. */
   readonly perToken: Counts | null;
   /** Bytes per token times the median of the tokens per second. */
@@ -77,7 +77,7 @@ function resultOf(
     identity,
     workload,
     tokensPerSecond,
-    msPerToken: 1000 / tokensPerSecond.median,
+    usPerToken: spreadOf(rates.map((rate) => 1e6 / rate)),
     perToken,
     bytesPerSecond: perToken === null ? null : perToken.bytesRead * tokensPerSecond.median,
     bandwidthFraction:
@@ -149,7 +149,8 @@ export function duelsOf(results: readonly Result[]): Duel[] {
   });
 }
 
-function fastest<T>(candidates: readonly T[], rate: (candidate: T) => number): T | undefined {
+/** Undefined of none. */
+export function fastest<T>(candidates: readonly T[], rate: (candidate: T) => number): T | undefined {
   return candidates.reduce<T | undefined>(
     (best, candidate) => (best === undefined || rate(candidate) > rate(best) ? candidate : best),
     undefined,

@@ -30,7 +30,7 @@ interface ResultJson {
   readonly test: string;
   readonly tokens: number;
   readonly tokens_per_second: Spread;
-  readonly ms_per_token: number;
+  readonly us_per_token: Spread;
   readonly kernel_calls_per_token: number;
   readonly barriers_per_token: number;
   readonly bytes_per_token: number;
@@ -108,7 +108,7 @@ describe('kloop bench', () => {
     expect(lines.slice(0, header).join('\n')).toMatch(
       /tiny: .*f32 weights.*\nchecked: 4 variants, the same \d+ tokens/,
     );
-    expect(lines[header]).toMatch(/threads +test +tok\/s .*calls\/token +barriers\/token .*vs operator/);
+    expect(lines[header]).toMatch(/threads +test +tok\/s .*us\/token +calls +barriers .*vs operator/);
     expect(lines.slice(header + 1).map((line) => line.split(/ +/, 3))).toEqual([
       ...schedules.map((schedule) => [schedule, '1', 'tg4']),
       ...schedules.map((schedule) => [schedule, '1', 'pp4']),
@@ -147,7 +147,8 @@ function expectConsistent(result: ResultJson, { rounds, bandwidth }: BenchJson):
   const rates = result.rounds.map(({ milliseconds }) => (result.tokens / milliseconds) * 1000);
   const { median, min, max } = result.tokens_per_second;
   expect([min, max]).toEqual([Math.min(...rates), Math.max(...rates)]);
-  expect(result.ms_per_token * median).toBeCloseTo(1000, 6);
+  expect(result.us_per_token.min * max).toBeCloseTo(1e6, 3);
+  expect(result.us_per_token.max * min).toBeCloseTo(1e6, 3);
   expect(result.bytes_per_second).toBeCloseTo(result.bytes_per_token * median, 0);
   const calls = result.rounds.reduce((sum, { kernel_calls }) => sum + kernel_calls, 0);
   expect(result.kernel_calls_per_token).toBeCloseTo(calls / result.rounds.length / result.tokens, 9);
