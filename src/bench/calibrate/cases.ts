@@ -34,8 +34,8 @@ export interface Cases {
   readonly response: Case;
   /** Layers of weights that the last-level cache holds: how fast a format is worked on. */
   readonly formats: ReadonlyMap<DType, Pair>;
-  /** More weights than caches hold: which part of the bandwidth of memory a model reaches. */
-  readonly streamed: Case;
+  /** More and more weights, of which caches hold less and less: how fast a model of this size arrives. In order. */
+  readonly streamed: readonly Case[];
 }
 
 /** Formats that `--quant` knows; those of a block within a GGUF file are worked on as on-chip memory reads. */
@@ -46,6 +46,9 @@ export const context = 256;
 export const depth = 8;
 const manyTokens = 240;
 const fewTokens = 32;
+
+/** Of 13.7 MB each: from a size that large caches hold to one that none does, in even steps of the logarithm. */
+const streamedLayers = [2, 5, 12, 28];
 
 /** @param cacheBytes of all last-level caches together */
 export function calibrationCases(threads: number, cacheBytes: number, formats: readonly DType[]): Cases {
@@ -63,7 +66,9 @@ export function calibrationCases(threads: number, cacheBytes: number, formats: r
     calls: medium({ schedule: 'operator' })(20),
     response: medium({ schedule: 'response' })(20),
     formats: new Map(formats.map((quant) => [quant, widePair(quant, threads, cacheBytes)])),
-    streamed: of('streamed', { hidden: 1024, ffn: 2816, heads: 16, headDim: 64 }, { tokens: fewTokens })(24),
+    streamed: streamedLayers.map(
+      of('streamed', { hidden: 1024, ffn: 2816, heads: 16, headDim: 64 }, { tokens: fewTokens }),
+    ),
   };
 }
 
@@ -120,5 +125,5 @@ function shape(
 /** Every case once: those that are equal are one object. */
 export function allCases({ alone, together, calls, response, formats, streamed }: Cases): Case[] {
   const pairs = [alone, together, ...formats.values()];
-  return [...pairs.flatMap(({ few, many }) => [few, many]), calls, response, streamed];
+  return [...pairs.flatMap(({ few, many }) => [few, many]), calls, response, ...streamed];
 }

@@ -3,7 +3,6 @@ import { schedules, type DType } from '../../ir/program.js';
 import { withValues, type Machine } from '../../simulator/machine.js';
 import { findPricedModel, PricedProgram } from '../../simulator/price.js';
 import { simulate } from '../../simulator/simulate.js';
-import { atMemoryRate } from '../../simulator/working-set.js';
 import { meanContext } from '../workload.js';
 import { allCases, calibrationCases, depth, type Case } from './cases.js';
 import { solveMachine, type Observations } from './solve.js';
@@ -21,8 +20,8 @@ const memory = {
   bandwidth: [20e9, 30e9],
   workingSets: [
     { bytes: 2 ** 20, rate: 300e9 },
-    { bytes: 2 ** 25, rate: 100e9 },
-    { bytes: 2 ** 27, rate: 30e9 },
+    { bytes: 2 ** 24, rate: 150e9 },
+    { bytes: 2 ** 28, rate: 45e9 },
   ],
   oneThreadRate: 150e9,
   promptRate: 2e11,
@@ -46,15 +45,25 @@ function knownMachine(): Machine {
     'call.hostRoundTrip': 12,
     'memory.efficiency': 0.8,
   });
-  return { ...known, compute: { ...known.compute, weightRates: { q8_0: rate(60e9), q4_0: rate(35e9) } } };
+  // Caches hold all of the first model that streams, and less and less of the others.
+  const streamed = [120e9, 60e9, 40e9, memory.roundRate];
+  const sets = known.memory.workingSets!;
+  const workingSets = sets.map((set, i) => {
+    const value = streamed[i - (sets.length - streamed.length)];
+    return value === undefined ? set : { ...set, bandwidth: rate(value) };
+  });
+  return {
+    ...known,
+    memory: { ...known.memory, workingSets },
+    compute: { ...known.compute, weightRates: { q8_0: rate(60e9), q4_0: rate(35e9) } },
+  };
 }
 
 function observe(machine: Machine): Map<Case, number[]> {
   return new Map(
     allCases(cases).map((one) => {
       const { config, quant, schedule, threads, tokens } = one;
-      const now = one === cases.streamed ? atMemoryRate(machine, memory.roundRate) : machine;
-      const own = threads === 1 ? withValues(now, { 'latency.stage': 0 }) : now;
+      const own = threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
       const point = { schedule, sockets: 1, batch: 1, context: meanContext(depth, tokens) };
       const { tpotUs } = simulate(new PricedProgram(config, { quant }).workload(own, point), own);
       // The same noise on all of a round.
@@ -75,6 +84,9 @@ describe('solveMachine', () => {
     expect(found.call.hostRoundTrip.value).toBeCloseTo(12, 1);
     expect(found.memory.efficiency.value).toBeCloseTo(0.8, 2);
     expect(found.latency.sampling.basis).toBe('measured');
+    const rates = (machine: Machine) => machine.memory.workingSets!.map(({ bandwidth }) => bandwidth.value / 1e9);
+    expect(rates(found)).toHaveLength(6);
+    rates(known).forEach((rate, i) => expect(rates(found)[i]! / rate).toBeCloseTo(1, 1));
   });
 
   it.each(schedules)('predicts models that were not measured: %s', (schedule) => {

@@ -5,8 +5,9 @@
 import type { DType } from '../../ir/program.js';
 import { parseMachine, withValues, type Basis, type Machine, type Quantity } from '../../simulator/machine.js';
 import { PricedProgram } from '../../simulator/price.js';
+import { atWorkingSet } from '../../simulator/working-set.js';
 import { simulate } from '../../simulator/simulate.js';
-import { atMemoryRate } from '../../simulator/working-set.js';
+import type { Workload } from '../../simulator/workload.js';
 import { defined } from '../../util/assert.js';
 import { median } from '../../util/statistics.js';
 import { meanContext } from '../workload.js';
@@ -43,7 +44,10 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
   const more = (a: Case, b: Case): number => median(timesOf(a).map((us, round) => us - timesOf(b)[round]!));
   const perLayer = (pair: Pair): number => more(pair.many, pair.few) / layersBetween(pair);
   const { many } = cases.together;
-  let machine = blankMachine(seen);
+  const blank = blankMachine(seen);
+  const sizes = cases.streamed.map((one) => workloadOf(one, blank).residentBytes);
+  const bufferRates = sizes.map((bytes) => atWorkingSet(blank, bytes).memory.bandwidth.value);
+  let machine = withStreamedSets(blank, sizes);
   const set = (paths: readonly string[], time: (machine: Machine) => number, wanted: number): void => {
     const at = (us: number): Machine =>
       withValues(machine, Object.fromEntries(paths.map((path) => [path, us])), 'measured');
@@ -65,9 +69,14 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
     }
     // What is left of a token outside of its layers.
     set(['latency.sampling'], (m) => simulated(many, m), median(timesOf(many)));
-    const streamed = (slowdown: number): number =>
-      simulated(cases.streamed, atMemoryRate(withEfficiency(machine, 1 / slowdown), seen.roundRate));
-    machine = withEfficiency(machine, 1 / Math.max(1, solve(streamed, median(timesOf(cases.streamed)))));
+    cases.streamed.forEach((one, index) => {
+      // The largest comes from memory, the others at the rate of their working set, not faster than a buffer of this size.
+      const at = (us: number): Machine =>
+        index === cases.streamed.length - 1
+          ? withEfficiency(machine, 1e6 / (us * 1e-6) / seen.roundRate)
+          : withSetRate(machine, sizes[index]!, Math.min(1e6 / (us * 1e-6), bufferRates[index]!));
+      machine = at(solve((us) => simulated(one, at(us)), median(timesOf(one))));
+    });
   }
   return machine;
 }
@@ -94,15 +103,18 @@ function solve(time: (us: number) => number, wanted: number): number {
 /** Compiled once: a search simulates a case many times. */
 const programs = new WeakMap<Case, PricedProgram>();
 
-/** Microseconds per token. */
-function simulated(one: Case, machine: Machine): number {
-  const { config, quant, schedule, threads, tokens } = one;
+function workloadOf(one: Case, machine: Machine): Workload {
+  const { config, quant, schedule, tokens } = one;
   const program = programs.get(one) ?? new PricedProgram(config, { quant });
   programs.set(one, program);
-  const point = { schedule, sockets: 1, batch: 1, context: meanContext(depth, tokens) };
+  return program.workload(machine, { schedule, sockets: 1, batch: 1, context: meanContext(depth, tokens) });
+}
+
+/** Microseconds per token. */
+function simulated(one: Case, machine: Machine): number {
   // The hand-off is between threads.
-  const own = threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
-  return simulate(program.workload(own, point), own).tpotUs;
+  const own = one.threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
+  return simulate(workloadOf(one, own), own).tpotUs;
 }
 
 function simulatedLayer(pair: Pair, machine: Machine): number {
@@ -123,6 +135,27 @@ function withRate(machine: Machine, format: DType, us: number): Machine {
     ...machine,
     compute: { ...machine.compute, weightRates: { ...machine.compute.weightRates, [format]: rate } },
   };
+}
+
+/** With working sets of these sizes in the place of buffers as large; the last one is all from memory. */
+function withStreamedSets(machine: Machine, sizes: readonly number[]): Machine {
+  const { memory } = machine;
+  const smaller = (memory.workingSets ?? []).filter(({ size }) => size.value < sizes[0]!);
+  const streamed = sizes.map((bytes) => ({
+    size: quantity(bytes, 'B', 'inferred', 'size of a model that was timed'),
+    bandwidth: quantity(memory.bandwidth.value, 'B/s', 'measured', 'a model of this size, less all else'),
+  }));
+  return { ...machine, memory: { ...memory, workingSets: [...smaller, ...streamed] } };
+}
+
+/** With a working set of this size that reaches a rate. */
+function withSetRate(machine: Machine, bytes: number, reached: number): Machine {
+  const { memory } = machine;
+  const value = reached / memory.efficiency.value;
+  const workingSets = memory.workingSets?.map((set) =>
+    set.size.value === bytes ? { ...set, bandwidth: { ...set.bandwidth, value } } : set,
+  );
+  return { ...machine, memory: { ...memory, ...(workingSets === undefined ? {} : { workingSets }) } };
 }
 
 function withEfficiency(machine: Machine, value: number): Machine {
@@ -151,9 +184,9 @@ function blankMachine(seen: Observations): Machine {
       orchestration: 'host',
       memory: {
         bandwidth: measured(
-          defined(seen.bandwidth.at(-1), 'bandwidth'),
+          seen.roundRate,
           'B/s',
-          `reading a buffer that no cache holds, by threads ${byThreads}`,
+          `reading a buffer that no cache holds, between the models; before, by threads ${byThreads}`,
         ),
         efficiency: measured(1, '1', 'a model that no cache holds, beside the bandwidth between its rounds'),
         latency: none('hidden by prefetching'),
