@@ -109,7 +109,8 @@ describe('kloop bench', () => {
       /tiny: .*f32 weights.*\nchecked: 4 variants, the same \d+ tokens/,
     );
     expect(lines[header]).toMatch(/threads +test +tok\/s .*us\/token +calls +barriers .*vs operator/);
-    expect(lines.slice(header + 1).map((line) => line.split(/ +/, 3))).toEqual([
+    const end = lines.indexOf('', header);
+    expect(lines.slice(header + 1, end).map((line) => line.split(/ +/, 3))).toEqual([
       ...schedules.map((schedule) => [schedule, '1', 'tg4']),
       ...schedules.map((schedule) => [schedule, '1', 'pp4']),
     ]);
