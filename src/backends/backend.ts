@@ -73,6 +73,8 @@ export interface PrepareOptions {
   readonly instructionSet?: string;
   /** Keep every worker on a processor of its own (cpu, Linux). Default: the system moves them. */
   readonly pin?: boolean;
+  /** Whether the kernel calls of a step are launched as one graph (default), or one by one, to compare (cuda). */
+  readonly launches?: 'graph' | 'single';
   /** Have kernels count the time of their stages (cpu); costs some of it. */
   readonly profile?: boolean;
   readonly onProgress?: (progress: Progress) => void;

@@ -132,13 +132,16 @@ export class CudaEngine implements Engine {
     this.write(new Map([...inputs, ...unset]));
     this.memory.tokens.fill(-1);
     const calls = defined(this.setup.calls[this.programs.indexOf(program)], 'calls of the program');
-    if (calls.length <= callsWithoutGraph || calls[0]!.cooperative)
-      calls.forEach((call) => this.launchCall(call, extents));
-    else this.launchGraph(program, calls, extents);
+    if (this.wantsGraph(calls)) this.launchGraph(program, calls, extents);
+    else calls.forEach((call) => this.launchCall(call, extents));
     this.kernelCalls += calls.length;
     if (showTo !== undefined) this.follow(extents.samples, showTo);
     const names = new Set([...outputs, ...program.recurrence.map(({ output }) => output)]);
     return this.read(program, [...names], extents);
+  }
+
+  private wantsGraph(calls: readonly EmittedCall[]): boolean {
+    return this.setup.launches === 'graph' && calls.length > callsWithoutGraph && !calls[0]!.cooperative;
   }
 
   /** Looks at the tokens that a kernel shows until it ends; show_tokens of engine.cuh writes them. */

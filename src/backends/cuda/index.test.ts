@@ -9,7 +9,7 @@ import { modelConfig, smallLimits, Workspace, type ModelName } from '../../../te
 import { generate, greedy, logitsOfAll, promptOf, relativeError, stepOf, trace } from '../../../tests/support/steps.js';
 import type { DType, Schedule } from '../../ir/program.js';
 import { compileModel, type CompiledModel } from '../../passes/pipeline.js';
-import type { Backend } from '../backend.js';
+import type { Backend, PrepareOptions } from '../backend.js';
 import { referenceBackend } from '../reference/index.js';
 import { findNvcc, type CudaCompiler } from './compilers.js';
 import { CudaDriver } from './driver.js';
@@ -159,38 +159,49 @@ describe('tokens of a response', () => {
 });
 
 describe('kernels of a graph', () => {
-  /** Tokens of the operator schedule, and the launches that were captured: all, and those that may begin early. */
-  async function operatorRun(driverPath: string, compiler = hostCompiler) {
-    const backend = backendWith({ driverPath, compiler });
+  interface Run extends Pick<PrepareOptions, 'launches'> {
+    readonly driverPath: string;
+    readonly compiler?: CudaCompiler;
+  }
+
+  /** Launches that a driver has captured so far: all, and those that may begin before the one ahead of them has ended. */
+  function capturedBy(driverPath: string): [number, number] {
+    const [all, early] = [new Int32Array(1), new Int32Array(1)];
+    koffi.load(driverPath).func('int fake_captured(void *all, void *early)')(all, early);
+    return [all[0]!, early[0]!];
+  }
+
+  /** A prompt of two tokens, and four steps after it, under the operator schedule: one graph for two rows, and one for a row. */
+  async function operatorRun({ driverPath, launches = 'graph', ...options }: Run) {
+    const backend = backendWith({ driverPath, ...options });
     const weights = await workspace.weights(modelConfig('llama'));
     const { plan } = compiled('llama', 'f32', 'operator', backend);
-    const executable = await backend.prepare(plan, weights, { cacheDir });
+    const executable = await backend.prepare(plan, weights, { cacheDir, launches });
     try {
+      const before = capturedBy(driverPath);
       const { tokens } = await generate(executable, { prompt: [1, 2] }, 4);
-      const [all, early] = [new Int32Array(1), new Int32Array(1)];
-      koffi.load(driverPath).func('int fake_captured(void *all, void *early)')(all, early);
-      const cooperative = plan.step.calls.filter(({ kernel }) => /sample/.test(kernel)).length;
-      return { tokens, calls: plan.step.calls.length, cooperative, all: all[0], early: early[0] };
+      const [all, early] = capturedBy(driverPath).map((count, index) => count - before[index]!);
+      return { tokens, all, early, calls: plan.step.calls.length, made: executable.counters.kernelCalls };
     } finally {
       await executable.close();
     }
   }
 
-  it('begin early where the device has that, and give the same tokens', async () => {
-    const old = await operatorRun(fakeDriver('eight', 'FAKE_MAJOR=8'));
-    // A graph for the two rows of the prompt, and one for a row.
-    expect(old).toMatchObject({ all: 2 * old.calls, early: 0 });
-    const recent = await operatorRun(fakeDriver('nine', 'FAKE_MAJOR=9'));
+  it('begin early where the device has that, are launched one by one where that is asked for, and give the same tokens', async () => {
+    const recent = await operatorRun({ driverPath: plainDriver });
+    const { calls } = recent;
     // The first call has nothing before it, and the sampler's blocks wait for each other.
-    expect(recent.cooperative).toBe(1);
-    expect(recent).toMatchObject({ all: old.all, early: 2 * (old.calls - 2), tokens: old.tokens });
+    expect(recent).toMatchObject({ all: 2 * calls, early: 2 * (calls - 2), made: 5 * calls });
+    const old = await operatorRun({ driverPath: fakeDriver('eight', 'FAKE_MAJOR=8') });
+    expect(old).toEqual({ ...recent, early: 0 });
+    expect(await operatorRun({ driverPath: plainDriver, launches: 'single' })).toEqual({ ...old, all: 0 });
   });
 
   it('must wait for those before them, which the stand-in would see', async () => {
     const wait = '  wait_for_prerequisites();\n';
     expect(hostSource('#include "engine.cuh"\n').split(wait)).toHaveLength(2);
     const careless = { ...hostCompiler, textOf: (source: string) => hostSource(source).replace(wait, '') };
-    await expect(operatorRun(fakeDriver('strict'), careless)).rejects.toThrow(
+    await expect(operatorRun({ driverPath: fakeDriver('strict'), compiler: careless })).rejects.toThrow(
       /a kernel that began early did not wait for the one before it/,
     );
   });

@@ -149,6 +149,7 @@ async function prepare(
     ownBytes: emitted.ownBytes,
     sharedBytes: emitted.sharedBytes,
     blockThreads: emitted.threads,
+    launches: options.launches ?? 'graph',
     dependentLaunch: hasDependentLaunch(machine.device),
     calls: emitted.calls,
     places: emitted.places,
