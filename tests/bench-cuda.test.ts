@@ -2,8 +2,10 @@
 import { afterAll, expect, it } from 'vitest';
 import { hostTarget } from '../src/backends/cuda/target.js';
 import { createCudaBackend } from '../src/backends/cuda/index.js';
-import { runBench } from '../src/bench/bench.js';
+import { referenceBackend } from '../src/backends/reference/index.js';
+import { runBench, type BenchOptions } from '../src/bench/bench.js';
 import { reportJson, reportLines } from '../src/bench/report.js';
+import { variantName, workloadName } from '../src/bench/workload.js';
 import { writeSynthetic } from '../src/checkpoint/synth.js';
 import { hostCompiler, makeFakeDriver } from './support/cuda/fake-driver.js';
 import { modelConfig, Workspace } from './support/models.js';
@@ -19,18 +21,38 @@ it('decodes at the contexts that fit, beside the bandwidth of the device', async
   const config = modelConfig('llama', 'bf16');
   await writeSynthetic(config, model);
   const notices: string[] = [];
-  const report = await runBench({
-    ...{ model, backend, cacheDir: workspace.cacheDir, schedules: ['looped'], rounds: 1 },
+  const options: Omit<BenchOptions, 'backend'> = {
+    ...{ model, cacheDir: workspace.cacheDir, schedules: ['operator'], singleLaunches: true, rounds: 1 },
     ...{ tokens: 4, promptTokens: 0, depth: 3, contexts: [7, config.context] },
+  };
+  await expect(runBench({ ...options, backend: referenceBackend })).rejects.toThrow(/leave out --single-launches/);
+  const report = await runBench({
+    ...{ ...options, backend },
     onNotice: (line) => notices.push(line),
   });
   expect(notices).toContainEqual(expect.stringContaining(`context ${config.context} is left out`));
-  expect(report.results.map(({ workload, perToken }) => [workload, perToken?.kernelCalls])).toEqual([
-    [{ kind: 'decode', tokens: 4, depth: 3 }, 4],
-    [{ kind: 'decode', tokens: 4, depth: 7 }, 4],
+  expect(
+    report.results.map(({ identity, workload, perToken }) => [
+      variantName(identity),
+      workloadName(workload),
+      perToken?.kernelCalls,
+    ]),
+  ).toEqual(
+    ['tg4 @ d3', 'tg4 @ d7'].flatMap((workload) => [
+      ['operator, single launches', workload, 33],
+      ['operator', workload, 33],
+    ]),
+  );
+  // The schedule as it is used is what others are compared with.
+  expect(report.results.map(({ ratioToOperator }) => ratioToOperator?.median === 1)).toEqual([
+    ...[false, true],
+    ...[false, true],
   ]);
   for (const { bandwidthFraction } of report.results) expect(bandwidthFraction?.median).toBeGreaterThan(0);
-  expect(report.gates).toMatchObject([{ identity: { schedule: 'looped' }, gate: 'passed' }]);
+  expect(report.gates.map(({ identity, gate }) => [variantName(identity), gate])).toEqual([
+    ['operator, single launches', 'passed'],
+    ['operator', 'passed'],
+  ]);
   expect(report.bandwidth?.measured).toHaveLength(2);
   expect(reportJson(report)).toMatchObject({ backend: 'cuda', depth: 3, skipped_contexts: [config.context] });
   expect(reportLines(report).join('\n')).toContain('tg4 @ d7');

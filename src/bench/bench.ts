@@ -28,7 +28,7 @@ import { predictorFor } from './predict.js';
 import { duelsOf, resultsOf, type Duel, type Result } from './results.js';
 import { measureRounds, type Measurements } from './rounds.js';
 import { planRun, threadCounts, type Plan, type Sizes } from './settings.js';
-import { prepareVariant, stopIfAsked, withVariant, type OnProgress, type Setup } from './setup.js';
+import { prepareVariant, stopIfAsked, withVariant, type OnProgress, type Setup, type Choice } from './setup.js';
 import { openSubject, type Subject } from './subject.js';
 import type { Variant } from './variant.js';
 import { gpuDepth, shortDepth, type Engine, type Identity, type PeerName, type Workload } from './workload.js';
@@ -45,6 +45,8 @@ export interface BenchOptions extends Sizes {
   readonly kv?: DType;
   /** Default: all. */
   readonly schedules?: readonly Schedule[];
+  /** Measure `operator` also with a launch for each kernel call, where they are one graph (cuda). */
+  readonly singleLaunches?: boolean;
   /** Default: one per core; with peers, the powers of two below that as well. */
   readonly threads?: readonly number[];
   readonly rounds: number;
@@ -253,22 +255,36 @@ class Bench {
   }
 
   async #prepare(setup: Setup): Promise<Variant[]> {
-    const { schedules = allSchedules } = this.#options;
-    const { threads, signal } = setup;
-    const total = threads.length * schedules.length;
+    const { signal } = setup;
+    const choices = this.#choices(setup);
+    const total = choices.length;
     const weightsMemory = this.#options.weightsMemory ?? this.#chooseMemory(setup, total);
     const variants: Variant[] = [];
-    for (const count of threads) {
-      for (const schedule of schedules) {
-        this.#progress('compiling and loading', variants.length, total, 'steps');
-        const variant = await prepareVariant(setup, { schedule, threads: count, weightsMemory });
-        this.#cleanup.push(() => variant.close());
-        signal?.addEventListener('abort', () => variant.abort(), { once: true });
-        variants.push(variant);
-        stopIfAsked(setup);
-      }
+    for (const choice of choices) {
+      this.#progress('compiling and loading', variants.length, total, 'steps');
+      const variant = await prepareVariant(setup, { ...choice, weightsMemory });
+      this.#cleanup.push(() => variant.close());
+      signal?.addEventListener('abort', () => variant.abort(), { once: true });
+      variants.push(variant);
+      stopIfAsked(setup);
     }
     return variants;
+  }
+
+  /** What is measured of ours, in the order in which it is shown. */
+  #choices({ threads, backend }: Setup): Choice[] {
+    const { schedules = allSchedules, singleLaunches = false } = this.#options;
+    if (singleLaunches && (backend.name !== 'cuda' || !schedules.includes('operator'))) {
+      throw new UsageError('only the operator schedule of the cuda backend has single launches to compare with', {
+        hint: 'leave out --single-launches',
+      });
+    }
+    return threads.flatMap((count) =>
+      schedules.flatMap((schedule): Choice[] => {
+        const choice = { schedule, threads: count };
+        return singleLaunches && schedule === 'operator' ? [{ ...choice, launches: 'single' }, choice] : [choice];
+      }),
+    );
   }
 
   /** The last of the schedules with the most threads: what is reported first. */

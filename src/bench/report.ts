@@ -215,7 +215,8 @@ function duelLine({ workload, ours, peer, ratio }: Duel): string {
 /** Absent fields are null, so that all have the same. */
 function identityJson(identity: Identity): object {
   const { engine, threads } = identity;
-  const [schedule, mode] = [engine === 'kloop' ? identity.schedule : null, engine === 'pytorch' ? identity.mode : null];
+  const schedule = engine === 'kloop' ? identity.schedule : null;
+  const mode = engine === 'llama.cpp' ? null : (identity.mode ?? null);
   return { engine, schedule, mode, threads };
 }
 

@@ -53,7 +53,11 @@ export function resultsOf({ series, bandwidth }: Measurements): Result[] {
     const same = series.filter(({ workload }) => workload === one.workload);
     const { threads } = one.identity;
     const operator = same.find(
-      ({ identity }) => identity.engine === 'kloop' && identity.schedule === 'operator' && identity.threads === threads,
+      ({ identity }) =>
+        identity.engine === 'kloop' &&
+        identity.schedule === 'operator' &&
+        identity.mode === undefined &&
+        identity.threads === threads,
     );
     return resultOf(one, bandwidth, one.identity.engine === 'kloop' ? operator : undefined, bestPeers(same));
   });

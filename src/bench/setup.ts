@@ -24,8 +24,8 @@ export interface Setup {
   readonly signal?: AbortSignal | undefined;
 }
 
-type Choice = Pick<VariantOptions, 'schedule' | 'threads'> &
-  Partial<Pick<VariantOptions, 'backend' | 'formats' | 'profile' | 'weightsMemory'>>;
+export type Choice = Pick<VariantOptions, 'schedule' | 'threads'> &
+  Partial<Pick<VariantOptions, 'backend' | 'formats' | 'launches' | 'profile' | 'weightsMemory'>>;
 
 /** The caller closes it. Throws what compiling and loading throws. */
 export function prepareVariant(setup: Setup, choice: Choice): Promise<Variant> {

@@ -15,6 +15,8 @@ export interface VariantOptions {
   readonly backend: Backend;
   readonly schedule: Schedule;
   readonly threads: number;
+  /** Default: graph, where the backend has that. */
+  readonly launches?: 'graph' | 'single';
   readonly formats: Formats;
   /** One slot and one sample. */
   readonly limits: Limits;
@@ -41,7 +43,11 @@ export class Variant implements Candidate {
   readonly #vocab: number;
 
   private constructor(executable: Executable, options: VariantOptions, vocab: number) {
-    this.identity = { engine: 'kloop', schedule: options.schedule, threads: options.threads };
+    const { schedule, threads, launches } = options;
+    this.identity = {
+      ...{ engine: 'kloop', schedule, threads },
+      ...(launches === 'single' ? { mode: 'single launches' } : {}),
+    };
     this.#executable = executable;
     this.#limits = options.limits;
     this.#vocab = vocab;
@@ -49,7 +55,7 @@ export class Variant implements Candidate {
 
   /** Compiles and loads. Throws what the backend throws. */
   static async prepare(checkpoint: Checkpoint, options: VariantOptions): Promise<Variant> {
-    const { backend, schedule, threads, limits, cacheDir, weightsMemory, profile, onPack, signal } = options;
+    const { backend, schedule, threads, launches, limits, cacheDir, weightsMemory, profile, onPack, signal } = options;
     const { quant, formatOf, kv } = options.formats;
     const { capabilities } = backend;
     const { plan } = compileModel(checkpoint.config, {
@@ -64,6 +70,7 @@ export class Variant implements Candidate {
     const executable = await backend.prepare(plan, checkpoint.weights, {
       threads,
       cacheDir,
+      ...(launches === undefined ? {} : { launches }),
       ...(weightsMemory === undefined ? {} : { weightsMemory }),
       ...(profile === undefined ? {} : { profile }),
       onProgress: ({ phase, done, total }) => {

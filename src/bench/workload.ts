@@ -75,7 +75,15 @@ export type PeerIdentity =
       readonly threads: number;
     };
 
-export type Identity = { readonly engine: 'kloop'; readonly schedule: string; readonly threads: number } | PeerIdentity;
+export type Identity =
+  | {
+      readonly engine: 'kloop';
+      readonly schedule: string;
+      /** Kernel calls are launched one by one, where they are one graph otherwise. */
+      readonly mode?: 'single launches';
+      readonly threads: number;
+    }
+  | PeerIdentity;
 
 export type Engine = Identity['engine'];
 
@@ -93,7 +101,7 @@ export const engineTitles: Readonly<Record<Engine, string>> = {
 export function variantName(identity: Identity): string {
   switch (identity.engine) {
     case 'kloop':
-      return identity.schedule;
+      return identity.mode === undefined ? identity.schedule : `${identity.schedule}, ${identity.mode}`;
     case 'llama.cpp':
       return engineTitles[identity.engine];
     case 'pytorch':

@@ -16,6 +16,7 @@ interface Flags {
   readonly weightsMemory?: WeightsMemory;
   readonly kv?: DType;
   readonly schedules?: readonly Schedule[];
+  readonly singleLaunches?: boolean;
   readonly threads?: readonly number[];
   readonly backend?: string;
   readonly tokens?: number;
@@ -42,6 +43,7 @@ export const bench: Verb = (program) => {
     .addOption(weightsMemoryOption())
     .addOption(kvOption())
     .option('--schedules <list>', 'comma-separated (default: operator,layer,looped,response)', scheduleList)
+    .option('--single-launches', 'measure operator also with a launch per kernel, not as one CUDA graph (cuda)')
     .option('--threads <list>', 'comma-separated (default: one per core; with --peer also fewer)', threadList)
     .addOption(new Option('--backend <backend>', 'what runs the kernels (default: auto)').choices(backendNames))
     .option('--tokens <n>', 'tokens to decode; 0 leaves it out (default: 128)', integer(0))
