@@ -100,6 +100,8 @@ export interface StageTime {
 export interface Executable {
   /** Workers that share a kernel; 1 where that has no meaning. */
   readonly threads: number;
+  /** `run` tells tokens while a kernel that makes several still runs; where not, who waits for its result has as much. */
+  readonly showsTokens: boolean;
   /**
    * Runs one request to its end; requests of one executable are queued. Rejects with AbortedError after `close`.
    * @param onToken is told every token of the result once, those of a sample in order, before `run` resolves; where a kernel

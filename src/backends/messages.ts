@@ -9,6 +9,8 @@ export type EngineAddress = bigint;
 export interface WorkerSetup {
   readonly plan: ExecutionPlan;
   readonly threads: number;
+  /** See Executable. */
+  readonly showsTokens: boolean;
   /** One element, on shared memory: not 0 while the running step is to stop. */
   readonly aborted: Int32Array;
 }

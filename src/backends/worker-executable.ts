@@ -22,6 +22,7 @@ interface Waiting {
 
 export class WorkerExecutable implements Executable {
   readonly threads: number;
+  readonly showsTokens: boolean;
   stageTimes?: () => readonly StageTime[];
   counters: Counters = { kernelCalls: 0, barriers: 0, tokens: 0, bytesRead: 0, waitNs: 0 };
   private readonly waiting = new Map<number, Waiting>();
@@ -37,6 +38,7 @@ export class WorkerExecutable implements Executable {
     private readonly setup: WorkerSetup,
   ) {
     this.threads = setup.threads;
+    this.showsTokens = setup.showsTokens;
     worker.on('message', (message: Reply | TokenNotice) => this.receive(message));
     worker.on('error', (error: Error) => this.fail(error));
     worker.on('exit', () => this.fail(new Error('the worker thread ended')));

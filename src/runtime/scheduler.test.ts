@@ -304,6 +304,115 @@ describe('Scheduler', () => {
     });
   });
 
+  describe('where the executable shows tokens while a call runs', () => {
+    it('hands them on one by one, in as many calls as before', async () => {
+      const seen: number[] = [];
+      const setup = setUp({ showsTokens: true, afterToken: () => seen.push(asked.tokens.length) });
+      const asked = setup.ask(0, [20, 21], 50);
+      const { decode } = await asked.outcome;
+      expect(setup.executable.steps.map(({ steps }) => steps)).toEqual([1, 1, 32, 16]);
+      // Steps of one token tell it with their end.
+      expect(seen).toEqual([0, 1, ...range(3, 48)]);
+      expect(setup.executable.listened).toBe(2);
+      expect(asked.tokens).toEqual(continuation([20, 21], 50));
+      expect(decode).toMatchObject({ steps: 3, tokens: 49, kernelCalls: 196 });
+    });
+
+    it('listens to no other', async () => {
+      const { executable, ask } = setUp();
+      await ask(0, [20, 21], 50).outcome;
+      expect(executable.listened).toBe(0);
+    });
+
+    it('ends a call that nobody wants more of, and counts what it made', async () => {
+      const { executable, ask } = setUp({ showsTokens: true });
+      const seen: number[] = [];
+      const asked = ask(0, [20, 21], 60, { onTokens: (made) => seen.push(...made) < 7 });
+      const { reason, filled, decode } = await asked.outcome;
+      expect([reason, filled, seen]).toEqual(['stop', 8, continuation([20, 21], 7)]);
+      expect(executable.aborts).toBe(1);
+      expect(decode).toMatchObject({ steps: 2, tokens: 6, kernelCalls: 24 });
+      const next = ask(0, [20, 21], 40);
+      await next.outcome;
+      expect(next.tokens).toEqual(continuation([20, 21], 40));
+    });
+
+    it('goes on with a call that others want more of', async () => {
+      const { executable, ask } = setUp({ showsTokens: true });
+      const seen: number[] = [];
+      const ended: number[] = [];
+      const early = ask(0, [20, 21], 60, { onTokens: (made) => seen.push(...made) < 4 });
+      const other = ask(1, [30, 31], 60);
+      void early.outcome.then(() => ended.push(other.tokens.length));
+      expect((await early.outcome).reason).toBe('stop');
+      expect((await other.outcome).reason).toBe('length');
+      expect(executable.aborts).toBe(0);
+      expect(seen).toEqual(continuation([20, 21], 4));
+      expect(other.tokens).toEqual(continuation([30, 31], 60));
+      // With the call, not before: its slot is in use until then.
+      expect(ended).toEqual([34]);
+    });
+
+    it('fails a sequence alone whose receiver throws', async () => {
+      const { ask } = setUp({ showsTokens: true });
+      const other = ask(1, [30, 31], 20);
+      let count = 0;
+      const onTokens = (): boolean => {
+        if (++count === 5) throw new Error('bad receiver');
+        return true;
+      };
+      await expect(ask(0, [20, 21], 20, { onTokens }).outcome).rejects.toThrow('bad receiver');
+      await other.outcome;
+      expect(other.tokens).toEqual(continuation([30, 31], 20));
+    });
+
+    it.each([false, true])('keeps what was told of a call that is stopped (rejecting: %s)', async (rejectAborts) => {
+      const controller = new AbortController();
+      let tokensMade = 0;
+      const afterToken = (): void => {
+        if (++tokensMade === 10) controller.abort();
+      };
+      const { executable, ask } = setUp({ showsTokens: true, rejectAborts, afterToken });
+      const aborted = ask(0, [20, 21], 60, { signal: controller.signal });
+      const other = ask(1, [30, 31], 20);
+      expect(await aborted.outcome).toMatchObject({ reason: 'abort' });
+      expect(aborted.tokens).toEqual(continuation([20, 21], 10));
+      await other.outcome;
+      expect(other.tokens).toEqual(continuation([30, 31], 20));
+      expect(executable.aborts).toBe(1);
+    });
+
+    it('makes what it makes otherwise', async () => {
+      const request = fc.record({
+        prompt: fc.array(fc.integer({ min: 10, max: 299 }), { minLength: 1, maxLength: 20 }),
+        maxTokens: fc.integer({ min: 1, max: 40 }),
+        stopTokens: fc.array(fc.integer({ min: 10, max: 40 }), { maxLength: 20 }),
+        enough: fc.constantFrom(3, 8, 20, 100),
+      });
+      await fc.assert(
+        fc.asyncProperty(fc.array(request, { minLength: 1, maxLength: 3 }), async (requests) => {
+          const run = async (showsTokens: boolean): Promise<unknown> => {
+            const next = (context: readonly number[]): number => hashedNext(context, 60);
+            const { ask } = setUp({ showsTokens, next });
+            const outcomes = requests.map(async ({ prompt, maxTokens, stopTokens, enough }, slot) => {
+              const seen: number[] = [];
+              // Where a call has made more than enough, only what was wanted counts, as sessions have it.
+              const onTokens = (made: readonly number[]): boolean => {
+                seen.push(...made.slice(0, enough - seen.length));
+                return seen.length < enough;
+              };
+              const { reason } = await ask(slot, prompt, maxTokens, { stopTokens, onTokens }).outcome;
+              return { seen, reason };
+            });
+            return Promise.all(outcomes);
+          };
+          expect(await run(true)).toEqual(await run(false));
+        }),
+        { numRuns: 80 },
+      );
+    });
+  });
+
   it('makes the same tokens for any prompts, lengths and neighbours', async () => {
     const request = fc.record({
       prompt: fc.array(fc.integer({ min: 10, max: 299 }), { minLength: 1, maxLength: 30 }),

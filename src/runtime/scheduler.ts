@@ -3,14 +3,14 @@
  * rows, slots and the interface of backends, and nothing of models or text.
  */
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
-import type { Executable, StepResult } from '../backends/backend.js';
+import type { Executable, StepResult, TokenListener } from '../backends/backend.js';
 import type { Limits } from '../ir/program.js';
-import { assert } from '../util/assert.js';
+import { assert, defined } from '../util/assert.js';
 import { AbortedError } from '../util/errors.js';
 import { planStep, type PlannedStep } from './plan-step.js';
 import { Sequence, type Outcome, type Request } from './sequence.js';
 import { StepSize } from './step-size.js';
-import { readCounters, usageBetween, type Usage } from './usage.js';
+import { noUsage, readCounters, usageBetween, type Usage } from './usage.js';
 
 export interface SchedulerOptions {
   /** `rows` is at least `slots`. */
@@ -24,6 +24,8 @@ const patienceMs = 5;
 
 interface RunningStep extends PlannedStep {
   abortCalled: boolean;
+  /** Of every sample, how many tokens were handed on before the step ended. */
+  readonly told: number[];
 }
 
 export class Scheduler {
@@ -87,13 +89,13 @@ export class Scheduler {
   }
 
   async #step(planned: PlannedStep): Promise<void> {
-    const running: RunningStep = { ...planned, abortCalled: false };
+    const running: RunningStep = { ...planned, abortCalled: false, told: planned.step.sampling.map(() => 0) };
     const { step, parts } = running;
     this.#running = running;
     const before = readCounters(this.#executable.counters);
     const startMs = this.#now();
     try {
-      const result = await this.#executable.run(step);
+      const result = await this.#executable.run(step, this.#listenerFor(running));
       const { tokens } = result;
       const made = tokens.reduce((sum, list) => sum + list.length, 0);
       if (step.index.length === step.tokens.length) {
@@ -101,14 +103,42 @@ export class Scheduler {
       }
       distribute(running, result, usageBetween(before, readCounters(this.#executable.counters), made));
     } catch (error) {
-      // An abort that shows as an error made no token; the other sequences of the step try again.
-      if (!(error instanceof AbortedError && running.abortCalled)) {
+      if (error instanceof AbortedError && running.abortCalled) {
+        // An abort that shows as an error made nothing beyond what was told; the other sequences of the step try again.
+        for (const { sequence } of parts) sequence.endStep(noUsage);
+      } else {
         for (const { sequence } of parts) sequence.fail(error);
       }
     } finally {
       this.#running = undefined;
     }
     for (const { sequence } of parts) if (sequence.aborted && !sequence.ended) sequence.finish('abort');
+  }
+
+  /**
+   * Hands tokens on while the call runs that makes them, where the machine shows them, and ends the call when nobody wants
+   * more of it. Steps of one token end with it: they have nothing to tell before.
+   */
+  #listenerFor(running: RunningStep): TokenListener | undefined {
+    const { told, parts } = running;
+    const { steps, sampling, stopTokens } = running.step;
+    if (!this.#executable.showsTokens || steps === 1) return undefined;
+    const partOf = new Map(parts.map((part) => [part.sample, part]));
+    // Samples that the executable knows to have ended.
+    const done = sampling.map(() => false);
+    return (sample, token) => {
+      told[sample]!++;
+      done[sample] = stopTokens.includes(token) || told[sample]! >= Math.min(steps, sampling[sample]!.remaining);
+      const { sequence } = defined(partOf.get(sample), 'the sequence of a sample');
+      try {
+        sequence.take([token]);
+      } catch (error) {
+        sequence.fail(error);
+      }
+      if (running.abortCalled || done.every(Boolean) || !parts.every((part) => part.sequence.satisfied)) return;
+      running.abortCalled = true;
+      this.#executable.abort();
+    };
   }
 
   #abort(sequence: Sequence): void {
@@ -139,10 +169,14 @@ function distribute(running: RunningStep, { tokens: made, logits }: StepResult, 
         const own = samples.map((s) => logits.subarray(s * vocab, (s + 1) * vocab));
         if (tokens.length > 0 || !running.abortCalled) sequence.score(rows, own, tokens[0]);
       }
-      if (tokens.length > 0) sequence.accept(tokens, usage);
-      // An interrupted prompt may not have been fed; its rows are fed again if they are asked for again.
-      else if (sample === undefined && !running.abortCalled) sequence.advancePrompt(rows, usage);
-      else assert(running.abortCalled, 'the executable made no token');
+      if (tokens.length > 0) sequence.take(tokens.slice(running.told[sample!]));
+      else if (sample === undefined && !running.abortCalled) sequence.advancePrompt(rows);
+      else {
+        // An interrupted prompt may not have been fed; its rows are fed again if they are asked for again.
+        assert(running.abortCalled, 'the executable made no token');
+        continue;
+      }
+      sequence.endStep(usage);
     } catch (error) {
       sequence.fail(error);
     }

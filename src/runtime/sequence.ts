@@ -22,7 +22,7 @@ export interface Request {
   readonly scores?: ScoreRequest;
   /** What may come next, found out anew after every token; steps make one token each then. */
   readonly constraint?: Constraint;
-  /** Takes the tokens of a step, a stop token included; returns false when that was enough (a stop string). */
+  /** Takes tokens as they become known, a stop token included; returns false when that was enough (a stop string). */
   onTokens(tokens: readonly number[]): boolean;
 }
 
@@ -71,6 +71,10 @@ export class Sequence {
   #position: number;
   #prefill: Usage = noUsage;
   #decode: Usage = noUsage;
+  /** Steps count as decode from the one on that follows the first token. */
+  #decoding = false;
+  /** Why nothing more is taken, though the step that it was found in has not ended. */
+  #enough: StopReason | undefined;
   readonly #startMs: number;
   #firstTokenMs: number | undefined;
 
@@ -138,21 +142,21 @@ export class Sequence {
   }
 
   /** `rows` prompt rows were fed, and no token came of it. */
-  advancePrompt(rows: number, usage: Usage): void {
+  advancePrompt(rows: number): void {
     this.#fed += rows;
     this.#position += rows;
-    this.#prefill = addUsage(this.#prefill, usage);
   }
 
-  /** A step made `tokens`, at least one: cuts them at the stop token, hands them on, and ends where it is time. */
-  accept(tokens: readonly number[], usage: Usage): void {
-    if (this.promptRows > 0) {
-      this.#position += this.promptRows - 1;
-      this.#fed = this.request.prompt.length;
-      this.#prefill = addUsage(this.#prefill, usage);
-    } else {
-      this.#decode = addUsage(this.#decode, usage);
-    }
+  /** It wants no more tokens of the step that is under way. */
+  get satisfied(): boolean {
+    return this.ended || this.#enough !== undefined;
+  }
+
+  /** A step made `tokens`, and may make more: cuts them at the stop token and hands them on. */
+  take(tokens: readonly number[]): void {
+    if (this.satisfied || tokens.length === 0) return;
+    this.#position += Math.max(0, this.promptRows - 1);
+    this.#fed = this.request.prompt.length;
     this.#firstTokenMs ??= this.now();
     const stopAt = tokens.findIndex((token) => this.request.stopTokens.includes(token));
     const kept = tokens.slice(0, Math.min(stopAt < 0 ? tokens.length : stopAt + 1, this.remaining));
@@ -161,9 +165,17 @@ export class Sequence {
     this.#position += kept.length;
     this.#lastToken = kept.at(-1)!;
     const wantsMore = this.request.onTokens(kept);
-    if (stopAt >= 0 || !wantsMore) this.finish('stop');
-    else if (this.remaining === 0) this.finish('length');
+    if (stopAt >= 0 || !wantsMore) this.#enough = 'stop';
+    else if (this.remaining === 0) this.#enough = 'length';
     else for (const token of kept) this.request.constraint?.accept(token);
+  }
+
+  /** A step that it took part in has ended, and so does it where it has had enough. */
+  endStep(usage: Usage): void {
+    if (this.#decoding) this.#decode = addUsage(this.#decode, usage);
+    else this.#prefill = addUsage(this.#prefill, usage);
+    this.#decoding = this.promptRows === 0;
+    if (this.#enough !== undefined && !this.ended) this.finish(this.#enough);
   }
 
   finish(reason: StopReason): void {

@@ -3,7 +3,7 @@
  * missing, doubled or in the wrong place changes all that follows. It records its steps and checks their form.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Counters, Executable, Step, StepResult } from '../../src/backends/backend.js';
+import type { Counters, Executable, Step, StepResult, TokenListener } from '../../src/backends/backend.js';
 import { AbortedError } from '../../src/util/errors.js';
 
 export interface FakeOptions {
@@ -14,6 +14,8 @@ export interface FakeOptions {
   readonly before?: (step: Step) => void;
   /** Called after every token step inside a call. */
   readonly afterToken?: () => void;
+  /** Tells tokens while a call runs. */
+  readonly showsTokens?: boolean;
   /** Rejects aborted calls instead of returning what was made. */
   readonly rejectAborts?: boolean;
 }
@@ -45,6 +47,9 @@ function nearestAllowed(token: number, allowed: Int32Array | undefined): number 
 
 export class FakeExecutable implements Executable {
   readonly threads = 2;
+  readonly showsTokens: boolean;
+  /** Calls that somebody listened to. */
+  listened = 0;
   readonly steps: Step[] = [];
   readonly slots = new Map<number, number[]>();
   aborts = 0;
@@ -53,20 +58,23 @@ export class FakeExecutable implements Executable {
   #aborted = false;
   #busy = false;
 
-  constructor(private readonly options: FakeOptions = {}) {}
+  constructor(private readonly options: FakeOptions = {}) {
+    this.showsTokens = options.showsTokens ?? false;
+  }
 
   get counters(): Counters {
     return this.#counters;
   }
 
-  async run(step: Step): Promise<StepResult> {
+  async run(step: Step, onToken?: TokenListener): Promise<StepResult> {
     if (this.#busy || this.closed) throw new Error('the fake is busy or closed');
     this.steps.push(step);
     this.#busy = true;
     this.#aborted = false;
     try {
       this.options.before?.(step);
-      return await this.#run(step);
+      if (onToken !== undefined) this.listened++;
+      return await this.#run(step, onToken);
     } finally {
       this.#busy = false;
     }
@@ -87,7 +95,7 @@ export class FakeExecutable implements Executable {
     return Promise.resolve();
   }
 
-  async #run(step: Step): Promise<StepResult> {
+  async #run(step: Step, onToken: TokenListener | undefined): Promise<StepResult> {
     if (step.steps > 1 && step.index.length !== step.tokens.length) throw new Error('rows that are no samples');
     if (step.sampling.length !== step.index.length) throw new Error('settings and samples differ in number');
     if (step.stopTokens.length > 16) throw new Error('more than 16 stop tokens');
@@ -105,6 +113,7 @@ export class FakeExecutable implements Executable {
         const wanted = (this.options.next ?? hashedNext)(this.slots.get(at.slot)!.slice(0, at.position + 1));
         const next = nearestAllowed(wanted, step.sampling[sample]!.allowed);
         made[sample]!.push(next);
+        onToken?.(sample, next);
         this.#counters.tokens++;
         done[sample] = step.stopTokens.includes(next) || made[sample]!.length >= step.sampling[sample]!.remaining;
       }

@@ -100,6 +100,8 @@ async function prepare(
     weightsPath: packed.value,
     spans: spansToCopy(plan.step, options.weightsMemory),
     threads,
+    // A kernel runs on the thread that would tell them.
+    showsTokens: false,
     processors: options.pin === true ? processorsFor(threads) : null,
     plan,
     offsets: arenaOffsets(programs, memory),

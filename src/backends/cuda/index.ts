@@ -139,6 +139,7 @@ async function prepare(
   const setup: CudaSetup = {
     plan,
     threads: machine.device.multiprocessors,
+    showsTokens: true,
     aborted: new Int32Array(new SharedArrayBuffer(4)),
     driverPath: machine.driverPath,
     ordinal: machine.ordinal,

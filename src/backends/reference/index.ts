@@ -70,6 +70,7 @@ function createExecutable(plan: ExecutionPlan, weights: Weights): Executable {
   };
   return {
     threads: 1,
+    showsTokens: false,
     run: (step, onToken) => {
       if (closed) return Promise.reject(new AbortedError('the model is closed'));
       const asked = aborts;
