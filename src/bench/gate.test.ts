@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { gateOf, type Gate } from './gate.js';
+import { gateOf, peerGateLimits, type Gate } from './gate.js';
 
 describe('gate', () => {
   const { log } = Math;
@@ -19,6 +19,12 @@ describe('gate', () => {
     expect(failed.gate).toBe('failed');
     expect(failed.meanKl).toBeCloseTo((log(2 / 3) + log(2)) / 4, 6);
     expect(failed.nllShift).toBeCloseTo(log(2) / 2, 6);
+  });
+
+  it('takes other limits', () => {
+    const rounded = { text, logits: [Float32Array.of(0.01, 0), Float32Array.of(3, 3)] };
+    expect(gateOf(rounded, expected).gate).toBe('failed');
+    expect(gateOf(rounded, expected, peerGateLimits).gate).toBe('passed');
   });
 
   it('fails what is no number', () => {
