@@ -12,8 +12,16 @@ export interface Backend {
   readonly capabilities: Capabilities;
   /** @throws ToolchainError, CheckpointError or StorageError, each with one clear line. */
   prepare(plan: ExecutionPlan, weights: Weights, options: PrepareOptions): Promise<Executable>;
+  /** What a plan takes of the machine's memory, all of it at once; absent where memory is taken only as it is used. */
+  readonly memoryFor?: (plan: ExecutionPlan) => MemoryNeed;
   /** Measures the memory that kernels read; where absent, that is the memory of this machine's processors. */
   openBandwidthMeter?(cacheDir: string): Promise<BandwidthMeter>;
+}
+
+/** Bytes. */
+export interface MemoryNeed {
+  readonly needed: number;
+  readonly free: number;
 }
 
 export interface BandwidthMeter {

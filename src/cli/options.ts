@@ -104,7 +104,11 @@ export function addLoadOptions(command: Command): Command {
     .option('--threads <n>', 'worker threads (default: one per core)', integer(1, 256))
     .option('--pin', 'keep every thread on a processor of its own')
     .addOption(weightsMemoryOption())
-    .option('--context <n>', "positions of a sequence (default: the model's, at most 4096)", integer(1))
+    .option(
+      '--context <n>',
+      "positions of a sequence (default: the model's, at most 4096; with cuda what fits)",
+      integer(1),
+    )
     .option('--cache-dir <dir>', 'directory for packed weights and compiled code');
 }
 

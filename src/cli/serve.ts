@@ -105,7 +105,7 @@ async function sourceOf(spec: string, flags: Flags, log: Logger): Promise<ModelS
       const model = await loadForCli(spec, { ...options, signal: AbortSignal.any([signal, interrupt.signal]) });
       const { schedule, backend, quant, threads } = model;
       log.info(
-        { model: name, schedule, backend, quant, threads, slots: flags.slots, context: limits.context },
+        { model: name, schedule, backend, quant, threads, slots: flags.slots, context: model.limits.context },
         'loaded',
       );
       return model;

@@ -1,6 +1,6 @@
 /** From a name on the command line or in a program to a model that is ready to make text. */
 import { basename } from 'node:path';
-import type { Backend, Executable, ExecutionPlan, Progress, WeightsMemory } from '../backends/backend.js';
+import type { Backend, Executable, ExecutionPlan, MemoryNeed, Progress, WeightsMemory } from '../backends/backend.js';
 import { chooseBackend } from '../backends/registry.js';
 import { formatsByTensor } from '../checkpoint/checkpoint.js';
 import { openCheckpoint, type Checkpoint } from '../checkpoint/directory.js';
@@ -16,6 +16,7 @@ import { compileModel } from '../passes/pipeline.js';
 import { createTokenizer, loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
 import { AbortedError, UnsupportedModelError, UsageError } from '../util/errors.js';
 import { ChatFormat } from './chat-format.js';
+import { fitContext } from './fit-context.js';
 import { Model } from './model.js';
 import type { SamplingOptions } from './sampling.js';
 
@@ -34,7 +35,7 @@ export interface LoadOptions {
   readonly pin?: boolean;
   /** Where the cpu backend has the weights; default: memory of its own where there is room. */
   readonly weightsMemory?: WeightsMemory;
-  /** Positions of a session. Default: those of the model, at most 4096. */
+  /** Positions of a session. Default: those of the model, at most 4096, or as many as the memory of a device holds. */
   readonly context?: number;
   /** Sessions that can be open at a time. Default 4. */
   readonly slots?: number;
@@ -253,7 +254,12 @@ function chooseTarget(
       hint: `choose one of ${backend.capabilities.schedules.join(', ')}`,
     });
   }
-  return { schedule, limits, formats: chooseFormats(checkpoint, backend, options, onNotice) };
+  const target = { schedule, limits, formats: chooseFormats(checkpoint, backend, options, onNotice) };
+  const { memoryFor } = backend;
+  if (options.context !== undefined || memoryFor === undefined) return target;
+  const needOf = (fitted: Limits): MemoryNeed =>
+    memoryFor(compileTarget(checkpoint, backend, { ...target, limits: fitted }, options.threads));
+  return { ...target, limits: fitContext(limits, needOf, onNotice) };
 }
 
 function compileTarget(

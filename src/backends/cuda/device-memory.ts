@@ -153,7 +153,12 @@ export class DeviceMemory {
   }
 }
 
-/** Everything on the device. */
-function bytesNeeded({ arenaBytes, ownBytes, weightBytes, threads }: CudaSetup): number {
+/** Everything on the device. `threads`: multiprocessors. */
+export function bytesNeeded({
+  arenaBytes,
+  ownBytes,
+  weightBytes,
+  threads,
+}: Pick<CudaSetup, 'arenaBytes' | 'ownBytes' | 'weightBytes' | 'threads'>): number {
   return arenaBytes + ownBytes * threads + weightBytes + countersLayout.bytes;
 }

@@ -15,6 +15,7 @@ import { findNvcc, type CudaCompiler } from './compilers.js';
 import { CudaDriver } from './driver.js';
 import { emitPrograms } from './emit/program.js';
 import { sliceBytesOf, tileBytesOf } from './emit/ring-writer.js';
+import { formatBytes } from '../../util/units.js';
 import { createCudaBackend, type CudaOptions } from './index.js';
 import { launchAttribute, launchConfig, streamSerialization } from './launch-config.js';
 import { countersLayout, launchBytes, mailboxWords } from './setup.js';
@@ -70,6 +71,13 @@ describe('machines that lack something', () => {
     const backend = backendWith({ driverPath: fakeDriver('small', 'FAKE_FREE_BYTES=100000') });
     await expect(prepared(backend)).rejects.toThrow(
       /needs .* on the GPU \([\d.]+ kB of weights, [\d.]+ kB of KV cache, [\d.]+ kB of work space\), and .* are free.*shorter --context/,
+    );
+    // The same is said of a plan before anything is compiled or packed.
+    const memory = backend.memoryFor!(compiled('llama', 'f32', 'response', backend).plan);
+    expect(memory.free).toBe(100_000);
+    const needed = formatBytes(memory.needed).replace('.', '\\.');
+    await expect(prepared(backend)).rejects.toThrow(
+      new RegExp(`needs ${needed} on the GPU .* and 100(?:\\.0)? kB are`),
     );
   });
 

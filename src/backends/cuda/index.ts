@@ -5,14 +5,15 @@
 import { packedWeightsFile } from '../../checkpoint/packed.js';
 import type { Weights } from '../../checkpoint/weights.js';
 import { packedLength } from '../../passes/pack-weights.js';
-import { assertChecked } from '../../passes/check-schedule.js';
+import { assertChecked, type CheckedProgram } from '../../passes/check-schedule.js';
 import { ToolchainError, UsageError } from '../../util/errors.js';
-import type { Backend, Capabilities, ExecutionPlan, PrepareOptions } from '../backend.js';
+import type { Backend, Capabilities, ExecutionPlan, MemoryNeed, PrepareOptions } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
 import { bytesAtLimits } from '../memory-map.js';
 import type { EngineAddress } from '../messages.js';
 import { WorkerExecutable } from '../worker-executable.js';
 import { openCudaMeter } from './bandwidth.js';
+import { bytesNeeded } from './device-memory.js';
 import { findCudaCompiler, type CudaCompiler } from './compilers.js';
 import { CudaDriver, viewOf, type DeviceInfo } from './driver.js';
 import { emitPrograms } from './emit/program.js';
@@ -79,6 +80,7 @@ export function createCudaBackend(options: CudaOptions = {}): Backend {
     name: 'cuda',
     capabilities: cudaCapabilities(device, target),
     prepare: (plan, weights, prepareOptions) => prepare(plan, weights, prepareOptions, machine),
+    memoryFor: (plan) => memoryFor(plan, machine, driver),
     openBandwidthMeter: async (cacheDir) =>
       openCudaMeter({ driver, ordinal, device, target, cacheDir, compiler: await compilerOf(machine) }),
   };
@@ -100,6 +102,24 @@ async function compilerOf({ compiler }: Machine): Promise<CudaCompiler> {
   });
 }
 
+function memoryFor(plan: ExecutionPlan, { device, target, ordinal }: Machine, driver: CudaDriver): MemoryNeed {
+  const programs = programsOf(plan);
+  const { arenaBytes, ownBytes } = emitPrograms(programs, target);
+  const weightBytes = Math.max(...programs.map(packedLength));
+  const needed = bytesNeeded({ arenaBytes, ownBytes, weightBytes, threads: device.multiprocessors });
+  const handle = driver.device(ordinal);
+  driver.enter(handle);
+  try {
+    return { needed, free: driver.freeBytes() };
+  } finally {
+    driver.leave(handle);
+  }
+}
+
+function programsOf({ step, response }: ExecutionPlan): CheckedProgram[] {
+  return response === undefined ? [step] : [step, response];
+}
+
 /** Kernels are planned for all multiprocessors. */
 function checkBlocks(threads: number | undefined, { device }: Machine): void {
   if (threads === undefined || threads === device.multiprocessors) return;
@@ -117,7 +137,7 @@ async function prepare(
   options: PrepareOptions,
   machine: Machine,
 ): Promise<WorkerExecutable> {
-  const programs = plan.response === undefined ? [plan.step] : [plan.step, plan.response];
+  const programs = programsOf(plan);
   programs.forEach(assertChecked);
   const { onProgress, signal } = options;
   const stop = signal === undefined ? {} : { signal };
