@@ -249,7 +249,6 @@ class Bench {
     await openPeers(names, checkpoint, options, (peer) => {
       opened.push(peer);
       this.#cleanup.push(() => peer.close());
-      this.#options.signal?.addEventListener('abort', () => void peer.close(), { once: true });
     });
     return opened;
   }

@@ -24,8 +24,11 @@ export class LineProcess {
   private lastWords = '';
   private ended: KloopError | undefined;
 
-  /** @param name what errors begin with */
-  constructor(name: string, command: string, args: readonly string[]) {
+  /**
+   * @param name what errors begin with
+   * @param signal ends the process, also while it loads
+   */
+  constructor(name: string, command: string, args: readonly string[], signal?: AbortSignal) {
     this.name = name;
     this.child = spawn(command, args);
     this.child.stderr.setEncoding('utf8').on('data', (text: string) => {
@@ -45,6 +48,7 @@ export class LineProcess {
         done();
       });
     });
+    signal?.addEventListener('abort', () => void this.close(), { once: true });
   }
 
   get pid(): number {

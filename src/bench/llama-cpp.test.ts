@@ -52,6 +52,15 @@ test('answers come in the order of the questions', async () => {
   await expect(peer.prefill(1)).rejects.toThrow('closed');
 });
 
+test('a stop ends the process while it loads', async () => {
+  const directory = fakePeer('return {}');
+  writeFileSync(join(directory, 'llama-cpp.mjs'), 'setInterval(() => {}, 1000)');
+  const stop = new AbortController();
+  const opening = openLlamaCpp({ ...options, directory, signal: stop.signal });
+  stop.abort();
+  await expect(opening).rejects.toThrow('closed');
+});
+
 test.each([
   ['an error', `return JSON.stringify({ ok: false, error: 'no such token' })`, 'llama.cpp: no such token'],
   ['no JSON', `return 'segfault'`, 'not the protocol'],

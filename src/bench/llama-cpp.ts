@@ -19,6 +19,7 @@ export interface LlamaCppOptions {
   readonly cache?: 'f16' | 'f32' | 'bf16' | 'q8_0';
   /** Absent: as llama.cpp decides. */
   readonly flashAttention?: boolean;
+  readonly signal?: AbortSignal | undefined;
   /** Directory of the peer package, where it is not the one of this repository. */
   readonly directory?: string;
 }
@@ -40,8 +41,8 @@ const topSchema = z.object({
 
 /** Starts llama.cpp with a model. Throws UsageError where it is not installed, KloopError where it fails. */
 export async function openLlamaCpp(options: LlamaCppOptions): Promise<LlamaCpp> {
-  const { directory, gguf, weights, ...settings } = options;
-  const line = new LineProcess('llama.cpp', process.execPath, [requireLlamaCpp(directory)]);
+  const { directory, gguf, weights, signal, ...settings } = options;
+  const line = new LineProcess('llama.cpp', process.execPath, [requireLlamaCpp(directory)], signal);
   try {
     const { system, release } = await line.ask(infoSchema, { op: 'load', gguf: resolve(gguf), ...settings });
     const kind = { engine: 'llama.cpp' } as const;

@@ -38,15 +38,16 @@ export async function openPeers(
   onPeer: (peer: Peer) => void,
 ): Promise<void> {
   if (names.includes('pytorch')) requireDirectory(checkpoint);
-  const { backend, weights, context, onNotice } = options;
+  const { backend, weights, context, onNotice, signal } = options;
   if (names.includes('llama.cpp')) {
     const gguf = await ggufOf(checkpoint, weights, options);
-    onPeer(await openLlamaCpp({ gguf, weights, threads: 1, context }));
+    onPeer(await openLlamaCpp({ gguf, weights, threads: 1, context, signal }));
   }
   if (names.includes('pytorch')) {
     const peers = await openPyTorch({
       ...{ checkpoint: checkpoint.path, weights: unquantized(weights, checkpoint), threads: 1, context, onNotice },
       device: backend.name === 'cuda' ? 'cuda' : 'cpu',
+      signal,
     });
     peers.forEach(onPeer);
   }

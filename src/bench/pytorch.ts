@@ -20,6 +20,7 @@ export interface PyTorchOptions {
   readonly threads: number;
   /** Tokens that the cache of the compiled mode holds. */
   readonly context: number;
+  readonly signal?: AbortSignal | undefined;
   /** Hears why a mode is left out. */
   readonly onNotice: (line: string) => void;
 }
@@ -34,8 +35,8 @@ const infoSchema = z.object({
 });
 
 /** Loads a checkpoint; one peer per mode, all in one process. Throws KloopError where PyTorch fails. */
-export async function openPyTorch({ onNotice, ...options }: PyTorchOptions): Promise<Peer[]> {
-  const line = new LineProcess('PyTorch', 'python3', [program()]);
+export async function openPyTorch({ onNotice, signal, ...options }: PyTorchOptions): Promise<Peer[]> {
+  const line = new LineProcess('PyTorch', 'python3', [program()], signal);
   try {
     const info = await line.ask(infoSchema, { op: 'load', ...options });
     for (const [mode, reason] of Object.entries(info.missing)) onNotice(`PyTorch ${mode} is left out: ${reason}`);
