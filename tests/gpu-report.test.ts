@@ -1,8 +1,10 @@
 /** The report that is made where there is a GPU, made here of a small model on a processor that stands in for one. */
-import { afterAll, expect, it } from 'vitest';
-import { failuresOf, gpuReport, type GpuReport } from '../scripts/gpu-report.mjs';
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { failuresOf, gpuReport, type GpuReport } from '../scripts/gpu/report.mjs';
 import { createCudaBackend } from '../src/backends/cuda/index.js';
-import { referenceBackend } from '../src/backends/reference/index.js';
 import { hostTarget } from '../src/backends/cuda/target.js';
 import { hostCompiler, makeFakeDriver } from './support/cuda/fake-driver.js';
 import { modelConfig, Workspace } from './support/models.js';
@@ -10,36 +12,43 @@ import { modelConfig, Workspace } from './support/models.js';
 const workspace = new Workspace();
 afterAll(() => workspace.remove());
 
-it('has a gate, times and shares for every schedule, and is written as it grows', async () => {
-  const driverPath = makeFakeDriver(workspace.directory, 'libfakecuda', ['FAKE_FREE_BYTES=(16<<20)']);
-  const backend = createCudaBackend({ driverPath, compiler: hostCompiler, target: hostTarget });
-  const written: string[] = [];
-  const sizes = {
-    gateTokens: 9,
-    decodeTokens: 4,
-    rounds: 2,
-    groups: [
-      { context: 24, positions: [3] },
-      { context: 48, positions: [40] },
-    ],
-  };
+const sizes = {
+  gateTokens: 9,
+  decodeTokens: 4,
+  rounds: 2,
+  // The same context, so that the kernels are the same: compiling them is what takes long here.
+  groups: [
+    { context: 48, positions: [3] },
+    { context: 48, positions: [40] },
+  ],
+};
+const driverPath = makeFakeDriver(workspace.directory, 'libfakecuda', ['FAKE_FREE_BYTES=(16<<20)']);
+const backend = createCudaBackend({ driverPath, compiler: hostCompiler, target: hostTarget });
+
+/** @param lastPart how many parts are written before it is too late for more */
+async function reportOf(lastPart = Infinity): Promise<{ report: GpuReport; written: GpuReport[] }> {
+  const written: GpuReport[] = [];
   const report = await gpuReport({
     backend,
     models: [{ name: 'small', published: {}, config: modelConfig('llama', 'bf16') }],
-    cacheDir: workspace.cacheDir,
-    deadline: 1e9,
-    sizes,
-    write: (soFar) => written.push(JSON.stringify(soFar)),
+    ...{ cacheDir: workspace.cacheDir, isLate: () => written.length >= lastPart, sizes },
+    write: (soFar) => written.push(JSON.parse(JSON.stringify(soFar)) as GpuReport),
   });
-  expect(written.length).toBe(6);
-  expect(JSON.parse(written.at(-1)!)).toEqual(JSON.parse(JSON.stringify(report)));
-  expect(report.readBytesPerSec.median).toBeGreaterThan(0);
+  return { report, written };
+}
+
+it('has a gate, times and shares for every variant, and is written as it grows', async () => {
+  const { report, written } = await reportOf();
+  expect(written.at(-1)).toEqual(JSON.parse(JSON.stringify(report)));
+  // Bandwidth, and of five variants the gate and two positions; each is written when it is there.
+  expect(written.map(({ missing }) => missing.length)).toEqual([...Array.from({ length: 16 }, (_, i) => 15 - i), 0]);
+  expect(report.readBytesPerSec!.median).toBeGreaterThan(0);
   const [model] = report.models;
   expect(model).toMatchObject({ name: 'small', layers: 3, sameBits: true });
-  const calls = { operator: 33, layer: 6, looped: 4, response: 1 / 4 };
-  for (const [schedule, perToken] of Object.entries(calls)) {
-    const result = model!.schedules[schedule]!;
-    expect(result.gate, schedule).toBe('passed');
+  const calls = { operator: 33, 'operator, single launches': 33, layer: 6, looped: 4, response: 1 / 4 };
+  for (const [variant, perToken] of Object.entries(calls)) {
+    const result = model!.schedules[variant]!;
+    expect(result.gate, variant).toBe('passed');
     for (const position of [3, 40]) {
       const { usPerToken, bandwidthShare, kernelCallsPerToken, bytesPerToken } = result.contexts[position]!;
       expect(usPerToken.all).toHaveLength(2);
@@ -51,18 +60,58 @@ it('has a gate, times and shares for every schedule, and is written as it grows'
   expect(failuresOf(report)).toEqual([]);
 });
 
-it('begins no model after the deadline, and says so', async () => {
-  const meter = { threads: 1, bytes: 1, measure: () => 5e9, close: () => undefined };
-  const written: GpuReport[] = [];
-  const report = await gpuReport({
-    backend: { ...referenceBackend, openBandwidthMeter: () => Promise.resolve(meter) },
-    models: [{ name: 'late', published: {}, config: modelConfig('llama', 'bf16') }],
-    // No weights can be written there.
-    ...{ cacheDir: '/dev/null', deadline: 0, write: (soFar) => written.push(structuredClone(soFar)) },
-    sizes: { gateTokens: 1, decodeTokens: 1, rounds: 1, groups: [] },
+it('begins nothing after the deadline, and names what is missing', async () => {
+  // The bandwidth, all of the first variant, and the gate of the second.
+  const { report, written } = await reportOf(5);
+  expect(written.at(-1)).toEqual(JSON.parse(JSON.stringify(report)));
+  expect(report.missing).toHaveLength(11);
+  expect(report.missing.slice(0, 3)).toEqual([
+    'small, operator: after 3 tokens',
+    'small, operator: after 40 tokens',
+    'small, looped: gate',
+  ]);
+  const { response, operator } = report.models[0]!.schedules;
+  expect([response, operator].map((result) => Object.keys(result!.contexts))).toEqual([['3', '40'], []]);
+  const { report: none } = await reportOf(0);
+  expect(none.missing).toHaveLength(16);
+});
+
+describe('the command', () => {
+  const out = join(workspace.directory, 'report.json');
+
+  /** @param driver a library that the loader finds as the driver */
+  function run(driver: string, ...args: string[]) {
+    const libraries = mkdtempSync(join(workspace.directory, 'libraries-'));
+    copyFileSync(driver, join(libraries, 'libcuda.so.1'));
+    return spawnSync(process.execPath, ['scripts/gpu-report.mjs', '--out', out, ...args], {
+      ...{ encoding: 'utf8', timeout: 60_000, env: { ...process.env, LD_LIBRARY_PATH: libraries } },
+    });
+  }
+
+  it('says in one line what is wrong', () => {
+    const notOne = join(workspace.directory, 'no-library');
+    writeFileSync(notOne, 'no library');
+    const wrong = [
+      run(driverPath, '--seconds', 'soon'),
+      run(driverPath, '--fast'),
+      run(driverPath, 'llama-9'),
+      run(driverPath, 'llama-3.2-1b:17'),
+      run(notOne),
+    ];
+    expect(wrong.map(({ status }) => status)).toEqual([2, 2, 2, 2, 1]);
+    for (const { stderr } of wrong) expect(stderr).toMatch(/^gpu-report: [^\n]+\n$/);
+    expect(wrong.at(-1)!.stderr).toMatch(/there is no CUDA driver .*install the NVIDIA driver/);
+    expect(existsSync(out)).toBe(false);
   });
-  expect(report.models).toEqual([expect.objectContaining({ cutShort: 'the whole model was not run', schedules: {} })]);
-  expect(written.at(-1)?.models).toHaveLength(1);
+
+  it('writes what it has at the deadline, and exits with 3', () => {
+    const { status, stderr } = run(driverPath, '--seconds', '0.001');
+    expect(stderr).toMatch(/51 parts are missing, the first of them memory bandwidth/);
+    expect(status).toBe(3);
+    const report = JSON.parse(readFileSync(out, 'utf8')) as GpuReport;
+    expect(report.missing).toContain('llama-3.1-8b, operator, single launches: after 16384 tokens');
+    expect(report.models.map(({ layers }) => layers)).toEqual([16, 32]);
+  });
 });
 
 it('names what failed', () => {

@@ -32,11 +32,28 @@ export interface PackOptions {
   readonly signal?: AbortSignal;
 }
 
-interface PackedWeight {
+export interface PackedWeight {
   readonly source: string;
   readonly firstRow: number;
   readonly tensor: Tensor;
   readonly placement: Placement;
+}
+
+/** Where the packed weights of a program are, or will be. */
+export interface PackedFile {
+  readonly path: string;
+  readonly bytes: number;
+  readonly weights: readonly PackedWeight[];
+}
+
+/** @param fingerprint of the checkpoint */
+export function packedFile(program: Program, fingerprint: string, cacheDir: string): PackedFile {
+  const weights = packedEntries(program);
+  const bytes = weights.reduce((end, { placement }) => Math.max(end, placement.offset + placement.bytes), 0);
+  const hash = createHash('sha256')
+    .update(JSON.stringify([formatVersion, fingerprint, weights]))
+    .digest('hex');
+  return { path: join(cacheDir, `weights-${hash.slice(0, 32)}.bin`), bytes, weights };
 }
 
 /**
@@ -44,12 +61,7 @@ interface PackedWeight {
  * @throws CheckpointError for weights that are not finite, StorageError where the cache cannot be written
  */
 export async function packedWeightsFile(program: Program, weights: Weights, options: PackOptions): Promise<string> {
-  const entries = packedEntries(program);
-  const total = entries.reduce((end, { placement }) => Math.max(end, placement.offset + placement.bytes), 0);
-  const hash = createHash('sha256')
-    .update(JSON.stringify([formatVersion, weights.fingerprint, entries]))
-    .digest('hex');
-  const path = join(options.cacheDir, `weights-${hash.slice(0, 32)}.bin`);
+  const { path, bytes: total, weights: entries } = packedFile(program, weights.fingerprint, options.cacheDir);
   if (existsSync(path) && statSync(path).size === total) return path;
   await writeFileAtomic(path, async (file) => {
     let done = 0;

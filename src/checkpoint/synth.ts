@@ -130,7 +130,7 @@ async function writeShard(
 }
 
 /** A matrix keeps the size of what it multiplies; norms multiply by about one; biases are small. */
-function spreadOf({ name, shape }: PlainTensor, config: ModelConfig): Spread {
+export function spreadOf({ name, shape }: Pick<PlainTensor, 'name' | 'shape'>, config: ModelConfig): Spread {
   const inputs = shape[1];
   if (inputs !== undefined) return { mean: 0, std: 1 / Math.sqrt(inputs) };
   return name.endsWith('.bias') ? { mean: 0, std: 0.02 } : { mean: 1 - config.normOffset, std: 0.05 };

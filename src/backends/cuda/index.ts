@@ -16,7 +16,7 @@ import { openCudaMeter } from './bandwidth.js';
 import { bytesNeeded } from './device-memory.js';
 import { findCudaCompiler, type CudaCompiler } from './compilers.js';
 import { CudaDriver, viewOf, type DeviceInfo } from './driver.js';
-import { emitPrograms } from './emit/program.js';
+import { emitPrograms, type EmittedSource } from './emit/program.js';
 import { mailboxWords, type CudaSetup } from './setup.js';
 import { hasDependentLaunch, targetFor, targets, type Target } from './target.js';
 import { compileImage } from './toolchain.js';
@@ -33,6 +33,12 @@ export interface CudaOptions {
   readonly compiler?: CudaCompiler;
   /** The machine that code is made for; that of the device where absent. */
   readonly target?: Target;
+}
+
+export interface CudaBackend extends Backend {
+  readonly device: DeviceInfo;
+  /** Compiles the kernels of a plan, so that preparing it finds them in the cache. Several at once use several processors. */
+  compile(plan: ExecutionPlan, options: Pick<PrepareOptions, 'cacheDir' | 'signal'>): Promise<void>;
 }
 
 export function cudaCapabilities(device: DeviceInfo, target: Target): Capabilities {
@@ -57,7 +63,7 @@ export function cudaCapabilities(device: DeviceInfo, target: Target): Capabiliti
  * The backend of one device of this machine.
  * @throws ToolchainError where there is no driver or no device, or one that is too old
  */
-export function createCudaBackend(options: CudaOptions = {}): Backend {
+export function createCudaBackend(options: CudaOptions = {}): CudaBackend {
   const driverPath = options.driverPath ?? (process.platform === 'win32' ? 'nvcuda.dll' : 'libcuda.so.1');
   const ordinal = options.ordinal ?? 0;
   const driver = new CudaDriver(driverPath);
@@ -78,6 +84,10 @@ export function createCudaBackend(options: CudaOptions = {}): Backend {
   const machine: Machine = { device, target, driverPath, ordinal, compiler: options.compiler };
   return {
     name: 'cuda',
+    device,
+    compile: async (plan, compileOptions) => {
+      await compile(plan, compileOptions, machine);
+    },
     capabilities: cudaCapabilities(device, target),
     prepare: (plan, weights, prepareOptions) => prepare(plan, weights, prepareOptions, machine),
     memoryFor: (plan) => memoryFor(plan, machine, driver),
@@ -131,6 +141,22 @@ function checkBlocks(threads: number | undefined, { device }: Machine): void {
   );
 }
 
+/** The kernels of a plan: what was emitted, and the path of its image. */
+async function compile(
+  plan: ExecutionPlan,
+  { cacheDir = defaultCacheDir(), signal }: Pick<PrepareOptions, 'cacheDir' | 'signal'>,
+  machine: Machine,
+): Promise<{ emitted: EmittedSource; image: string }> {
+  const programs = programsOf(plan);
+  programs.forEach(assertChecked);
+  const compiler = await compilerOf(machine);
+  const emitted = emitPrograms(programs, machine.target);
+  const { source } = emitted;
+  const stop = signal === undefined ? {} : { signal };
+  const image = await compileImage({ source, target: machine.target.name, cacheDir, compiler, ...stop });
+  return { emitted, image };
+}
+
 async function prepare(
   plan: ExecutionPlan,
   weights: Weights,
@@ -143,18 +169,17 @@ async function prepare(
   const stop = signal === undefined ? {} : { signal };
   const cacheDir = options.cacheDir ?? defaultCacheDir();
   checkBlocks(options.threads, machine);
-  const compiler = await compilerOf(machine);
-  const emitted = emitPrograms(programs, machine.target);
-  const compiling = compileImage({ source: emitted.source, target: machine.target.name, cacheDir, compiler, ...stop });
+  const compiling = compile(plan, { cacheDir, ...stop }, machine);
   const packing = packedWeightsFile(plan.step, weights, {
     cacheDir,
     onProgress: (done, total) => onProgress?.({ phase: 'pack', done, total, unit: 'bytes' }),
     ...stop,
   });
   // Both run to their end, so that no half of the work goes on behind an error.
-  const [image, packed] = await Promise.allSettled([compiling, packing]);
-  if (image.status === 'rejected') throw image.reason;
+  const [compiled, packed] = await Promise.allSettled([compiling, packing]);
+  if (compiled.status === 'rejected') throw compiled.reason;
   if (packed.status === 'rejected') throw packed.reason;
+  const { emitted, image } = compiled.value;
   const weightBytes = Math.max(...programs.map(packedLength));
   const setup: CudaSetup = {
     plan,
@@ -163,7 +188,7 @@ async function prepare(
     aborted: new Int32Array(new SharedArrayBuffer(4)),
     driverPath: machine.driverPath,
     ordinal: machine.ordinal,
-    imagePath: image.value,
+    imagePath: image,
     weightsPath: packed.value,
     weightBytes,
     arenaBytes: emitted.arenaBytes,

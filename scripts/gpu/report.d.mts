@@ -1,7 +1,7 @@
-/** Types of gpu-report.mjs, for its test. */
-import type { Backend } from '../src/backends/backend.js';
-import type { Gate } from '../src/bench/gate.js';
-import type { ModelConfig } from '../src/models/model-config.js';
+/** Types of report.mjs, for its test. */
+import type { CudaBackend } from '../../src/backends/cuda/index.js';
+import type { Gate } from '../../src/bench/gate.js';
+import type { ModelConfig } from '../../src/models/model-config.js';
 
 export interface ScheduleResult extends Gate {
   /** By position. */
@@ -21,22 +21,26 @@ export interface ScheduleResult extends Gate {
 }
 
 export interface GpuReport {
-  readonly readBytesPerSec: { readonly median: number; readonly all: readonly number[] };
+  readonly readBytesPerSec?: { readonly median: number; readonly all: readonly number[] };
+  /** Names of the parts that were not measured. */
+  readonly missing: readonly string[];
+  /** What ended it early. */
+  readonly error?: string;
   readonly models: readonly {
     readonly name: string;
     readonly layers: number;
     readonly sameBits?: boolean;
-    readonly cutShort?: string;
+    /** By variant. */
     readonly schedules: Readonly<Record<string, ScheduleResult>>;
   }[];
 }
 
 export function gpuReport(options: {
-  readonly backend: Backend;
+  readonly backend: CudaBackend;
   readonly models: readonly { readonly name: string; readonly published: object; readonly config: ModelConfig }[];
   readonly cacheDir: string;
-  /** Seconds after which no further schedule is begun. */
-  readonly deadline: number;
+  /** Asked before each measurement: whether it is too late for it. */
+  readonly isLate: () => boolean;
   readonly sizes: {
     readonly gateTokens: number;
     readonly decodeTokens: number;
@@ -45,6 +49,7 @@ export function gpuReport(options: {
     readonly groups: readonly { readonly context: number; readonly positions: readonly number[] }[];
   };
   readonly write: (report: GpuReport) => void;
+  readonly log?: (line: string) => void;
 }): Promise<GpuReport>;
 
 export function failuresOf(report: Pick<GpuReport, 'models'>): string[];
