@@ -173,7 +173,7 @@ class Bench {
 
   /** With what the simulator says, where this machine has been measured for it. */
   #predicted(
-    { checkpoint, backend, formats: { quant, formatOf } }: Setup,
+    { checkpoint, backend, plan, formats: { quant, formatOf } }: Setup,
     results: readonly Result[],
     bandwidth: Bandwidth | null,
   ): Result[] {
@@ -185,6 +185,7 @@ class Bench {
       { config, quant, ...(formats === undefined ? {} : { formats }) },
       host,
       bandwidth === null ? undefined : median(bandwidth.measured),
+      plan.limits.rows,
     );
     return results.map((result) => {
       const predicted = predict(result);

@@ -15,22 +15,36 @@ export interface Subject {
   readonly formats?: ReadonlyMap<string, DType>;
 }
 
-/** Tokens per second of a result; undefined for what the machine file says nothing of: prompts, other threads, a peer. */
+/** Tokens per second of a result; undefined for what the machine file says nothing of: other threads, a peer. */
 export type Predict = (result: Result) => number | undefined;
 
-/** @param memoryRate bytes per second that memory gave while the results were measured; undefined: as when `host` was */
+/**
+ * @param memoryRate bytes per second that memory gave while the results were measured; undefined: as when `host` was
+ * @param chunkRows tokens of a prompt that a step takes in
+ */
 export function predictorFor(
   { config, ...formats }: Subject,
   measured: Machine,
   memoryRate: number | undefined,
+  chunkRows: number,
 ): Predict {
   const host = memoryRate === undefined ? measured : atMemoryRate(measured, memoryRate);
   const priced = new PricedProgram(config, formats);
   const threads = host.compute.rowLanes.value;
   return ({ identity, workload }) => {
-    if (identity.engine !== 'kloop' || identity.threads !== threads || workload.kind !== 'decode') return undefined;
-    const context = meanContext(workload.depth, workload.tokens);
-    const point = { schedule: identity.schedule as Schedule, sockets: 1, batch: 1, context };
-    return simulate(priced.workload(host, point), host).tokensPerSecond;
+    if (identity.engine !== 'kloop' || identity.threads !== threads) return undefined;
+    const { tokens } = workload;
+    const at = (context: number, promptTokens?: number): number => {
+      const prompt = promptTokens === undefined ? {} : { promptTokens };
+      const point = { schedule: identity.schedule as Schedule, sockets: 1, batch: 1, context, ...prompt };
+      return simulate(priced.workload(host, point), host).tpotUs;
+    };
+    if (workload.kind === 'decode') return 1e6 / at(meanContext(workload.depth, tokens));
+    let us = 0;
+    for (let begin = 0; begin < tokens; begin += chunkRows) {
+      const rows = Math.min(chunkRows, tokens - begin);
+      us += at(meanContext(begin, rows), rows);
+    }
+    return (tokens * 1e6) / us;
   };
 }

@@ -35,8 +35,8 @@ export const attention: OperatorDefinition<'attention'> = {
     const [slots, kvHeads, , headDim] = keys.shape as readonly [number, number, number, number];
     const rows = concreteDim(leading(q), at);
     const positions = attributes.window > 0 ? Math.min(at.context, attributes.window) : at.context;
-    // Rows of one slot can share what they read, so that a slot's cache crosses the memory once.
-    const cached = 2 * Math.min(rows, slots) * kvHeads * positions * headDim;
+    // Rows of one sequence can share what they read, so that its cache crosses the memory once.
+    const cached = 2 * Math.min(rows, at.sequences ?? slots) * kvHeads * positions * headDim;
     // Two products of a query with every position: scores, and the weighted sum of values.
     const flops = 4 * rows * attributes.heads * positions * headDim;
     return { ...activationCost(flops, [q, typeOf(writes.y)], at), stateBytes: bytesOf(keys.dtype, cached) };

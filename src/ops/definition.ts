@@ -39,6 +39,8 @@ export type Split =
 export interface CostExtents {
   readonly rows: number;
   readonly samples: number;
+  /** Whose rows these are; default: as many as there may be. */
+  readonly sequences?: number;
   /** Mean number of positions a row attends to. */
   readonly context: number;
 }

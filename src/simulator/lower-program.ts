@@ -15,13 +15,17 @@ export interface LoweringExtents {
   readonly batch: number;
   /** Positions that a row attends to. */
   readonly context: number;
+  /** Rows of one sequence, instead of one of each. */
+  readonly promptTokens?: number;
 }
 
 /** Activations count as bf16, as the machines hold them; the interpreter's are f32. */
 export const activationScale = 0.5;
 
 export function lowerProgram(program: Program, extents: LoweringExtents): Workload {
-  assert(extents.batch <= program.limits.rows, 'the batch fits the limits of the program');
+  const { batch, context, promptTokens } = extents;
+  assert(promptTokens === undefined || batch === 1, 'a prompt is of one sequence');
+  assert((promptTokens ?? batch) <= program.limits.rows, 'the rows fit the limits of the program');
   const kernels = new Map<Name, WorkKernel>();
   const layers = new Set(program.calls.flatMap(({ origin }) => (origin.layer === undefined ? [] : [origin.layer])));
   for (const kernel of program.kernels) {
@@ -40,7 +44,7 @@ export function lowerProgram(program: Program, extents: LoweringExtents): Worklo
   });
   const tokens = Math.max(1, ...calls.map(({ kernel }) => kernel.repeat));
   const { name, schedule, sockets } = program;
-  return { name, schedule, sockets, ...extents, calls, tokens, residentBytes: residentBytes(program, extents) };
+  return { name, schedule, sockets, batch, context, calls, tokens, residentBytes: residentBytes(program, extents) };
 }
 
 /** Weights and caches of one socket, caches at the batch and context that are simulated. */
@@ -150,8 +154,8 @@ class KernelLowering {
 
   private node(operator: Operator, scope: NodeScope, inputs: WorkInput[], siblings: readonly Operator[]): WorkNode {
     const typeOf = (name: Name): Tensor => defined(scope.types.get(name), name);
-    const { batch, context } = this.extents;
-    const at = { rows: batch, samples: batch, context };
+    const { batch, context, promptTokens = batch } = this.extents;
+    const at = { rows: promptTokens, samples: batch, sequences: batch, context };
     const raw = definitionOf(operator.kind).cost(operator, typeOf, at);
     const cost = { ...raw, activationBytes: raw.activationBytes * activationScale };
     const kind = classOf(operator);
@@ -164,7 +168,7 @@ class KernelLowering {
       category: scope.decoder ? categoryOf(operator, siblings) : 'other',
       cost,
       stage: scope.stageOf.get(operator) ?? 0,
-      rows: batch,
+      rows: result !== undefined && typeOf(result.name).shape[0] === 'samples' ? batch : promptTokens,
       streams,
       inputs,
     };

@@ -6,6 +6,7 @@ import type { DType } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { findPreset, presets } from '../models/presets.js';
 import { modelCompiler } from '../passes/pipeline.js';
+import { assert } from '../util/assert.js';
 import { UsageError } from '../util/errors.js';
 import { lowerProgram } from './lower-program.js';
 import type { Machine } from './machine.js';
@@ -56,7 +57,13 @@ export function findPricedModel(name: string, quant?: DType): PricedModel {
         hint: 'leave out --quant',
       });
     }
-    return { name: shape.name, workload: (machine, point) => costModelWorkload(shape, machine, point) };
+    return {
+      name: shape.name,
+      workload: (machine, point) => {
+        assert(point.promptTokens === undefined, 'prompts of models that have a program');
+        return costModelWorkload(shape, machine, point);
+      },
+    };
   }
   const names = [...presets, ...costModelShapes].map((known) => known.name);
   throw new UsageError(`there is no preset "${name}"`, {
@@ -76,20 +83,21 @@ export class PricedProgram implements PricedModel {
     this.name = config.name;
   }
 
-  workload(machine: Machine, { schedule, sockets, batch, context }: Point): Workload {
+  workload(machine: Machine, { schedule, sockets, ...extents }: Point): Workload {
+    const { batch, context, promptTokens } = extents;
     if (context > this.config.context) {
       throw new UsageError(`${this.name} has a context of ${this.config.context} positions, not ${context}`);
     }
     const { tile, capacity } = machine.onChip;
     const key = [sockets, tile.value, capacity.value, machine.memory.capacity.value].join();
+    const rows = Math.max(64, batch, promptTokens ?? 0);
     let known = this.compilers.get(key);
-    if (known === undefined || known.rows < batch) {
-      const rows = Math.max(64, batch);
+    if (known === undefined || known.rows < rows) {
       known = { rows, compile: compilerFor(this.config, this.formats, machine, sockets, rows) };
       this.compilers.set(key, known);
     }
     const { plan } = known.compile(schedule);
-    return lowerProgram(plan.response ?? plan.step, { batch, context });
+    return lowerProgram((promptTokens === undefined ? plan.response : undefined) ?? plan.step, extents);
   }
 }
 

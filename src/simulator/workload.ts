@@ -12,6 +12,11 @@ export interface Point {
   readonly sockets: number;
   readonly batch: number;
   readonly context: number;
+  /**
+   * Tokens of one sequence that a step takes in together: a part of a prompt, of which the last token is sampled. Absent: a
+   * token of each sequence of the batch. Models that have a program only.
+   */
+  readonly promptTokens?: number;
 }
 
 export interface Workload {

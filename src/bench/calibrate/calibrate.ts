@@ -23,7 +23,17 @@ import { AbortedError } from '../../util/errors.js';
 import { temporaryDirectory } from '../../util/files.js';
 import { median } from '../../util/statistics.js';
 import { Variant } from '../variant.js';
-import { allCases, calibratedFormats, calibrationCases, context, depth, type Case, type Cases } from './cases.js';
+import {
+  allCases,
+  calibratedFormats,
+  calibrationCases,
+  context,
+  depth,
+  promptPair,
+  promptTokens,
+  type Case,
+  type Cases,
+} from './cases.js';
 import { solveMachine, type Observations } from './solve.js';
 
 export interface CalibrateOptions {
@@ -45,7 +55,6 @@ const mib = 2 ** 20;
 const workingSetMib = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
 /** Bytes that one measurement of a working set reads at least. */
 const readBytes = 512 * mib;
-const promptTokens = 128;
 
 /** @throws ToolchainError without a compiler, StorageError, AbortedError */
 export async function calibrate(options: CalibrateOptions): Promise<Machine> {
@@ -53,7 +62,7 @@ export async function calibrate(options: CalibrateOptions): Promise<Machine> {
   const memory = await measureMemory(threads, options);
   const cacheBytes = Math.min(lastLevelCacheBytes() || Infinity, cacheSeen(memory));
   const cases = calibrationCases(threads, cacheBytes, options.formats ?? calibratedFormats);
-  const { us, roundRate, promptRate } = await measureCases(cases, options);
+  const { us, promptUs, roundRate } = await measureCases(cases, options);
   const { capabilities } = options.backend;
   return solveMachine(cases, {
     ...memory,
@@ -63,9 +72,9 @@ export async function calibrate(options: CalibrateOptions): Promise<Machine> {
     memoryBytes: Math.min(totalmem(), process.constrainedMemory() || Infinity),
     nearBytes: capabilities.memories[0]?.bytes ?? mib,
     tileBytes: capabilities.tileBytes,
-    promptRate,
     roundRate,
     us,
+    promptUs,
   });
 }
 
@@ -103,13 +112,7 @@ interface Ready {
   readonly variant: Variant;
 }
 
-interface Timed {
-  readonly us: ReadonlyMap<Case, readonly number[]>;
-  /** Bytes per second of memory between the rounds. */
-  readonly roundRate: number;
-  /** FLOP/s of a prompt. */
-  readonly promptRate: number;
-}
+type Timed = Pick<Observations, 'us' | 'promptUs' | 'roundRate'>;
 
 /** All cases are ready before the first is timed, and are timed in turn. */
 async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Timed> {
@@ -125,17 +128,23 @@ async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Ti
       ready.push({ one, variant: await prepare(one, join(directory, String(i)), options) });
     }
     const rates: number[] = [];
-    const times = new Map<Case, number[]>(all.map((one) => [one, []]));
+    const us = new Map<Case, number[]>(all.map((one) => [one, []]));
+    const { few, many } = promptPair(cases);
+    const promptUs = new Map<Case, number[]>([few, many].map((one) => [one, []]));
     for (let round = 0; round < warmUpRounds + rounds; round++) {
       for (const [i, { one, variant }] of ready.entries()) {
         stopIf(signal);
         onProgress?.('timing small models', round * ready.length + i, (warmUpRounds + rounds) * ready.length, 'steps');
         const { milliseconds } = await variant.time({ kind: 'decode', tokens: one.tokens, depth });
-        if (round >= warmUpRounds) times.get(one)!.push((milliseconds * 1000) / one.tokens);
+        const prompts = promptUs.get(one);
+        const prompt = prompts && (await variant.time({ kind: 'prefill', tokens: promptTokens }));
+        if (round < warmUpRounds) continue;
+        us.get(one)!.push((milliseconds * 1000) / one.tokens);
+        if (prompt !== undefined) prompts?.push(prompt.milliseconds * 1000);
       }
       if (round >= warmUpRounds) rates.push(meter.measure());
     }
-    return { us: times, roundRate: median(rates), promptRate: await measurePrompt(cases, ready, rounds) };
+    return { us, promptUs, roundRate: median(rates) };
   } finally {
     meter.close();
     for (const { variant } of ready) await variant.close();
@@ -152,28 +161,12 @@ async function prepare(one: Case, cacheDir: string, { backend, signal }: Calibra
     return await Variant.prepare(checkpoint, {
       ...{ backend, schedule: one.schedule, threads: one.threads, cacheDir },
       formats: { quant: one.quant, formatOf: undefined, kv: defaultStateFormat(one.quant) },
-      limits: { rows: 64, samples: 1, slots: 1, context },
+      limits: { rows: promptTokens, samples: 1, slots: 1, context },
       ...(signal === undefined ? {} : { signal }),
     });
   } finally {
     checkpoint.weights.close();
   }
-}
-
-/** Of the first of the formats. */
-async function measurePrompt({ formats }: Cases, ready: readonly Ready[], rounds: number): Promise<number> {
-  const [pair] = formats.values();
-  const { one, variant } = defined(
-    ready.find((candidate) => candidate.one === pair?.many),
-    'wide case',
-  );
-  const times: number[] = [];
-  for (let round = 0; round < rounds; round++) {
-    times.push((await variant.time({ kind: 'prefill', tokens: promptTokens })).milliseconds);
-  }
-  const { hidden, ffn, layers } = one.config;
-  const flops = 2 * layers * (4 * hidden * hidden + 3 * hidden * ffn) * promptTokens;
-  return flops / (median(times) * 1e-3);
 }
 
 function stopIf(signal: AbortSignal | undefined): void {

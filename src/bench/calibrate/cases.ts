@@ -6,7 +6,7 @@ import type { DType, Schedule } from '../../ir/program.js';
 import { blockOf } from '../../ir/formats.js';
 import type { ModelConfig } from '../../models/model-config.js';
 import { parseModelConfig } from '../../models/parse-config.js';
-import { assert } from '../../util/assert.js';
+import { assert, defined } from '../../util/assert.js';
 
 export interface Case {
   readonly config: ModelConfig;
@@ -32,7 +32,7 @@ export interface Cases {
   readonly calls: Case;
   /** `together.many` with one call for all tokens: what the host costs. */
   readonly response: Case;
-  /** Layers of weights that the last-level cache holds: how fast a format is worked on. */
+  /** Layers of weights that the last-level cache holds: how fast a format is worked on, and, of a prompt, arithmetic. */
   readonly formats: ReadonlyMap<DType, Pair>;
   /** More and more weights, of which caches hold less and less: how fast a model of this size arrives. In order. */
   readonly streamed: readonly Case[];
@@ -44,11 +44,13 @@ export const calibratedFormats = ['q8_0', 'q4_0', 'bf16', 'f16', 'f32'] as const
 /** Positions of the cache, and tokens before those that are timed. */
 export const context = 256;
 export const depth = 8;
+/** Of a prompt that is timed: one step. */
+export const promptTokens = 64;
 const manyTokens = 240;
 const fewTokens = 32;
 
 /** Of 13.7 MB each: from a size that large caches hold to one that none does, in even steps of the logarithm. */
-const streamedLayers = [2, 5, 12, 28];
+const streamedLayers = [2, 6, 20];
 
 /** @param cacheBytes of all last-level caches together */
 export function calibrationCases(threads: number, cacheBytes: number, formats: readonly DType[]): Cases {
@@ -120,6 +122,12 @@ function shape(
     torch_dtype: 'bfloat16',
   };
   return parseModelConfig(json, name);
+}
+
+/** Whose prompts are timed, too. */
+export function promptPair({ formats }: Cases): Pair {
+  const [first] = formats.values();
+  return defined(first, 'a format');
 }
 
 /** Every case once: those that are equal are one object. */

@@ -3,8 +3,9 @@ import { schedules, type DType } from '../../ir/program.js';
 import { withValues, type Machine } from '../../simulator/machine.js';
 import { findPricedModel, PricedProgram } from '../../simulator/price.js';
 import { simulate } from '../../simulator/simulate.js';
+import type { Point } from '../../simulator/workload.js';
 import { meanContext } from '../workload.js';
-import { allCases, calibrationCases, depth, type Case } from './cases.js';
+import { allCases, calibrationCases, depth, promptTokens, type Case } from './cases.js';
 import { solveMachine, type Observations } from './solve.js';
 
 const formats: readonly DType[] = ['q8_0', 'q4_0'];
@@ -24,7 +25,6 @@ const memory = {
     { bytes: 2 ** 28, rate: 45e9 },
   ],
   oneThreadRate: 150e9,
-  promptRate: 2e11,
   // The rounds came when neighbours left a fifth less.
   roundRate: 24e9,
 } satisfies Partial<Observations>;
@@ -32,7 +32,7 @@ const memory = {
 /** A machine whose numbers are known, to be found again from nothing but times. */
 function knownMachine(): Machine {
   const us = new Map(allCases(cases).map((one) => [one, [10]]));
-  const blank = solveMachine(cases, { ...memory, us });
+  const blank = solveMachine(cases, { ...memory, us, promptUs: us });
   const rate = (value: number) => ({ value, unit: 'B/s', source: 'test', basis: 'measured' }) as const;
   const known = withValues(blank, {
     'latency.linear': 0.2,
@@ -44,9 +44,10 @@ function knownMachine(): Machine {
     'call.launch': 1.5,
     'call.hostRoundTrip': 12,
     'memory.efficiency': 0.8,
+    'compute.peak': 3e11,
   });
   // Caches hold all of the first model that streams, and less and less of the others.
-  const streamed = [120e9, 60e9, 40e9, memory.roundRate];
+  const streamed = [120e9, 55e9, memory.roundRate];
   const sets = known.memory.workingSets!;
   const workingSets = sets.map((set, i) => {
     const value = streamed[i - (sets.length - streamed.length)];
@@ -59,22 +60,25 @@ function knownMachine(): Machine {
   };
 }
 
-function observe(machine: Machine): Map<Case, number[]> {
-  return new Map(
-    allCases(cases).map((one) => {
-      const { config, quant, schedule, threads, tokens } = one;
-      const own = threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
-      const point = { schedule, sockets: 1, batch: 1, context: meanContext(depth, tokens) };
-      const { tpotUs } = simulate(new PricedProgram(config, { quant }).workload(own, point), own);
-      // The same noise on all of a round.
-      return [one, [tpotUs, tpotUs + 50, tpotUs + 3]];
-    }),
-  );
+function observe(machine: Machine): Pick<Observations, 'us' | 'promptUs'> {
+  const observed = (one: Case, rows: Pick<Point, 'context' | 'promptTokens'>): [Case, number[]] => {
+    const { config, quant, schedule, threads } = one;
+    const own = threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
+    const point = { schedule, sockets: 1, batch: 1, ...rows };
+    const { tpotUs } = simulate(new PricedProgram(config, { quant }).workload(own, point), own);
+    // The same noise on all of a round.
+    return [one, [tpotUs, tpotUs + 50, tpotUs + 3]];
+  };
+  const all = allCases(cases);
+  return {
+    us: new Map(all.map((one) => observed(one, { context: meanContext(depth, one.tokens) }))),
+    promptUs: new Map(all.map((one) => observed(one, { context: meanContext(0, promptTokens), promptTokens }))),
+  };
 }
 
 describe('solveMachine', () => {
   const known = knownMachine();
-  const found = solveMachine(cases, { ...memory, us: observe(known) });
+  const found = solveMachine(cases, { ...memory, ...observe(known) });
 
   it('finds the numbers that made the times', () => {
     for (const path of ['linear', 'elementwise', 'stage'] as const) {
@@ -84,9 +88,19 @@ describe('solveMachine', () => {
     expect(found.call.hostRoundTrip.value).toBeCloseTo(12, 1);
     expect(found.memory.efficiency.value).toBeCloseTo(0.8, 2);
     expect(found.latency.sampling.basis).toBe('measured');
+    expect(found.compute.peak.value / 3e11).toBeCloseTo(1, 1);
     const rates = (machine: Machine) => machine.memory.workingSets!.map(({ bandwidth }) => bandwidth.value / 1e9);
-    expect(rates(found)).toHaveLength(6);
+    expect(rates(found)).toHaveLength(5);
     rates(known).forEach((rate, i) => expect(rates(found)[i]! / rate).toBeCloseTo(1, 1));
+  });
+
+  it('predicts prompts of models that were not measured', () => {
+    for (const name of ['tinystories-15m', 'smollm2-135m']) {
+      const model = findPricedModel(name, 'q4_0');
+      const point = { schedule: 'looped', sockets: 1, batch: 1, context: 32, promptTokens: 48 } as const;
+      const time = (machine: Machine): number => simulate(model.workload(machine, point), machine).tpotUs;
+      expect(time(found) / time(known)).toBeCloseTo(1, 1);
+    }
   });
 
   it.each(schedules)('predicts models that were not measured: %s', (schedule) => {

@@ -11,7 +11,7 @@ import type { Workload } from '../../simulator/workload.js';
 import { defined } from '../../util/assert.js';
 import { median } from '../../util/statistics.js';
 import { meanContext } from '../workload.js';
-import { depth, type Case, type Cases, type Pair } from './cases.js';
+import { depth, promptPair, promptTokens, type Case, type Cases, type Pair } from './cases.js';
 import { hostName } from './host-file.js';
 
 /** Rates in bytes per second. */
@@ -29,21 +29,21 @@ export interface Observations {
   readonly workingSets: readonly { readonly bytes: number; readonly rate: number }[];
   /** Of one thread out of its own cache. */
   readonly oneThreadRate: number;
-  /** FLOP/s of a prompt. */
-  readonly promptRate: number;
   /** Out of memory by all threads, between the rounds of the cases. */
   readonly roundRate: number;
   /** Microseconds per token of each case, in every round. */
-  readonly us: ReadonlyMap<Case, readonly number[]>;
+  readonly us: Times;
+  /** Microseconds of a prompt, of the cases of `promptPair`, in every round. */
+  readonly promptUs: Times;
 }
+
+export type Times = ReadonlyMap<Case, readonly number[]>;
 
 /** A machine file. */
 export function solveMachine(cases: Cases, seen: Observations): Machine {
-  const timesOf = (one: Case): readonly number[] => defined(seen.us.get(one), 'times of a case');
-  // Of the same round: what slows the machine for a moment slows both.
-  const more = (a: Case, b: Case): number => median(timesOf(a).map((us, round) => us - timesOf(b)[round]!));
-  const perLayer = (pair: Pair): number => more(pair.many, pair.few) / layersBetween(pair);
+  const { us: times } = seen;
   const { many } = cases.together;
+  const prompts = promptPair(cases);
   const blank = blankMachine(seen);
   const sizes = cases.streamed.map((one) => workloadOf(one, blank).residentBytes);
   const bufferRates = sizes.map((bytes) => atWorkingSet(blank, bytes).memory.bandwidth.value);
@@ -59,30 +59,48 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
   // Each depends a little on those after it.
   for (let pass = 0; pass < passes; pass++) {
     // One thread waits for nobody: what its layers cost is their operators.
-    set(operatorPaths, (m) => simulatedLayer(cases.alone, m), perLayer(cases.alone));
-    set(['latency.stage'], (m) => simulatedLayer(cases.together, m), perLayer(cases.together));
-    set(['call.launch'], between(cases.calls, many), more(cases.calls, many));
-    set(['call.hostRoundTrip'], between(many, cases.response), more(many, cases.response));
+    set(operatorPaths, (m) => simulatedLayer(cases.alone, m), perLayer(times, cases.alone));
+    set(['latency.stage'], (m) => simulatedLayer(cases.together, m), perLayer(times, cases.together));
+    set(['call.launch'], between(cases.calls, many), more(times, cases.calls, many));
+    set(['call.hostRoundTrip'], between(many, cases.response), more(times, many, cases.response));
     for (const [format, pair] of cases.formats) {
       const at = (us: number): Machine => withRate(machine, format, us);
-      machine = at(solve((us) => simulatedLayer(pair, at(us)), perLayer(pair)));
+      machine = at(solve((us) => simulatedLayer(pair, at(us)), perLayer(times, pair)));
     }
+    const atPeak = (us: number): Machine =>
+      withValues(machine, { 'compute.peak': 1e9 / (Math.max(us, leastUs) * 1e-6) }, 'measured');
+    const promptLayer = (us: number): number => simulatedLayer(prompts, atPeak(us), promptTokens);
+    machine = atPeak(solve(promptLayer, perLayer(seen.promptUs, prompts)));
     // What is left of a token outside of its layers.
-    set(['latency.sampling'], (m) => simulated(many, m), median(timesOf(many)));
+    set(['latency.sampling'], (m) => simulated(many, m), median(timesOf(times, many)));
     cases.streamed.forEach((one, index) => {
       // The largest comes from memory, the others at the rate of their working set, not faster than a buffer of this size.
       const at = (us: number): Machine =>
         index === cases.streamed.length - 1
           ? withEfficiency(machine, 1e6 / (us * 1e-6) / seen.roundRate)
           : withSetRate(machine, sizes[index]!, Math.min(1e6 / (us * 1e-6), bufferRates[index]!));
-      machine = at(solve((us) => simulated(one, at(us)), median(timesOf(one))));
+      machine = at(solve((us) => simulated(one, at(us)), median(timesOf(times, one))));
     });
   }
   return machine;
 }
 
-const passes = 6;
+const passes = 10;
 const operatorPaths = ['latency.linear', 'latency.attention', 'latency.cache', 'latency.elementwise'];
+
+function timesOf(times: Times, one: Case): readonly number[] {
+  return defined(times.get(one), 'times of a case');
+}
+
+/** How much longer `a` takes than `b`. In the same round: what slows the machine for a moment slows both. */
+function more(times: Times, a: Case, b: Case): number {
+  const of = timesOf(times, b);
+  return median(timesOf(times, a).map((us, round) => us - of[round]!));
+}
+
+function perLayer(times: Times, pair: Pair): number {
+  return more(times, pair.many, pair.few) / layersBetween(pair);
+}
 
 /** Between these many microseconds everything is looked for; nothing takes no time. */
 const leastUs = 1e-6;
@@ -103,22 +121,25 @@ function solve(time: (us: number) => number, wanted: number): number {
 /** Compiled once: a search simulates a case many times. */
 const programs = new WeakMap<Case, PricedProgram>();
 
-function workloadOf(one: Case, machine: Machine): Workload {
+function workloadOf(one: Case, machine: Machine, promptTokens?: number): Workload {
   const { config, quant, schedule, tokens } = one;
   const program = programs.get(one) ?? new PricedProgram(config, { quant });
   programs.set(one, program);
-  return program.workload(machine, { schedule, sockets: 1, batch: 1, context: meanContext(depth, tokens) });
+  const rows = promptTokens === undefined ? {} : { promptTokens };
+  const context = promptTokens === undefined ? meanContext(depth, tokens) : meanContext(0, promptTokens);
+  return program.workload(machine, { schedule, sockets: 1, batch: 1, context, ...rows });
 }
 
-/** Microseconds per token. */
-function simulated(one: Case, machine: Machine): number {
+/** Microseconds per token, or of a prompt. */
+function simulated(one: Case, machine: Machine, promptTokens?: number): number {
   // The hand-off is between threads.
   const own = one.threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
-  return simulate(workloadOf(one, own), own).tpotUs;
+  return simulate(workloadOf(one, own, promptTokens), own).tpotUs;
 }
 
-function simulatedLayer(pair: Pair, machine: Machine): number {
-  return (simulated(pair.many, machine) - simulated(pair.few, machine)) / layersBetween(pair);
+function simulatedLayer(pair: Pair, machine: Machine, promptTokens?: number): number {
+  const [many, few] = [pair.many, pair.few].map((one) => simulated(one, machine, promptTokens)) as [number, number];
+  return (many - few) / layersBetween(pair);
 }
 
 function layersBetween({ few, many }: Pair): number {
@@ -202,7 +223,7 @@ function blankMachine(seen: Observations): Machine {
         tile: quantity(seen.tileBytes, 'B', 'inferred', 'unit in which weights are prefetched'),
       },
       compute: {
-        peak: measured(seen.promptRate, 'FLOP/s', 'a prompt, q8_0'),
+        peak: measured(1e11, 'FLOP/s', 'a prompt in wide layers, less all else'),
         usable: quantity(1, '1', 'inferred', 'the rate is measured'),
         rowTile: quantity(1, '1', 'inferred', 'rows are not padded'),
         rowLanes: quantity(threads, '1', 'inferred', 'a row for each thread'),
