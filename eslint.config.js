@@ -25,12 +25,7 @@ export default tseslint.config(
     extends: [tseslint.configs.disableTypeChecked],
     languageOptions: {
       parserOptions: { projectService: false },
-      globals: Object.fromEntries(
-        ['Buffer', 'clearTimeout', 'console', 'performance', 'process', 'setTimeout', 'URL'].map((g) => [
-          g,
-          'readonly',
-        ]),
-      ),
+      globals: Object.fromEntries(['Buffer', 'console', 'performance', 'process', 'URL'].map((g) => [g, 'readonly'])),
     },
   },
 );

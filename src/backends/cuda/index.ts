@@ -77,7 +77,7 @@ export function createCudaBackend(options: CudaOptions = {}): CudaBackend {
   const target = options.target ?? targetFor(device.major, device.minor);
   if (target === undefined) {
     throw new ToolchainError(
-      `${device.name} has compute capability ${device.major}.${device.minor}, and kernels need ${targets[0]!.name} or newer`,
+      `${device.name} has compute capability ${device.major}.${device.minor}, and kernels are made for ${targets.map(({ name }) => name).join(', ')}`,
       { hint: 'use --backend cpu' },
     );
   }

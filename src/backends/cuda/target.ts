@@ -25,6 +25,15 @@ export const targets: readonly Target[] = [
   { name: 'sm_80', sharedBytes: 163 << 10, computeWarps: 8, sliceBytes: 16 << 10, rowsBytes: 40 << 10, spanLength: 64 },
   { name: 'sm_89', sharedBytes: 99 << 10, computeWarps: 8, sliceBytes: 8 << 10, rowsBytes: 40 << 10, spanLength: 64 },
   { name: 'sm_90', sharedBytes: 227 << 10, computeWarps: 8, sliceBytes: 16 << 10, rowsBytes: 64 << 10, spanLength: 64 },
+  {
+    name: 'sm_100',
+    sharedBytes: 227 << 10,
+    computeWarps: 8,
+    sliceBytes: 16 << 10,
+    rowsBytes: 64 << 10,
+    spanLength: 64,
+  },
+  { name: 'sm_120', sharedBytes: 99 << 10, computeWarps: 8, sliceBytes: 8 << 10, rowsBytes: 40 << 10, spanLength: 64 },
 ];
 
 /** A machine for tests on a processor: little of everything, so that small models fill the ring many times. */
@@ -37,10 +46,17 @@ export const hostTarget: Target = {
   spanLength: 8,
 };
 
-/** The best of `targets` that runs on a device of this compute capability; undefined for older ones. */
+/**
+ * The best of `targets` that runs on a device of this compute capability: a cubin runs on devices of the same major version, and
+ * of the same minor one or a later. Undefined where there is none.
+ */
 export function targetFor(major: number, minor: number): Target | undefined {
-  const capability = 10 * major + minor;
-  return targets.filter(({ name }) => Number(name.slice(3)) <= capability).at(-1);
+  return targets
+    .filter(({ name }) => {
+      const capability = Number(name.slice(3));
+      return Math.floor(capability / 10) === major && capability % 10 <= minor;
+    })
+    .at(-1);
 }
 
 /**
