@@ -5,7 +5,7 @@
 import type { TokenLogprob } from './logprobs.js';
 import type { Usage } from './usage.js';
 
-/** What became certain in one call: often several tokens, and sometimes no text yet. */
+/** What became certain in one call, or with one token of it where the machine shows them; sometimes no text yet. */
 export interface Piece {
   readonly text: string;
   readonly tokens: readonly number[];
