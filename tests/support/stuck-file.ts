@@ -5,7 +5,7 @@
 import { Worker } from 'node:worker_threads';
 import { expect } from 'vitest';
 
-const limitMs = 6 * 60_000;
+const limitMs = 12 * 60_000;
 
 const watch = `
   const { workerData } = require('node:worker_threads');
