@@ -6,42 +6,31 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { AbortedError, KloopError, messageOf, UsageError } from '../util/errors.js';
-import { bench } from './bench.js';
-import { calibrate } from './calibrate.js';
-import { chat } from './chat.js';
-import { doctor } from './doctor.js';
-import { explain } from './explain.js';
 import { interruptedCode } from './interrupt.js';
 import { note } from './output.js';
-import { presets } from './presets.js';
-import { pull } from './pull.js';
-import { reproduce } from './reproduce.js';
-import { run } from './run.js';
-import { serve } from './serve.js';
-import { simulate } from './simulate.js';
-import { synth } from './synth.js';
 import type { Verb } from './verb.js';
 
-const verbs: readonly Verb[] = [
-  run,
-  chat,
-  serve,
-  pull,
-  presets,
-  synth,
-  explain,
-  bench,
-  calibrate,
-  simulate,
-  reproduce,
-  doctor,
-];
+/** Loaded when they are asked for: most of what a command needs, no other does. */
+const verbs: ReadonlyMap<string, () => Promise<Verb>> = new Map([
+  ['run', async () => (await import('./run.js')).run],
+  ['chat', async () => (await import('./chat.js')).chat],
+  ['serve', async () => (await import('./serve.js')).serve],
+  ['pull', async () => (await import('./pull.js')).pull],
+  ['presets', async () => (await import('./presets.js')).presets],
+  ['synth', async () => (await import('./synth.js')).synth],
+  ['explain', async () => (await import('./explain.js')).explain],
+  ['bench', async () => (await import('./bench.js')).bench],
+  ['calibrate', async () => (await import('./calibrate.js')).calibrate],
+  ['simulate', async () => (await import('./simulate.js')).simulate],
+  ['reproduce', async () => (await import('./reproduce.js')).reproduce],
+  ['doctor', async () => (await import('./doctor.js')).doctor],
+]);
 
 /** Runs one command line and returns the exit code. */
 async function main(args: readonly string[]): Promise<number> {
   quietAfterClosedPipe(process.stdout);
   quietAfterClosedPipe(process.stderr);
-  const program = makeProgram();
+  const program = await makeProgram(verbOf(args));
   try {
     await program.parseAsync(args, { from: 'user' });
     return Number(process.exitCode ?? 0);
@@ -50,7 +39,12 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-function makeProgram(): Command {
+function verbOf(args: readonly string[]): string | undefined {
+  return args.find((arg) => !arg.startsWith('-'));
+}
+
+/** With the verb that was asked for, or, for help, with all. */
+async function makeProgram(asked: string | undefined): Promise<Command> {
   const program = new Command('kloop')
     .description('Compiles an open-weight language model into one kernel call, and runs it')
     .version(packageVersion())
@@ -59,7 +53,9 @@ function makeProgram(): Command {
     // Errors are printed by `report`, on one line.
     .configureOutput({ outputError: () => undefined })
     .exitOverride();
-  for (const verb of verbs) verb(program);
+  const loader = verbs.get(asked ?? '');
+  const loaders = loader === undefined ? [...verbs.values()] : [loader];
+  for (const verb of await Promise.all(loaders.map((load) => load()))) verb(program);
   for (const command of program.commands) command.copyInheritedSettings(program);
   return program;
 }
@@ -83,7 +79,7 @@ function reportUsage(error: CommanderError, args: readonly string[], program: Co
   // Help and version were asked for, and are printed.
   if (error.exitCode === 0) return 0;
   if (error.code === 'commander.help') return 2;
-  const verb = program.commands.find((command) => command.name() === args.find((arg) => !arg.startsWith('-')));
+  const verb = program.commands.find((command) => command.name() === verbOf(args));
   const message = messageOf(error)
     .replace(/^error: /, '')
     .replace(/\.$/, '');
