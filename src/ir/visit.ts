@@ -9,11 +9,11 @@ export interface Use {
 /** Every name a statement touches in its own scope: reads first, then updates, then writes. */
 export function usesOf(statement: Statement): Use[] {
   if (statement.kind === 'loop') return statement.bindings.flatMap(usesOfBinding);
-  return [
-    ...namesOf(statement.reads).map((name) => ({ name, access: 'read' as const })),
-    ...namesOf(statement.updates).map((name) => ({ name, access: 'update' as const })),
-    ...namesOf(statement.writes).map((name) => ({ name, access: 'write' as const })),
-  ];
+  const uses: Use[] = [];
+  for (const name of namesOf(statement.reads)) uses.push({ name, access: 'read' });
+  for (const name of namesOf(statement.updates)) uses.push({ name, access: 'update' });
+  for (const name of namesOf(statement.writes)) uses.push({ name, access: 'write' });
+  return uses;
 }
 
 function usesOfBinding(binding: Binding): Use[] {
@@ -48,7 +48,8 @@ function renameOuter(binding: Binding, rename: (name: Name) => Name): Binding {
 function renameOperator(operator: Operator, rename: (name: Name) => Name): Operator {
   const all = <T extends object>(operands: T): T => {
     const renamed: Record<string, Name> = {};
-    for (const [key, name] of Object.entries(operands)) renamed[key] = rename(name as Name);
+    const source = operands as Readonly<Record<string, Name>>;
+    for (const key of Object.keys(source)) renamed[key] = rename(source[key]!);
     return renamed as T;
   };
   // The spread loses the link between kind and operand records, which mapping their values does not change.
