@@ -38,7 +38,7 @@ async function inspectMachine(): Promise<readonly Finding[]> {
   ]);
   // Alone, since it measures.
   const bandwidth = await inspectBandwidth();
-  return [inspectNode(), cpu, cores, memory, bandwidth, ...compiler, cache, gpu];
+  return [inspectNode(), cpu, cores, memory, bandwidth, ...compiler, cache, ...gpu];
 }
 
 function printFindings(findings: readonly Finding[]): void {

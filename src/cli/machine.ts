@@ -7,6 +7,7 @@ import { measureReadBandwidth } from '../backends/cpu/bandwidth.js';
 import { chooseInstructionSet } from '../backends/cpu/instruction-set.js';
 import { physicalCores } from '../backends/cpu/processors.js';
 import { findCompiler } from '../backends/cpu/toolchain.js';
+import { findCudaCompiler } from '../backends/cuda/compilers.js';
 import { messageOf } from '../util/errors.js';
 import { formatBytes } from '../util/units.js';
 
@@ -102,13 +103,26 @@ export async function inspectCache(directory: string): Promise<Finding> {
   }
 }
 
-export async function inspectGpu(): Promise<Finding> {
+/** With what compiles for it, where there is one. */
+export async function inspectGpu(): Promise<readonly Finding[]> {
   const query = ['--query-gpu=name,memory.total,driver_version', '--format=csv,noheader'];
   const listed = await firstOutput('nvidia-smi', query);
   const gpus = (listed ?? '').split('\n').filter((line) => line.trim() !== '');
   const driver = gpus.length > 0 || (await readText('/proc/driver/nvidia/version')) !== '';
   const text = gpus.length > 0 ? gpus.join('; ') : driver ? 'an NVIDIA driver, but no GPU answers' : 'no NVIDIA GPU';
-  return { key: 'gpu', title: 'GPU', text, value: gpus };
+  const found = { key: 'gpu', title: 'GPU', text, value: gpus };
+  return gpus.length === 0 ? [found] : [found, await inspectCudaCompiler()];
+}
+
+async function inspectCudaCompiler(): Promise<Finding> {
+  const compiler = await findCudaCompiler();
+  const about = { key: 'cuda_compiler', title: 'CUDA compiler' };
+  if (compiler === undefined) {
+    const problem = 'without libnvrtc or nvcc no model runs on the GPU; install the CUDA toolkit, version 12 or newer';
+    return { ...about, text: 'none', value: null, problem };
+  }
+  const { path, version } = compiler;
+  return { ...about, text: `${path}: ${version}`, value: { path, version } };
 }
 
 /** What a program prints on stdout, or undefined where it is not there or fails. */

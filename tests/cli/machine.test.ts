@@ -1,7 +1,8 @@
-import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findCudaCompiler } from '../../src/backends/cuda/compilers.js';
 import { linesOf, runCli, type CliResult } from '../support/cli.js';
 import { writeTinyModel, type TinyModel } from '../support/tiny-model.js';
 
@@ -67,5 +68,19 @@ describe('machines that lack something', () => {
     const second = await runCli(args);
     expect([second.code, second.stdout]).toEqual([1, '']);
     expect(second.stderr).toMatch(/^kloop: [^\n]*is not empty[^\n]*\n$/);
+  });
+
+  it('doctor names a GPU, and what compiles for it', async () => {
+    const tools = join(directory, 'tools');
+    mkdirSync(tools);
+    const smi = join(tools, 'nvidia-smi');
+    writeFileSync(smi, '#!/bin/sh\necho "NVIDIA H200, 143771 MiB, 580.0"\n');
+    chmodSync(smi, 0o755);
+    const { code, stdout } = await runCli(['doctor', '--json'], { env: { PATH: `${tools}:/usr/bin:/bin` } });
+    expect(code).toBe(0);
+    const { gpu, cuda_compiler: compiler } = JSON.parse(stdout) as Record<string, unknown>;
+    expect(gpu).toEqual(['NVIDIA H200, 143771 MiB, 580.0']);
+    const found = await findCudaCompiler();
+    expect(compiler).toEqual(found === undefined ? null : { path: found.path, version: found.version });
   });
 });
