@@ -137,8 +137,8 @@ static inline __attribute__((always_inline)) void quantized_tiles(enum quantized
   int t = tiles.begin;
   if (rows == 1) {
     /* One tile at a time is a single stream, which the prefetches run ahead of; of several, all but the last would begin every
-       time without. Long tiles of q8_0 make up for it: memory gives more to several streams. */
-    if (format == WEIGHT_Q8_0 && quantized_tile_bytes(format, in) >= 4 * PREFETCH_BYTES)
+       time without. Longer tiles of q8_0 make up for it: memory gives more to several streams. */
+    if (format == WEIGHT_Q8_0 && quantized_tile_bytes(format, in) >= 2 * PREFETCH_BYTES)
       for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
         quantized_block(format, 1, SIMD_TILES_ONE_ROW, 1, y, x, weight, bias, in, out, t);
     for (; t < tiles.end; ++t) quantized_block(format, 1, 1, 1, y, x, weight, bias, in, out, t);
