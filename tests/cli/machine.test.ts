@@ -76,7 +76,7 @@ describe('machines that lack something', () => {
     const smi = join(tools, 'nvidia-smi');
     writeFileSync(smi, '#!/bin/sh\necho "NVIDIA H200, 143771 MiB, 580.0"\n');
     chmodSync(smi, 0o755);
-    const { code, stdout } = await runCli(['doctor', '--json'], { env: { PATH: `${tools}:/usr/bin:/bin` } });
+    const { code, stdout } = await runCli(['doctor', '--json'], { env: { PATH: `${tools}:${process.env.PATH}` } });
     expect(code).toBe(0);
     const { gpu, cuda_compiler: compiler } = JSON.parse(stdout) as Record<string, unknown>;
     expect(gpu).toEqual(['NVIDIA H200, 143771 MiB, 580.0']);
