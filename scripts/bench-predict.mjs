@@ -8,6 +8,7 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { spreadOf } from '../dist/util/statistics.js';
 
 const entry = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 const threshold = 0.15;
@@ -62,9 +63,8 @@ for (const model of values.models.split(',')) {
 }
 /** Of decoding (`tg...`), or of prompts (`pp...`). */
 function summary(kind) {
-  const errors = rows.flatMap(({ test, error }) => (test.startsWith(kind) ? [Math.abs(error)] : []));
-  errors.sort((a, b) => a - b);
-  return { median: (errors[(errors.length - 1) >> 1] + errors[errors.length >> 1]) / 2, worst: errors.at(-1) };
+  const { median, max } = spreadOf(rows.flatMap(({ test, error }) => (test.startsWith(kind) ? [Math.abs(error)] : [])));
+  return { median, worst: max };
 }
 const summaries = { decode: summary('tg'), prompts: summary('pp') };
 if (values.json) console.log(JSON.stringify({ machine: machine.title, rows, ...summaries, threshold }, null, 2));

@@ -6,10 +6,11 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { packedFile } from '../../dist/checkpoint/packed.js';
+import { packedFile, writeAt } from '../../dist/checkpoint/packed.js';
 import { spreadOf } from '../../dist/checkpoint/synth.js';
 import { createNoise } from '../../dist/checkpoint/synth-noise.js';
 import { paddedColumns } from '../../dist/ir/packed-layout.js';
+import { temporaryBeside } from '../../dist/util/files.js';
 
 /** Stands for a checkpoint that has no files: what is in it can only be read from its packed file. */
 export function noiseWeights(config) {
@@ -33,7 +34,8 @@ export async function writePackedNoise(program, config, cacheDir) {
   const { path, bytes, weights } = packedFile(program, noiseWeights(config).fingerprint, cacheDir);
   if (existsSync(path) && statSync(path).size === bytes) return 0;
   mkdirSync(dirname(path), { recursive: true });
-  const temporary = `${path}.${process.pid}`;
+  // Not writeFileAtomic: waiting until 16 GB are on the disk would take a part of the time that there is.
+  const temporary = temporaryBeside(path);
   const noises = new Map();
   const file = await open(temporary, 'w');
   try {
@@ -46,10 +48,7 @@ export async function writePackedNoise(program, config, cacheDir) {
       let at = placement.offset;
       const elements = placement.bytes / (dtype === 'f32' ? 4 : 2);
       for (const piece of noise.pieces(source, elements, spreadOf({ name: source, shape }, config))) {
-        for (let done = 0; done < piece.length;) {
-          const { bytesWritten } = await file.write(piece, done, piece.length - done, at + done);
-          done += bytesWritten;
-        }
+        await writeAt(file, piece, at);
         at += piece.length;
       }
     }

@@ -5,7 +5,8 @@
 import { availableParallelism } from 'node:os';
 import { createCpuBackend } from '../../dist/backends/cpu/index.js';
 import { gateOf } from '../../dist/bench/gate.js';
-import { compileModel } from '../../dist/passes/pipeline.js';
+import { fillerTokens } from '../../dist/bench/workload.js';
+import { modelCompiler } from '../../dist/passes/pipeline.js';
 import { median } from '../../dist/util/statistics.js';
 import { noiseWeights, writePackedNoise } from './packed-noise.mjs';
 
@@ -33,10 +34,6 @@ function stepOf(tokens, position, options = {}) {
     steps: 1,
     ...options,
   };
-}
-
-function fillerTokens(count, vocab) {
-  return Array.from({ length: count }, (_, i) => (i * 7919 + 13) % vocab);
 }
 
 /**
@@ -84,6 +81,9 @@ function partsOf(models, { groups }) {
 }
 
 class Run {
+  /** By model, limits and backend. */
+  compilers = new Map();
+
   constructor(context) {
     Object.assign(this, context);
   }
@@ -104,9 +104,15 @@ class Run {
   }
 
   /** Limits are those of the text: what a cache of 16 K positions costs does not burden short ones. */
-  plan({ config }, schedule, { context }, { capabilities } = this.backend) {
-    const limits = { rows: 8, samples: 8, slots: 1, context };
-    return compileModel(config, { schedule, limits, capabilities }).plan;
+  plan({ name, config }, schedule, { context }, backend = this.backend) {
+    const key = [name, config.layers, context, backend.name].join();
+    let compile = this.compilers.get(key);
+    if (compile === undefined) {
+      const limits = { rows: 8, samples: 8, slots: 1, context };
+      compile = modelCompiler(config, { limits, capabilities: backend.capabilities });
+      this.compilers.set(key, compile);
+    }
+    return compile(schedule).plan;
   }
 
   /** All kernels, on as many processors as there are, and all weights: nothing of it is measured. */

@@ -1,6 +1,7 @@
 /** What comes before any timing: whether all that will be timed computes the same, and on a GPU how close it is to float32. */
 import { physicalCores } from '../backends/cpu/processors.js';
 import { chooseBackend } from '../backends/registry.js';
+import type { DType } from '../ir/program.js';
 import { defined } from '../util/assert.js';
 import { compareWithPeer, requireEqual, type Claim, type PeerAgreement } from './correctness.js';
 import {
@@ -15,8 +16,8 @@ import {
 } from './gate.js';
 import type { Peer } from './peer.js';
 import { peerVariants } from './peer-variant.js';
-import { formatsWith, stopIfAsked, withVariant, type Setup } from './setup.js';
-import type { Variant } from './variant.js';
+import { formatsWith, stopIfAsked, withVariant, type Choice, type Setup } from './setup.js';
+import type { Transcript, Variant } from './variant.js';
 import { fillerTokens, type Identity } from './workload.js';
 
 /** Greedy tokens that are compared, at most; more than a call of the `response` schedule makes. */
@@ -47,15 +48,18 @@ export async function checkAgreement(
   const agreements: PeerAgreement[] = [];
   for (const weights of weightsOf(peers)) {
     const formats = formatsWith(weights, setup);
-    const compare = async (variant: Variant): Promise<void> => {
-      const transcript = await variant.transcribe(prompt, tokens);
+    const compare = async (variant: Variant, transcript: Transcript): Promise<void> => {
       for (const peer of withWeights(weights, peers)) {
         stopIfAsked(setup);
         agreements.push(await compareWithPeer(variant, peer, prompt, transcript, formats));
       }
     };
-    if (formats === setup.formats) await compare(defined(variants[0], 'variant'));
-    else await withVariant(setup, { schedule: 'looped', threads: Math.max(...setup.threads), formats }, compare);
+    if (formats === setup.formats) {
+      await compare(defined(variants[0], 'variant'), defined(claims[0], 'claim').transcript);
+      continue;
+    }
+    const choice: Choice = { schedule: 'looped', threads: Math.max(...setup.threads), formats };
+    await withVariant(setup, choice, async (variant) => compare(variant, await variant.transcribe(prompt, tokens)));
   }
   return { variants: variants.length, tokens, peers: agreements };
 }
@@ -86,10 +90,10 @@ export async function checkGates(
   return results;
 }
 
-function weightsOf(peers: readonly Peer[]): Set<Peer['info']['weights']> {
+function weightsOf(peers: readonly Peer[]): Set<DType> {
   return new Set(peers.map(({ info }) => info.weights));
 }
 
-function withWeights(weights: Peer['info']['weights'], peers: readonly Peer[]): Peer[] {
+function withWeights(weights: DType, peers: readonly Peer[]): Peer[] {
   return peers.filter(({ info }) => info.weights === weights);
 }

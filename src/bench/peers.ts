@@ -1,6 +1,7 @@
 /** The peers of a benchmark: which can be had, and how each gets the weights. */
 import type { Backend } from '../backends/backend.js';
 import type { Checkpoint } from '../checkpoint/checkpoint.js';
+import { isQuantized } from '../ir/formats.js';
 import type { DType } from '../ir/program.js';
 import { UsageError } from '../util/errors.js';
 import { openLlamaCpp, requireLlamaCpp } from './llama-cpp.js';
@@ -55,7 +56,7 @@ export async function openPeers(
 
 /** PyTorch loads what a checkpoint has, or wider. */
 function unquantized(weights: DType, { config }: Checkpoint): DType {
-  return weights === 'f32' || weights === 'f16' || weights === 'bf16' ? weights : config.dtype;
+  return isQuantized(weights) ? config.dtype : weights;
 }
 
 function requireDirectory({ path, formatOf }: Checkpoint): void {

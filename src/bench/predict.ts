@@ -5,6 +5,7 @@ import type { Machine } from '../simulator/machine.js';
 import { PricedProgram } from '../simulator/price.js';
 import { simulate } from '../simulator/simulate.js';
 import { atMemoryRate } from '../simulator/working-set.js';
+import type { Point } from '../simulator/workload.js';
 import type { Result } from './results.js';
 import { meanContext } from './workload.js';
 
@@ -34,16 +35,15 @@ export function predictorFor(
   return ({ identity, workload }) => {
     if (identity.engine !== 'kloop' || identity.threads !== threads) return undefined;
     const { tokens } = workload;
-    const at = (context: number, promptTokens?: number): number => {
-      const prompt = promptTokens === undefined ? {} : { promptTokens };
-      const point = { schedule: identity.schedule as Schedule, sockets: 1, batch: 1, context, ...prompt };
+    const stepUs = (rows: Pick<Point, 'context' | 'promptTokens'>): number => {
+      const point = { schedule: identity.schedule as Schedule, sockets: 1, batch: 1, ...rows };
       return simulate(priced.workload(host, point), host).tpotUs;
     };
-    if (workload.kind === 'decode') return 1e6 / at(meanContext(workload.depth, tokens));
+    if (workload.kind === 'decode') return 1e6 / stepUs({ context: meanContext(workload.depth, tokens) });
     let us = 0;
     for (let begin = 0; begin < tokens; begin += chunkRows) {
-      const rows = Math.min(chunkRows, tokens - begin);
-      us += at(meanContext(begin, rows), rows);
+      const promptTokens = Math.min(chunkRows, tokens - begin);
+      us += stepUs({ context: meanContext(begin, promptTokens), promptTokens });
     }
     return (tokens * 1e6) / us;
   };

@@ -102,7 +102,7 @@ async function writeWeight(file: FileHandle, entry: PackedWeight, weights: Weigh
 }
 
 /** All of it: a write to a disk that is nearly full can end early without an error. */
-async function writeAt(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+export async function writeAt(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
   for (let done = 0; done < bytes.length;) {
     const { bytesWritten } = await file.write(bytes, done, bytes.length - done, position + done);
     done += bytesWritten;

@@ -10,7 +10,8 @@
  * - between stages that the plan orders lies a hand-off, which every worker counts; counters do not overflow;
  * - the ring fits into the memory, and no slice is larger than a slot.
  *
- * Then slot n mod `slots` is free when slice n comes, and nobody waits for what is not under way (run-ring.ts shows it).
+ * Then slot n mod `slots` is free when slice n comes, and nobody waits for what is not under way (tests/support/ring-machine.ts
+ * runs it).
  */
 import { packedBytes, tileRows } from '../ir/packed-layout.js';
 import type { Call, Kernel, Name, Program } from '../ir/program.js';

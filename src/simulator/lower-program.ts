@@ -8,24 +8,27 @@ import { concreteDim, tensorBytes } from '../ir/tensor.js';
 import { isKind, usesOf } from '../ir/visit.js';
 import { definitionOf } from '../ops/index.js';
 import { assert, defined } from '../util/assert.js';
-import type { Category, NodeClass, WorkCall, WorkInput, WorkKernel, Workload, WorkNode, WorkPart } from './workload.js';
+import type {
+  Category,
+  NodeClass,
+  Point,
+  WorkCall,
+  WorkInput,
+  WorkKernel,
+  Workload,
+  WorkNode,
+  WorkPart,
+} from './workload.js';
 
-export interface LoweringExtents {
-  /** Sequences decoded together, one row each. */
-  readonly batch: number;
-  /** Positions that a row attends to. */
-  readonly context: number;
-  /** Rows of one sequence, instead of one of each. */
-  readonly promptTokens?: number;
-}
+export type LoweringExtents = Omit<Point, 'schedule' | 'sockets'>;
 
 /** Activations count as bf16, as the machines hold them; the interpreter's are f32. */
 export const activationScale = 0.5;
 
 export function lowerProgram(program: Program, extents: LoweringExtents): Workload {
-  const { batch, context, promptTokens } = extents;
-  assert(promptTokens === undefined || batch === 1, 'a prompt is of one sequence');
-  assert((promptTokens ?? batch) <= program.limits.rows, 'the rows fit the limits of the program');
+  const { batch, context, promptTokens: rows = batch } = extents;
+  assert(extents.promptTokens === undefined || batch === 1, 'a prompt is of one sequence');
+  assert(rows <= program.limits.rows, 'the rows fit the limits of the program');
   const kernels = new Map<Name, WorkKernel>();
   const layers = new Set(program.calls.flatMap(({ origin }) => (origin.layer === undefined ? [] : [origin.layer])));
   for (const kernel of program.kernels) {
@@ -154,8 +157,8 @@ class KernelLowering {
 
   private node(operator: Operator, scope: NodeScope, inputs: WorkInput[], siblings: readonly Operator[]): WorkNode {
     const typeOf = (name: Name): Tensor => defined(scope.types.get(name), name);
-    const { batch, context, promptTokens = batch } = this.extents;
-    const at = { rows: promptTokens, samples: batch, sequences: batch, context };
+    const { batch, context, promptTokens: rows = batch } = this.extents;
+    const at = { rows, samples: batch, sequences: batch, context };
     const raw = definitionOf(operator.kind).cost(operator, typeOf, at);
     const cost = { ...raw, activationBytes: raw.activationBytes * activationScale };
     const kind = classOf(operator);
@@ -168,7 +171,7 @@ class KernelLowering {
       category: scope.decoder ? categoryOf(operator, siblings) : 'other',
       cost,
       stage: scope.stageOf.get(operator) ?? 0,
-      rows: result !== undefined && typeOf(result.name).shape[0] === 'samples' ? batch : promptTokens,
+      rows: result !== undefined && typeOf(result.name).shape[0] === 'samples' ? batch : rows,
       streams,
       inputs,
     };

@@ -10,7 +10,9 @@ import type { Cost } from '../ops/definition.js';
 export interface Point {
   readonly schedule: Schedule;
   readonly sockets: number;
+  /** Sequences decoded together, one row each. */
   readonly batch: number;
+  /** Positions that a row attends to. */
   readonly context: number;
   /**
    * Tokens of one sequence that a step takes in together: a part of a prompt, of which the last token is sampled. Absent: a

@@ -115,7 +115,7 @@ async function compilerOf({ compiler }: Machine): Promise<CudaCompiler> {
 function memoryFor(plan: ExecutionPlan, { device, target, ordinal }: Machine, driver: CudaDriver): MemoryNeed {
   const programs = programsOf(plan);
   const { arenaBytes, ownBytes } = emitPrograms(programs, target);
-  const weightBytes = Math.max(...programs.map(packedLength));
+  const weightBytes = weightBytesOf(programs);
   const needed = bytesNeeded({ arenaBytes, ownBytes, weightBytes, threads: device.multiprocessors });
   const handle = driver.device(ordinal);
   driver.enter(handle);
@@ -128,6 +128,11 @@ function memoryFor(plan: ExecutionPlan, { device, target, ordinal }: Machine, dr
 
 function programsOf({ step, response }: ExecutionPlan): CheckedProgram[] {
   return response === undefined ? [step] : [step, response];
+}
+
+/** Both programs read the same packed file. */
+function weightBytesOf(programs: readonly CheckedProgram[]): number {
+  return Math.max(...programs.map(packedLength));
 }
 
 /** Kernels are planned for all multiprocessors. */
@@ -180,7 +185,7 @@ async function prepare(
   if (compiled.status === 'rejected') throw compiled.reason;
   if (packed.status === 'rejected') throw packed.reason;
   const { emitted, image } = compiled.value;
-  const weightBytes = Math.max(...programs.map(packedLength));
+  const weightBytes = weightBytesOf(programs);
   const setup: CudaSetup = {
     plan,
     threads: machine.device.multiprocessors,

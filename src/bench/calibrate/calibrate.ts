@@ -132,17 +132,18 @@ async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Ti
     const { few, many } = promptPair(cases);
     const promptUs = new Map<Case, number[]>([few, many].map((one) => [one, []]));
     for (let round = 0; round < warmUpRounds + rounds; round++) {
+      const counts = round >= warmUpRounds;
       for (const [i, { one, variant }] of ready.entries()) {
         stopIf(signal);
         onProgress?.('timing small models', round * ready.length + i, (warmUpRounds + rounds) * ready.length, 'steps');
         const { milliseconds } = await variant.time({ kind: 'decode', tokens: one.tokens, depth });
-        const prompts = promptUs.get(one);
-        const prompt = prompts && (await variant.time({ kind: 'prefill', tokens: promptTokens }));
-        if (round < warmUpRounds) continue;
-        us.get(one)!.push((milliseconds * 1000) / one.tokens);
-        if (prompt !== undefined) prompts?.push(prompt.milliseconds * 1000);
+        if (counts) us.get(one)!.push((milliseconds * 1000) / one.tokens);
+        const ofPrompt = promptUs.get(one);
+        if (ofPrompt === undefined) continue;
+        const prompt = await variant.time({ kind: 'prefill', tokens: promptTokens });
+        if (counts) ofPrompt.push(prompt.milliseconds * 1000);
       }
-      if (round >= warmUpRounds) rates.push(meter.measure());
+      if (counts) rates.push(meter.measure());
     }
     return { us, promptUs, roundRate: median(rates) };
   } finally {

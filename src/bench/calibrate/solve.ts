@@ -5,8 +5,8 @@
 import type { DType } from '../../ir/program.js';
 import { parseMachine, withValues, type Basis, type Machine, type Quantity } from '../../simulator/machine.js';
 import { PricedProgram } from '../../simulator/price.js';
-import { atWorkingSet } from '../../simulator/working-set.js';
 import { simulate } from '../../simulator/simulate.js';
+import { atWorkingSet } from '../../simulator/working-set.js';
 import type { Workload } from '../../simulator/workload.js';
 import { defined } from '../../util/assert.js';
 import { median } from '../../util/statistics.js';
@@ -69,7 +69,7 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
     }
     const atPeak = (us: number): Machine =>
       withValues(machine, { 'compute.peak': 1e9 / (Math.max(us, leastUs) * 1e-6) }, 'measured');
-    const promptLayer = (us: number): number => simulatedLayer(prompts, atPeak(us), promptTokens);
+    const promptLayer = (us: number): number => simulatedLayer(prompts, atPeak(us), 'prompt');
     machine = atPeak(solve(promptLayer, perLayer(seen.promptUs, prompts)));
     // What is left of a token outside of its layers.
     set(['latency.sampling'], (m) => simulated(many, m), median(timesOf(times, many)));
@@ -121,25 +121,29 @@ function solve(time: (us: number) => number, wanted: number): number {
 /** Compiled once: a search simulates a case many times. */
 const programs = new WeakMap<Case, PricedProgram>();
 
-function workloadOf(one: Case, machine: Machine, promptTokens?: number): Workload {
+/** What is simulated of a case: one of the tokens that it makes, or the prompt. */
+type Step = 'token' | 'prompt';
+
+function workloadOf(one: Case, machine: Machine, step: Step = 'token'): Workload {
   const { config, quant, schedule, tokens } = one;
   const program = programs.get(one) ?? new PricedProgram(config, { quant });
   programs.set(one, program);
-  const rows = promptTokens === undefined ? {} : { promptTokens };
-  const context = promptTokens === undefined ? meanContext(depth, tokens) : meanContext(0, promptTokens);
-  return program.workload(machine, { schedule, sockets: 1, batch: 1, context, ...rows });
+  const rows =
+    step === 'token'
+      ? { context: meanContext(depth, tokens) }
+      : { context: meanContext(0, promptTokens), promptTokens };
+  return program.workload(machine, { schedule, sockets: 1, batch: 1, ...rows });
 }
 
-/** Microseconds per token, or of a prompt. */
-function simulated(one: Case, machine: Machine, promptTokens?: number): number {
+/** Microseconds per token, or of the prompt. */
+function simulated(one: Case, machine: Machine, step: Step = 'token'): number {
   // The hand-off is between threads.
   const own = one.threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
-  return simulate(workloadOf(one, own, promptTokens), own).tpotUs;
+  return simulate(workloadOf(one, own, step), own).tpotUs;
 }
 
-function simulatedLayer(pair: Pair, machine: Machine, promptTokens?: number): number {
-  const [many, few] = [pair.many, pair.few].map((one) => simulated(one, machine, promptTokens)) as [number, number];
-  return (many - few) / layersBetween(pair);
+function simulatedLayer(pair: Pair, machine: Machine, step: Step = 'token'): number {
+  return (simulated(pair.many, machine, step) - simulated(pair.few, machine, step)) / layersBetween(pair);
 }
 
 function layersBetween({ few, many }: Pair): number {

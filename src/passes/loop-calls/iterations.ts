@@ -24,11 +24,11 @@ export interface Iteration extends CallGroup {
 
 export class Iterations {
   readonly uses: ValueUses;
+  readonly grouper: CallGrouper;
   /** Equal for calls whose kernels do the same up to their arguments. */
   readonly classes: readonly number[];
   private readonly origins: ReadonlyMap<Name, ValueOrigin['kind']>;
   private readonly stacks = new Map<Name, readonly Name[]>();
-  readonly grouper: CallGrouper;
   private readonly cache = new Map<string, Iteration>();
 
   constructor(
