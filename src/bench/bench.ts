@@ -79,7 +79,8 @@ export interface BenchReport {
   readonly idle: ReadonlyMap<Engine, number | null> | null;
   readonly results: readonly Result[];
   readonly duels: readonly Duel[];
-  readonly profile: Profile | null;
+  /** Of every test; empty where none was asked for. */
+  readonly profiles: readonly Profile[];
 }
 
 export interface Profile {
@@ -167,7 +168,7 @@ class Bench {
       idle: watches?.cores ?? null,
       results,
       duels: duelsOf(results),
-      profile: this.#options.profile === true ? await this.#profile(setup) : null,
+      profiles: this.#options.profile === true ? await this.#profile(setup) : [],
     };
   }
 
@@ -288,21 +289,23 @@ class Bench {
   }
 
   /** The last of the schedules with the most threads: what is reported first. */
-  async #profile(setup: Setup): Promise<Profile> {
+  async #profile(setup: Setup): Promise<Profile[]> {
     const { backend, plan, threads } = setup;
-    const workload = plan.workloads.find((one) => one.kind === 'decode');
-    if (workload === undefined || backend.name !== 'cpu') {
-      throw new UsageError('only decoding on the cpu backend has a profile', { hint: 'leave out --profile' });
-    }
+    if (backend.name !== 'cpu')
+      throw new UsageError('only the cpu backend has a profile', { hint: 'leave out --profile' });
     const schedule = (this.#options.schedules ?? allSchedules).at(-1) ?? 'response';
-    this.#progress('profiling', 0, 1, 'steps');
+    const { workloads } = plan;
     const choice = { schedule, threads: Math.max(...threads), profile: true };
-    const profile = await withVariant(setup, choice, async (variant) => {
-      await variant.profile(workload);
-      return { identity: variant.identity, workload, stages: await variant.profile(workload) };
+    return withVariant(setup, choice, async (variant) => {
+      const profiles: Profile[] = [];
+      for (const workload of workloads) {
+        this.#progress('profiling', profiles.length, workloads.length, 'steps');
+        await variant.profile(workload);
+        profiles.push({ identity: variant.identity, workload, stages: await variant.profile(workload) });
+      }
+      this.#progress('profiling', workloads.length, workloads.length, 'steps');
+      return profiles;
     });
-    this.#progress('profiling', 1, 1, 'steps');
-    return profile;
   }
 
   /** The same for all, so that they are comparable. */

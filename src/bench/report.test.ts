@@ -67,7 +67,7 @@ function report(withPeer: boolean): BenchReport {
     bandwidth: withPeer ? { threads: 2, bufferBytes: 2 ** 30, measured: [10e9, 11e9, 12e9] } : null,
     peers: withPeer ? peers : [],
     idle: withPeer ? new Map([['kloop', 0.01] as const, ['llama.cpp', null] as const]) : null,
-    profile: null,
+    profiles: [],
   };
 }
 

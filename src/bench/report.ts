@@ -17,14 +17,12 @@ export function reportLines(report: BenchReport): string[] {
     '',
     ...tableLines(report),
     ...afterTable([...loopingLines(report.results), ...report.duels.map(duelLine)]),
-    ...afterTable(profileLines(report.profile)),
+    ...report.profiles.flatMap((profile) => afterTable(profileLines(profile))),
   ];
 }
 
 /** A line for every stage, and what they add up to; what is missing to the time of a token is between kernel calls. */
-export function profileLines(profile: Profile | null): string[] {
-  if (profile === null) return [];
-  const { identity, workload, stages } = profile;
+export function profileLines({ identity, workload, stages }: Profile): string[] {
   const total = stages.reduce((sum, { nanoseconds }) => sum + nanoseconds, 0);
   const us = (nanoseconds: number): string => significant(nanoseconds / 1000 / workload.tokens);
   const rows = stages.map(({ kernel, stage, count, nanoseconds }) => [
@@ -280,10 +278,12 @@ export function reportJson(report: BenchReport): object {
       ...{ release, system, weights, cache },
     })),
     idle: idle === null ? null : Object.fromEntries(idle),
-    profile:
-      report.profile === null
-        ? null
-        : report.profile.stages.map(({ kernel, stage, count, nanoseconds }) => ({ kernel, stage, count, nanoseconds })),
+    profile: report.profiles.flatMap(({ workload, stages }) =>
+      stages.map(({ kernel, stage, count, nanoseconds }) => ({
+        test: workloadName(workload),
+        ...{ kernel, stage, count, nanoseconds },
+      })),
+    ),
     results: report.results.map(resultJson),
     best: report.duels.map(({ workload, ours, peer: theirs, ratio }) => ({
       test: workloadName(workload),

@@ -82,25 +82,14 @@ export class Variant implements Candidate {
   }
 
   async time(workload: Workload): Promise<Sample> {
-    switch (workload.kind) {
-      case 'prefill': {
-        const prompt = fillerTokens(workload.tokens, this.#vocab);
-        return this.#timed(workload.tokens, () => this.#prefill(prompt));
-      }
-      case 'decode': {
-        const first = firstToken(await this.#prefill(fillerTokens(workload.depth, this.#vocab)));
-        return this.#timed(workload.tokens, () => this.#decode(first, workload.depth, workload.tokens));
-      }
-      default:
-        return workload satisfies never;
-    }
+    return this.#timed(workload.tokens, await this.#ready(workload));
   }
 
-  /** Times of the stages of decoding, in the order in which kernels have them; of those that ran. */
-  async profile(workload: Workload & { kind: 'decode' }): Promise<StageTime[]> {
-    const first = firstToken(await this.#prefill(fillerTokens(workload.depth, this.#vocab)));
+  /** Times of the stages, in the order in which kernels have them; of those that ran. */
+  async profile(workload: Workload): Promise<StageTime[]> {
+    const run = await this.#ready(workload);
     const before = this.#executable.stageTimes?.() ?? [];
-    await this.#decode(first, workload.depth, workload.tokens);
+    await run();
     const after = this.#executable.stageTimes?.() ?? [];
     return after.flatMap((stage, i) => {
       const count = stage.count - (before[i]?.count ?? 0);
@@ -134,6 +123,22 @@ export class Variant implements Candidate {
 
   close(): Promise<void> {
     return this.#executable.close();
+  }
+
+  /** What a workload times, with all done that comes before. */
+  async #ready(workload: Workload): Promise<() => Promise<StepResult>> {
+    switch (workload.kind) {
+      case 'prefill': {
+        const prompt = fillerTokens(workload.tokens, this.#vocab);
+        return () => this.#prefill(prompt);
+      }
+      case 'decode': {
+        const first = firstToken(await this.#prefill(fillerTokens(workload.depth, this.#vocab)));
+        return () => this.#decode(first, workload.depth, workload.tokens);
+      }
+      default:
+        return workload satisfies never;
+    }
   }
 
   async #timed(tokens: number, run: () => Promise<StepResult>): Promise<Sample> {

@@ -55,7 +55,7 @@ export const bench: Verb = (program) => {
       depthList,
     )
     .option('--rounds <n>', 'how often everything is measured', integer(1, 1000), 5)
-    .option('--profile', 'also tell where the time of a token goes, by stages of the kernels')
+    .option('--profile', 'also tell where the time of every test goes, by stages of the kernels')
     .option('--context <n>', 'positions of the KV cache (default: as many as needed)', integer(1))
     .option(
       '--peer <list>',

@@ -20,7 +20,7 @@ interface BenchJson {
   readonly correctness: { readonly variants: number; readonly equal_tokens: number; readonly peers: unknown[] };
   readonly bandwidth: { readonly rounds: number[]; readonly bytes_per_second: Spread } | null;
   readonly results: readonly ResultJson[];
-  readonly profile: readonly { kernel: string; stage: string; count: number; nanoseconds: number }[] | null;
+  readonly profile: readonly { test: string; kernel: string; stage: string; count: number; nanoseconds: number }[];
   readonly [field: string]: unknown;
 }
 
@@ -81,16 +81,23 @@ describe('kloop bench', () => {
 
   it.runIf(compiler !== undefined)('measures threads on the CPU, and the bandwidth between the rounds', async () => {
     const args = ['--backend', 'cpu', '--threads', '1', '--schedules', 'response,looped', '--rounds', '1'];
-    const json = await bench(model.path, ...args, '--tokens', '8', '--prompt-tokens', '0', '--profile');
+    const json = await bench(model.path, ...args, '--tokens', '8', '--prompt-tokens', '0');
     expect(json.results.map(({ schedule, threads }) => [schedule, threads])).toEqual([
       ['response', 1],
       ['looped', 1],
     ]);
     expect(json.results[0]).toMatchObject({ ratio_to_operator: null, kernel_calls_per_token: 1 / 8 });
     expect(json.bandwidth?.rounds).toHaveLength(2);
-    const head = json.profile?.find(({ stage }) => stage === 'lm_head');
-    expect(head).toMatchObject({ kernel: 'step_lm_head', count: 8 });
-    expect(json.profile?.every(({ nanoseconds }) => nanoseconds > 0)).toBe(true);
+    expect(json.profile).toEqual([]);
+  });
+
+  it.runIf(compiler !== undefined)('tells the time of stages, of tokens and of prompts', async () => {
+    const args = ['--backend', 'cpu', '--threads', '1', '--schedules', 'looped', '--rounds', '1'];
+    const { profile } = await bench(model.path, ...args, '--tokens', '8', '--prompt-tokens', '16', '--profile');
+    const head = (test: string) => profile.find((one) => one.test === test && one.stage === 'lm_head');
+    expect(head('tg8')).toMatchObject({ kernel: 'step_lm_head', count: 8 });
+    expect(head('pp16')).toMatchObject({ kernel: 'step_lm_head', count: 1 });
+    expect(profile.every(({ nanoseconds }) => nanoseconds > 0)).toBe(true);
   });
 
   it.runIf(demo)('measures the bundled model where none is named', async () => {
