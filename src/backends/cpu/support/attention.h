@@ -16,7 +16,7 @@
 
 /* Query heads that are computed together where they share keys and values, and vectors of their results. */
 #define GROUP 4
-#define VALUES_AT_ONCE SIMD_TILES_ONE_ROW
+#define VALUES_AT_ONCE SIMD_VALUES
 #define UNROLL_ALL _Pragma("GCC unroll 4")
 
 struct attention_shape {

@@ -39,7 +39,8 @@ static inline __attribute__((always_inline)) void store_outputs(float *y, v16 su
 }
 
 /* How far ahead of itself a walk through weights asks for memory: where several rows share them, or they are short of bits,
- * there is so much to compute between two loads that no processor looks ahead far enough by itself. */
+ * there is so much to compute between two loads that no processor looks ahead far enough by itself. In a single stream for one
+ * row it does, and is slower when it is asked for the same; several tiles at once are no single stream. */
 #define PREFETCH_BYTES 4096
 /* From this number of rows on, computing takes longer than reading, whatever the memory. */
 #define MANY_ROWS 32
@@ -66,8 +67,9 @@ static inline __attribute__((always_inline)) void linear_block(enum weight_forma
     for (int t = 0; t < tiles; ++t) {
       v16 w_even, w_odd;
       const uint8_t *w = tile + (size_t)t * stride;
-      for (size_t at = 0; at < pair; at += CACHE_LINE)
-        __builtin_prefetch(w + (size_t)(i / 2) * pair + PREFETCH_BYTES + at, 0, 3);
+      if (rows > 1)
+        for (size_t at = 0; at < pair; at += CACHE_LINE)
+          __builtin_prefetch(w + (size_t)(i / 2) * pair + PREFETCH_BYTES + at, 0, 3);
       load_two_inputs(format, w, i, &w_even, &w_odd);
       UNROLL_ROWS
       for (int r = 0; r < rows; ++r) {
@@ -93,19 +95,6 @@ static inline __attribute__((always_inline)) void linear_block(enum weight_forma
   }
 }
 
-/* One row: many tiles at once. */
-static inline __attribute__((always_inline)) void linear_row(enum weight_format format, float *y, const float *x,
-                                                             const uint8_t *weight, const float *bias, int in, int out,
-                                                             struct range tiles) {
-  int t = tiles.begin;
-  for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
-    linear_block(format, 1, SIMD_TILES_ONE_ROW, 1, y, x, weight, bias, in, out, t);
-  const int rest = tiles.end - t;
-  if (rest == 3) linear_block(format, 1, 3, 1, y, x, weight, bias, in, out, t);
-  if (rest == 2) linear_block(format, 1, 2, 1, y, x, weight, bias, in, out, t);
-  if (rest == 1) linear_block(format, 1, 1, 1, y, x, weight, bias, in, out, t);
-}
-
 /* `rows` x `tiles` at once, until all rows are done: the weights come from memory for the first ones only. */
 static inline __attribute__((always_inline)) void linear_rows(enum weight_format format, int rows, int tiles, float *y,
                                                               const float *x, const uint8_t *weight, const float *bias,
@@ -121,7 +110,7 @@ static inline __attribute__((always_inline)) void linear_tiles(enum weight_forma
   if (rows == 0) return;
   int t = tiles.begin;
   if (rows == 1) {
-    linear_row(format, y, x, weight, bias, in, out, tiles);
+    for (; t < tiles.end; ++t) linear_block(format, 1, 1, 1, y, x, weight, bias, in, out, t);
   } else if (rows <= SIMD_ROWS) {
     for (; t < tiles.end; ++t) linear_rows(format, SIMD_ROWS, 1, y, x, weight, bias, rows, in, out, t);
   } else if (rows < MANY_ROWS) {
@@ -148,9 +137,9 @@ DEFINE_LINEAR(bf16, WEIGHT_BF16)
 /* The chunk's tiles of `features` outputs; borders are multiples of what is computed at once. */
 static inline struct range tiles_of(const struct worker *me, int features) {
   const int tiles = (features + TILE - 1) / TILE;
-  const struct range groups = part_of(me, (tiles + SIMD_TILES_ONE_ROW - 1) / SIMD_TILES_ONE_ROW);
-  const int end = groups.end * SIMD_TILES_ONE_ROW;
-  return (struct range){groups.begin * SIMD_TILES_ONE_ROW, end < tiles ? end : tiles};
+  const struct range groups = part_of(me, (tiles + SIMD_TILES - 1) / SIMD_TILES);
+  const int end = groups.end * SIMD_TILES;
+  return (struct range){groups.begin * SIMD_TILES, end < tiles ? end : tiles};
 }
 /* Tiles of heads that have `width` outputs each. */
 static inline struct range head_tiles(struct range heads, int width) {

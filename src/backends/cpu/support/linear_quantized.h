@@ -87,7 +87,8 @@ static inline __attribute__((always_inline)) void quantized_block(enum quantized
       const uint8_t *w = weight + (size_t)(first_tile + t) * stride + (size_t)b * block_bytes(format);
       const v16 scales = v16_load_f16((const uint16_t *)w);
       const uint8_t *bytes = w + TILE * sizeof(uint16_t);
-      for (size_t i = 0; i < block_bytes(format); i += CACHE_LINE) __builtin_prefetch(w + PREFETCH_BYTES + i, 0, 3);
+      if (rows > 1 || format == WEIGHT_Q4_0)
+        for (size_t i = 0; i < block_bytes(format); i += CACHE_LINE) __builtin_prefetch(w + PREFETCH_BYTES + i, 0, 3);
       v16i dots[8];
       UNROLL_ROWS
       for (int r = 0; r < rows; ++r)
@@ -136,11 +137,6 @@ static inline __attribute__((always_inline)) void quantized_tiles(enum quantized
                                                                   struct range tiles) {
   int t = tiles.begin;
   if (rows == 1) {
-    /* One tile at a time is a single stream, which the prefetches run ahead of; of several, all but the last would begin every
-       time without. Longer tiles of q8_0 make up for it: memory gives more to several streams. */
-    if (format == WEIGHT_Q8_0 && quantized_tile_bytes(format, in) >= 2 * PREFETCH_BYTES)
-      for (; t + SIMD_TILES_ONE_ROW <= tiles.end; t += SIMD_TILES_ONE_ROW)
-        quantized_block(format, 1, SIMD_TILES_ONE_ROW, 1, y, x, weight, bias, in, out, t);
     for (; t < tiles.end; ++t) quantized_block(format, 1, 1, 1, y, x, weight, bias, in, out, t);
   } else if (rows <= SIMD_ROWS) {
     for (; t < tiles.end; ++t) quantized_rows_block(format, SIMD_ROWS, 1, y, x, weight, bias, rows, in, out, t);

@@ -5,11 +5,11 @@
 #include <string.h>
 
 #define SIMD_NAME "avx2"
-#define SIMD_TILES_ONE_ROW 2
 #define SIMD_ROWS 2
 #define SIMD_TILES 1
 #define SIMD_ROWS_ONE_TILE 2
 #define SIMD_KEYS 1
+#define SIMD_VALUES 2
 
 typedef struct {
   __m256 lo, hi;

@@ -4,14 +4,14 @@
 #include <stdint.h>
 
 #define SIMD_NAME "avx512"
-/* Accumulators that fit the registers: tiles at once for one row, rows x tiles for many rows, and rows at once for one tile,
- * which reads weights in a single walk. */
-#define SIMD_TILES_ONE_ROW 4
+/* Accumulators that fit the registers: rows x tiles for many rows, and rows at once for one tile, which reads weights in a
+ * single walk. */
 #define SIMD_ROWS 4
 #define SIMD_TILES 2
 #define SIMD_ROWS_ONE_TILE 8
-/* Keys at once for as many query heads as share them. */
+/* Attention: keys at once for as many query heads as share them, and vectors of their results. */
 #define SIMD_KEYS 4
+#define SIMD_VALUES 4
 
 typedef __m512 v16;
 
