@@ -45,18 +45,13 @@ static __attribute__((noinline, unused)) void quantize_rows(const struct worker 
     const v16 magnitude = v16_max(v16_max(low, v16_sub(v16_zero(), low)), v16_max(high, v16_sub(v16_zero(), high)));
     const float scale = v16_largest(magnitude) / 127.0f;
     const v16 inverse = v16_set(scale > 0.0f ? 1.0f / scale : 0.0f);
-    float rounded[BLOCK];
-    v16_store(rounded, v16_round(v16_mul(low, inverse)));
-    v16_store(rounded + 16, v16_round(v16_mul(high, inverse)));
-    int32_t sum = 0;
-    for (int i = 0; i < BLOCK; ++i) {
-      const int q = (int)rounded[i];
-      to.values[(size_t)block * BLOCK + (size_t)i] = (int8_t)q;
-      sum += q;
-      if (i == BLOCK / 2 - 1) to.half_sums[block] = sum;
-    }
+    const v16 first = v16_round(v16_mul(low, inverse)), second = v16_round(v16_mul(high, inverse));
+    v16_store_int8(to.values + (size_t)block * BLOCK, first);
+    v16_store_int8(to.values + (size_t)block * BLOCK + BLOCK / 2, second);
     to.scales[block] = scale;
-    to.sums[block] = sum;
+    /* Sums of so few whole numbers are exact. */
+    to.half_sums[block] = (int32_t)v16_sum(first);
+    to.sums[block] = (int32_t)v16_sum(v16_add(first, second));
   }
 }
 

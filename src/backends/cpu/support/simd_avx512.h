@@ -30,6 +30,10 @@ static inline v16 v16_min(v16 a, v16 b) { return _mm512_min_ps(a, b); }
 /* a * b + c, rounded once. */
 static inline v16 v16_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
 static inline v16 v16_round(v16 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/* Whole numbers of -127 .. 127. */
+static inline void v16_store_int8(int8_t *p, v16 a) {
+  _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
+}
 /* a * 2^n for integral n. */
 static inline v16 v16_scale2(v16 a, v16 n) { return _mm512_scalef_ps(a, n); }
 static inline float v16_sum(v16 a) { return _mm512_reduce_add_ps(a); }

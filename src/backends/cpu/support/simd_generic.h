@@ -37,6 +37,10 @@ static inline v16 v16_min(v16 a, v16 b) { V16_EACH(i, a.lane[i] < b.lane[i] ? a.
 /* a * b + c; rounded twice, since a machine without the instruction would call a function for it. */
 static inline v16 v16_fma(v16 a, v16 b, v16 c) { V16_EACH(i, a.lane[i] * b.lane[i] + c.lane[i]); }
 static inline v16 v16_round(v16 a) { V16_EACH(i, rintf(a.lane[i])); }
+/* Whole numbers of -127 .. 127. */
+static inline void v16_store_int8(int8_t *p, v16 a) {
+  for (int i = 0; i < 16; ++i) p[i] = (int8_t)a.lane[i];
+}
 /* a * 2^n for integral n in -126 .. 127. */
 static inline v16 v16_scale2(v16 a, v16 n) {
   v16 result;

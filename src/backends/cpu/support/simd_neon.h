@@ -47,6 +47,13 @@ static inline v16 v16_min(v16 a, v16 b) { V16_EACH(i, vminq_f32(a.q[i], b.q[i]))
 /* a * b + c, rounded once. */
 static inline v16 v16_fma(v16 a, v16 b, v16 c) { V16_EACH(i, vfmaq_f32(c.q[i], a.q[i], b.q[i])); }
 static inline v16 v16_round(v16 a) { V16_EACH(i, vrndnq_f32(a.q[i])); }
+static inline int16x8_t v8_int16(float32x4_t low, float32x4_t high) {
+  return vcombine_s16(vmovn_s32(vcvtq_s32_f32(low)), vmovn_s32(vcvtq_s32_f32(high)));
+}
+/* Whole numbers of -127 .. 127. */
+static inline void v16_store_int8(int8_t *p, v16 a) {
+  vst1q_s8(p, vcombine_s8(vmovn_s16(v8_int16(a.q[0], a.q[1])), vmovn_s16(v8_int16(a.q[2], a.q[3]))));
+}
 static inline float32x4_t v4_power2(float32x4_t n) {
   return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
 }
