@@ -15,7 +15,6 @@ import { parameterCount } from '../models/tensors.js';
 import { chooseFormats } from '../runtime/load-model.js';
 import { AbortedError, messageOf, ToolchainError, UsageError } from '../util/errors.js';
 import { availableMemory } from '../util/memory.js';
-import { median } from '../util/statistics.js';
 import { readHostMachine } from './calibrate/host-file.js';
 import { checkAgreement, checkGates, type Correctness } from './checks.js';
 import type { GateResult } from './gate.js';
@@ -92,7 +91,7 @@ export interface Profile {
 export interface Bandwidth {
   readonly threads: number;
   readonly bufferBytes: number;
-  /** Bytes per second, before the first round and after each. */
+  /** Bytes per second, before the first round, after each, and around long runs. */
   readonly measured: readonly number[];
 }
 
@@ -151,7 +150,7 @@ class Bench {
       ...(signal === undefined ? {} : { signal }),
     });
     const bandwidth = bandwidthOf(meter, measured);
-    const results = this.#predicted(setup, resultsOf(measured), bandwidth);
+    const results = this.#predicted(setup, resultsOf(measured.series));
     return {
       machine: await describeMachine(),
       config: subject.checkpoint.config,
@@ -173,11 +172,7 @@ class Bench {
   }
 
   /** With what the simulator says, where this machine has been measured for it. */
-  #predicted(
-    { checkpoint, backend, plan, formats: { quant, formatOf } }: Setup,
-    results: readonly Result[],
-    bandwidth: Bandwidth | null,
-  ): Result[] {
+  #predicted({ checkpoint, backend, plan, formats: { quant, formatOf } }: Setup, results: readonly Result[]): Result[] {
     const host = backend.name === 'cpu' ? readHostMachine(this.#cacheDir) : undefined;
     if (host === undefined) return [...results];
     const { config, weights } = checkpoint;
@@ -185,7 +180,6 @@ class Bench {
     const predict = predictorFor(
       { config, quant, ...(formats === undefined ? {} : { formats }) },
       host,
-      bandwidth === null ? undefined : median(bandwidth.measured),
       plan.limits.rows,
     );
     return results.map((result) => {

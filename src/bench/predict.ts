@@ -20,21 +20,16 @@ export interface Subject {
 export type Predict = (result: Result) => number | undefined;
 
 /**
- * @param memoryRate bytes per second that memory gave while the results were measured; undefined: as when `host` was
+ * Each for the bandwidth that memory gave while it was measured; where that is not known, for that of `measured`.
  * @param chunkRows tokens of a prompt that a step takes in
  */
-export function predictorFor(
-  { config, ...formats }: Subject,
-  measured: Machine,
-  memoryRate: number | undefined,
-  chunkRows: number,
-): Predict {
-  const host = memoryRate === undefined ? measured : atMemoryRate(measured, memoryRate);
+export function predictorFor({ config, ...formats }: Subject, measured: Machine, chunkRows: number): Predict {
   const priced = new PricedProgram(config, formats);
-  const threads = host.compute.rowLanes.value;
-  return ({ identity, workload }) => {
+  const threads = measured.compute.rowLanes.value;
+  return ({ identity, workload, memoryRate }) => {
     if (identity.engine !== 'kloop' || identity.threads !== threads) return undefined;
     const { tokens } = workload;
+    const host = memoryRate === null ? measured : atMemoryRate(measured, memoryRate);
     const stepUs = (rows: Pick<Point, 'context' | 'promptTokens'>): number => {
       const point = { schedule: identity.schedule as Schedule, sockets: 1, batch: 1, ...rows };
       return simulate(priced.workload(host, point), host).tpotUs;

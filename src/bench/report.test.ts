@@ -29,17 +29,15 @@ const peers: readonly PeerInfo[] = [
 ];
 
 function report(withPeer: boolean): BenchReport {
-  const series = (identity: Identity, samples: Sample[]): Parameters<typeof resultsOf>[0]['series'] =>
-    workload === undefined ? [] : [{ identity, workload, samples }];
-  const results = resultsOf({
-    series: [
-      ...series({ engine: 'kloop', schedule: 'operator', threads: 2 }, [run(40, 630), run(50, 630)]),
-      ...series({ engine: 'kloop', schedule: 'response', threads: 2 }, [run(10, 1), run(10, 1)]),
-      ...(withPeer ? series({ engine: 'llama.cpp', threads: 1 }, [run(30), run(20)]) : []),
-      ...(withPeer ? series({ ...peers[1]!.kind, threads: 1 }, [run(50), run(50)]) : []),
-    ],
-    bandwidth: withPeer ? [10e9, 10e9, 10e9] : [],
-  });
+  const memoryRates = withPeer ? [10e9, 10e9] : [];
+  const series = (identity: Identity, samples: Sample[]): Parameters<typeof resultsOf>[0] =>
+    workload === undefined ? [] : [{ identity, workload, samples, memoryRates }];
+  const results = resultsOf([
+    ...series({ engine: 'kloop', schedule: 'operator', threads: 2 }, [run(40, 630), run(50, 630)]),
+    ...series({ engine: 'kloop', schedule: 'response', threads: 2 }, [run(10, 1), run(10, 1)]),
+    ...(withPeer ? series({ engine: 'llama.cpp', threads: 1 }, [run(30), run(20)]) : []),
+    ...(withPeer ? series({ ...peers[1]!.kind, threads: 1 }, [run(50), run(50)]) : []),
+  ]);
   return {
     machine: {
       ...{ cpu: 'Example CPU', architecture: 'x64', cores: 2, processors: 4, instructionSet: 'avx2' },
@@ -97,7 +95,7 @@ describe('reportLines', () => {
         'checked: 2 variants, the same 64 tokens, logits equal bit for bit where threads are equally many',
         'checked: llama.cpp v1, 60 of 64 tokens the same, logits differ by at most 0.00123 of their range',
         'checked: PyTorch 2.5.1 eager (transformers 4.46.0, Python 3.12.0, cpu) in f32, 60 of 64 tokens the same, logits differ by at most 0.00123 of their range',
-        'read bandwidth: 11 GB/s (10 GB/s to 12 GB/s) with 2 threads, measured 3 times, between the rounds',
+        'read bandwidth: 11 GB/s (10 GB/s to 12 GB/s) with 2 threads, measured 3 times, between the runs',
         '',
         'schedule           threads  test  tok/s  (min..max)    us/token  calls  barriers  GB/s  share  vs operator  vs llama.cpp  vs PyTorch',
         'operator                 2  tg10    225  (200..250)        4500     63        27  13.5   135%           1x         0.54x       1.13x',

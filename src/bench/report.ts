@@ -69,7 +69,7 @@ function headerLines({
   if (bandwidth !== null) {
     const { median, min, max } = spreadOf(bandwidth.measured);
     const rate = `${formatBytes(median)}/s (${formatBytes(min)}/s to ${formatBytes(max)}/s)`;
-    const times = `measured ${bandwidth.measured.length} times, between the rounds`;
+    const times = `measured ${bandwidth.measured.length} times, between the runs`;
     lines.push(`read bandwidth: ${rate} with ${counted(bandwidth.threads, 'thread')}, ${times}`);
   }
   return lines;
@@ -271,7 +271,7 @@ export function reportJson(report: BenchReport): object {
             threads: bandwidth.threads,
             buffer_bytes: bandwidth.bufferBytes,
             bytes_per_second: spreadOf(bandwidth.measured),
-            rounds: bandwidth.measured,
+            measured: bandwidth.measured,
           },
     peers: report.peers.map(({ kind, release, system, weights, cache }) => ({
       ...kindJson(kind),

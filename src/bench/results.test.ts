@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { duelsOf, resultsOf } from './results.js';
-import type { Measurements, Series } from './rounds.js';
+import type { Series } from './rounds.js';
 import type { Counts, Identity, Workload } from './workload.js';
 
 const decode: Workload = { kind: 'decode', tokens: 10, depth: 8 };
@@ -11,19 +11,23 @@ const theirs = (threads: number): Identity => ({ engine: 'llama.cpp', threads })
 const torch = (mode: 'eager' | 'compiled'): Identity => ({ engine: 'pytorch', mode, weights: 'bf16', threads: 2 });
 
 /** Runs that took this long, each for all tokens of the workload. */
-function series(identity: Identity, milliseconds: readonly number[], workload = decode, counts?: Counts): Series {
+function series(
+  identity: Identity,
+  milliseconds: readonly number[],
+  workload = decode,
+  counts?: Counts,
+  memoryRates: readonly number[] = [],
+): Series {
   const { tokens } = workload;
   const counted = counts === undefined ? {} : { counts };
-  return { identity, workload, samples: milliseconds.map((ms) => ({ milliseconds: ms, tokens, ...counted })) };
+  const samples = milliseconds.map((ms) => ({ milliseconds: ms, tokens, ...counted }));
+  return { identity, workload, samples, memoryRates };
 }
-
-const resultsFor = (all: readonly Series[], bandwidth: readonly number[] = []): ReturnType<typeof resultsOf> =>
-  resultsOf({ series: all, bandwidth } satisfies Measurements);
 
 describe('resultsOf', () => {
   it('gives medians over the rounds', () => {
     // 10 tokens in 5, 10 and 20 ms.
-    const [result] = resultsFor([series(ours('looped'), [5, 20, 10])]);
+    const [result] = resultsOf([series(ours('looped'), [5, 20, 10])]);
     expect(result?.tokensPerSecond).toEqual({ median: 1000, min: 500, max: 2000 });
     expect(result).toMatchObject({
       usPerToken: { median: 1000, min: 500, max: 2000 },
@@ -33,24 +37,30 @@ describe('resultsOf', () => {
     });
   });
 
-  it('counts per token, and knows the bandwidth of its round', () => {
+  it('counts per token, and knows the bandwidth around its runs', () => {
     const counts = { kernelCalls: 40, barriers: 270, bytesRead: 1e6, waitNs: 2e6 };
-    // 1000 and 500 tokens/s of 100 kB: 100 and 50 MB/s, of 200 and 400 MB/s on average around the rounds.
-    const [result] = resultsFor([series(ours('looped'), [10, 20], decode, counts)], [100e6, 300e6, 500e6]);
+    // 1000 and 500 tokens/s of 100 kB: 100 and 50 MB/s, of 200 and 400 MB/s around the runs.
+    const [result] = resultsOf([series(ours('looped'), [10, 20], decode, counts, [200e6, 400e6])]);
     expect(result?.perToken).toEqual({ kernelCalls: 4, barriers: 27, bytesRead: 1e5, waitNs: 2e5 });
     expect(result?.bytesPerSecond).toBe(75e6);
     expect(result?.bandwidthFraction).toEqual({ median: 0.3125, min: 0.125, max: 0.5 });
+    expect(result?.memoryRate).toBe(300e6);
     // 4 ms of 30 ms by two threads.
     expect(result?.waitFraction).toBeCloseTo(4 / 60, 12);
   });
 
   it('counts a slow peer by the tokens that it made', () => {
-    const short: Series = { identity: theirs(2), workload: decode, samples: [{ milliseconds: 20_000, tokens: 2 }] };
-    expect(resultsFor([short])[0]?.tokensPerSecond.median).toBe(0.1);
+    const short: Series = {
+      identity: theirs(2),
+      workload: decode,
+      samples: [{ milliseconds: 20_000, tokens: 2 }],
+      memoryRates: [],
+    };
+    expect(resultsOf([short])[0]?.tokensPerSecond.median).toBe(0.1);
   });
 
   it('compares with the operator schedule of as many threads, in the same test', () => {
-    const results = resultsFor([
+    const results = resultsOf([
       series(ours('operator', 1), [40, 40]),
       series(ours('operator'), [20, 60]),
       series(ours('looped'), [10, 10]),
@@ -67,7 +77,7 @@ describe('resultsOf', () => {
 
   it('compares with the best number of threads of the peer', () => {
     const all = [series(ours('response'), [5, 5]), series(theirs(1), [10, 20]), series(theirs(2), [100, 100])];
-    const [response, one, two] = resultsFor(all);
+    const [response, one, two] = resultsOf(all);
     expect(response?.ratioToPeer).toEqual(
       new Map([['llama.cpp', { median: expect.closeTo(2000 / 750, 12) as number, min: 2, max: 4 }]]),
     );
@@ -78,7 +88,7 @@ describe('resultsOf', () => {
 
   it('compares with the best mode of PyTorch, apart from other peers', () => {
     const all = [series(ours('response'), [5]), series(theirs(1), [20]), series(torch('eager'), [50])];
-    const [response, llama] = resultsFor([...all, series(torch('compiled'), [10])]);
+    const [response, llama] = resultsOf([...all, series(torch('compiled'), [10])]);
     const ratios = (result: typeof response): unknown =>
       [...(result?.ratioToPeer ?? [])].map(([name, { median }]) => [name, median]);
     expect(ratios(response)).toEqual([
@@ -94,7 +104,7 @@ describe('resultsOf', () => {
 
 describe('duelsOf', () => {
   it('sets the best of ours against the best of theirs, for every test', () => {
-    const results = resultsFor([
+    const results = resultsOf([
       series(ours('operator', 1), [20]),
       series(ours('response', 1), [5]),
       series(ours('response', 2), [8]),
@@ -112,7 +122,7 @@ describe('duelsOf', () => {
   });
 
   it('has one for every peer', () => {
-    const results = resultsFor([series(ours('looped'), [5]), series(torch('eager'), [50]), series(theirs(1), [20])]);
+    const results = resultsOf([series(ours('looped'), [5]), series(torch('eager'), [50]), series(theirs(1), [20])]);
     expect(duelsOf(results).map((duel) => [duel.peer, duel.ratio.median])).toEqual([
       [theirs(1), 4],
       [torch('eager'), 10],
@@ -120,6 +130,6 @@ describe('duelsOf', () => {
   });
 
   it('needs both sides', () => {
-    expect(duelsOf(resultsFor([series(ours('looped'), [1])]))).toEqual([]);
+    expect(duelsOf(resultsOf([series(ours('looped'), [1])]))).toEqual([]);
   });
 });

@@ -2,9 +2,9 @@
  * From samples to figures. Ratios are taken between series of the same run: the ratio of the medians, with the smallest
  * and largest ratio of the same round, since a machine that is slow for a minute is so for both.
  */
-import { ratioOf, spreadOf, type Spread } from '../util/statistics.js';
+import { median, ratioOf, spreadOf, type Spread } from '../util/statistics.js';
 import { defined } from '../util/assert.js';
-import type { Measurements, Series } from './rounds.js';
+import type { Series } from './rounds.js';
 import {
   peerNames,
   workloadName,
@@ -26,8 +26,10 @@ export interface Result {
   readonly perToken: Counts | null;
   /** Bytes per token times the median of the tokens per second. */
   readonly bytesPerSecond: number | null;
-  /** Of the read bandwidth measured before and after the same round. */
+  /** Of the read bandwidth measured around the same run or round. */
   readonly bandwidthFraction: Spread | null;
+  /** Bytes per second of that bandwidth, the median; null where it was not measured. */
+  readonly memoryRate: number | null;
   /** Part of the workers' time that they waited for each other. */
   readonly waitFraction: number | null;
   /** How many times as fast as the schedule `operator` with as many threads. */
@@ -48,7 +50,7 @@ export interface Duel {
 }
 
 /** One result per series, in order. */
-export function resultsOf({ series, bandwidth }: Measurements): Result[] {
+export function resultsOf(series: readonly Series[]): Result[] {
   return series.map((one) => {
     const same = series.filter(({ workload }) => workload === one.workload);
     const { threads } = one.identity;
@@ -59,17 +61,12 @@ export function resultsOf({ series, bandwidth }: Measurements): Result[] {
         identity.mode === undefined &&
         identity.threads === threads,
     );
-    return resultOf(one, bandwidth, one.identity.engine === 'kloop' ? operator : undefined, bestPeers(same));
+    return resultOf(one, one.identity.engine === 'kloop' ? operator : undefined, bestPeers(same));
   });
 }
 
-function resultOf(
-  series: Series,
-  bandwidth: readonly number[],
-  operator: Series | undefined,
-  peers: ReadonlyMap<PeerName, Series>,
-): Result {
-  const { identity, workload, samples } = series;
+function resultOf(series: Series, operator: Series | undefined, peers: ReadonlyMap<PeerName, Series>): Result {
+  const { identity, workload, samples, memoryRates } = series;
   const rates = ratesOf(series);
   const tokensPerSecond = spreadOf(rates);
   const perToken = countsPerToken(samples);
@@ -85,7 +82,10 @@ function resultOf(
     perToken,
     bytesPerSecond: perToken === null ? null : perToken.bytesRead * tokensPerSecond.median,
     bandwidthFraction:
-      perToken === null || bandwidth.length === 0 ? null : fractionOf(rates, perToken.bytesRead, bandwidth),
+      perToken === null || memoryRates.length === 0
+        ? null
+        : spreadOf(rates.map((rate, round) => (rate * perToken.bytesRead) / defined(memoryRates[round], 'bandwidth'))),
+    memoryRate: memoryRates.length === 0 ? null : median(memoryRates),
     waitFraction: perToken === null ? null : waitNs / (elapsedNs * identity.threads),
     ratioToOperator: ratioTo(operator),
     ratioToPeer: new Map([...peers].map(([name, peer]) => [name, ratioOf(rates, ratesOf(peer))])),
@@ -110,15 +110,6 @@ function countsPerToken(samples: readonly Sample[]): Counts | null {
     bytesRead: mean(({ bytesRead }) => bytesRead),
     waitNs: mean(({ waitNs }) => waitNs),
   };
-}
-
-function fractionOf(rates: readonly number[], bytesPerToken: number, bandwidth: readonly number[]): Spread {
-  return spreadOf(
-    rates.map((rate, round) => {
-      const around = (defined(bandwidth[round], 'bandwidth') + defined(bandwidth[round + 1], 'bandwidth')) / 2;
-      return (rate * bytesPerToken) / around;
-    }),
-  );
 }
 
 /** Of every peer the series with the highest median. */

@@ -20,21 +20,44 @@ function recorded(schedules: readonly string[], least = 1000): { candidates: Can
 }
 
 describe('measureRounds', () => {
-  it('runs all in turn, with the bandwidth between the rounds', async () => {
-    const { candidates, log } = recorded(['a', 'b']);
-    const measureBandwidth = (): number => {
-      if (log.at(-1) !== 'bandwidth') log.push('bandwidth');
-      return 7;
+  /** Gives 1, 2, ... bytes per second. */
+  function meter(log: string[]): { measureBandwidth: () => number } {
+    let measured = 0;
+    // The median of five.
+    return {
+      measureBandwidth: () => {
+        if (log.at(-1) !== 'bandwidth') measured = log.push('bandwidth');
+        return measured;
+      },
     };
-    const { series, bandwidth } = await measureRounds(candidates, [decode, prefill], { rounds: 2, measureBandwidth });
+  }
+
+  it('runs all in turn, with the bandwidth between the rounds', async () => {
+    const { candidates, log } = recorded(['a', 'b'], 100);
+    const rounds = await measureRounds(candidates, [decode, prefill], { rounds: 2, ...meter(log) });
     const round = ['a decode', 'b decode', 'a prefill', 'b prefill'];
-    expect(log).toEqual([...round, 'bandwidth', ...round, 'bandwidth', ...round, 'bandwidth']);
-    expect(bandwidth).toEqual([7, 7, 7]);
-    expect(series.map(({ identity, workload }) => [identity, workload])).toEqual([
+    const warmUp = round.flatMap((run) => [run, run, run, run]);
+    expect(log).toEqual([...warmUp, 'bandwidth', ...round, 'bandwidth', ...round, 'bandwidth']);
+    expect(rounds.bandwidth).toEqual([17, 22, 27]);
+    expect(rounds.series.map(({ identity, workload }) => [identity, workload])).toEqual([
       [candidates[0]?.identity, decode],
       [candidates[1]?.identity, decode],
       [candidates[0]?.identity, prefill],
       [candidates[1]?.identity, prefill],
+    ]);
+    for (const { memoryRates } of rounds.series) expect(memoryRates).toEqual([19.5, 24.5]);
+  });
+
+  it('measures the bandwidth around long runs', async () => {
+    const { candidates, log } = recorded(['a', 'b']);
+    const { series, bandwidth } = await measureRounds(candidates, [decode], { rounds: 2, ...meter(log) });
+    const around = (run: string) => [`${run} decode`, 'bandwidth'];
+    const round = [...around('a'), ...around('b')];
+    expect(log).toEqual(['a decode', 'b decode', 'bandwidth', ...round, ...round]);
+    expect(bandwidth).toEqual([3, 5, 7, 9, 11]);
+    expect(series.map(({ memoryRates }) => memoryRates)).toEqual([
+      [4, 8],
+      [6, 10],
     ]);
   });
 

@@ -1,6 +1,7 @@
 /**
  * The order of measuring: in every round every candidate once, in turn (A B C A B C ...), so that whatever the machine
- * does besides hits all alike. The bandwidth is measured before the first round and after each.
+ * does besides hits all alike. The bandwidth is measured before the first round and after each, and around every long run,
+ * since it can change within seconds.
  */
 import { setTimeout as pause } from 'node:timers/promises';
 import { AbortedError } from '../util/errors.js';
@@ -22,17 +23,21 @@ export interface Series {
   readonly identity: Identity;
   readonly workload: Workload;
   readonly samples: readonly Sample[];
+  /** Bytes per second that memory gave around each of them, or around its round; empty where not measured. */
+  readonly memoryRates: readonly number[];
 }
 
 export interface Measurements {
   /** By workload, then by candidate, in the order given. */
   readonly series: readonly Series[];
-  /** Bytes per second before the first round and after each; empty where not measured. */
+  /** Bytes per second, every measurement of it; empty where not measured. */
   readonly bandwidth: readonly number[];
 }
 
 /** Threads that waited actively are asleep after this, on either side. */
 const settleMs = 20;
+/** Runs of which the warm-up lasts this long have the bandwidth measured around them; after shorter ones, caches would be empty. */
+const longRunMs = 250;
 /** The median of these is one measurement of the bandwidth. */
 const bandwidthPasses = 5;
 
@@ -49,36 +54,49 @@ export async function measureRounds(
   const { rounds, measureBandwidth, onProgress, signal } = options;
   const watch: NonNullable<RoundsOptions['watch']> = options.watch ?? ((_, run) => run());
   const pairs = workloads.flatMap((workload) => candidates.map((candidate) => ({ workload, candidate })));
-  const samples = pairs.map((): Sample[] => []);
+  const series = pairs.map(({ workload, candidate: { identity } }) => ({
+    ...{ identity, workload },
+    samples: [] as Sample[],
+    memoryRates: [] as number[],
+  }));
   const bandwidth: number[] = [];
   const total = pairs.length * (rounds + 1);
   let done = 0;
+  /** Undefined where something has run since. */
+  let latest: number | undefined;
+  const memoryRate = (): number => {
+    if (measureBandwidth === undefined) return 0;
+    if (latest === undefined)
+      bandwidth.push((latest = median(Array.from({ length: bandwidthPasses }, measureBandwidth))));
+    return latest;
+  };
   const runOnce = async (run: () => Promise<Sample>): Promise<Sample> => {
     stopIf(signal);
     await pause(settleMs);
+    latest = undefined;
     const sample = await run();
     stopIf(signal);
     onProgress?.(++done, total);
     return sample;
   };
-  const sampleBandwidth = (): void => {
-    if (measureBandwidth === undefined) return;
-    bandwidth.push(median(Array.from({ length: bandwidthPasses }, measureBandwidth)));
-  };
   onProgress?.(done, total);
-  for (const { candidate, workload } of pairs) await runOnce(() => warmUp(candidate, workload, signal));
-  sampleBandwidth();
-  for (let round = 0; round < rounds; round++) {
-    for (const [i, { candidate, workload }] of pairs.entries()) {
-      samples[i]!.push(await runOnce(() => watch(candidate.identity, () => candidate.time(workload))));
-    }
-    sampleBandwidth();
+  const long: boolean[] = [];
+  for (const { candidate, workload } of pairs) {
+    const { milliseconds } = await runOnce(() => warmUp(candidate, workload, signal));
+    long.push(milliseconds >= longRunMs);
   }
-  const series = pairs.map(({ workload, candidate: { identity } }, i) => ({
-    identity,
-    workload,
-    samples: samples[i]!,
-  }));
+  for (let round = 0; round < rounds; round++) {
+    const before = memoryRate();
+    for (const [i, { candidate, workload }] of pairs.entries()) {
+      const { samples, memoryRates } = series[i]!;
+      const rightBefore = long[i]! ? memoryRate() : 0;
+      samples.push(await runOnce(() => watch(candidate.identity, () => candidate.time(workload))));
+      if (long[i]!) memoryRates[round] = (rightBefore + memoryRate()) / 2;
+    }
+    const around = (before + memoryRate()) / 2;
+    for (const { memoryRates } of series) memoryRates[round] ??= around;
+  }
+  if (measureBandwidth === undefined) for (const one of series) one.memoryRates = [];
   return { series, bandwidth };
 }
 

@@ -43,6 +43,16 @@ const bytes = quantity('B', 1, 2 ** 53);
 const share = quantity('1', 1e-6, 1);
 const count = quantity('1', 1, 1e9);
 
+/** Points of a curve over sizes. */
+function curve<T extends z.ZodType<{ size: { value: number } }>>(point: T) {
+  return z
+    .array(point)
+    .max(64)
+    .refine((points) => points.every(({ size }, i) => i === 0 || size.value > points[i - 1]!.size.value), {
+      message: 'must be in order of size',
+    });
+}
+
 const machineSchema = z.strictObject({
   name: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower case letters, digits, dots and dashes'),
   title: z.string().min(1).max(200),
@@ -62,13 +72,7 @@ const machineSchema = z.strictObject({
      * Rates at which a model of this size arrives, token after token, where caches hold some of it; by size. In between
      * they are interpolated; a model that is larger than all of them arrives at the bandwidth.
      */
-    workingSets: z
-      .array(z.strictObject({ size: bytes, bandwidth: rate }))
-      .max(64)
-      .refine((sets) => sets.every(({ size }, i) => i === 0 || size.value > sets[i - 1]!.size.value), {
-        message: 'must be in order of size',
-      })
-      .optional(),
+    workingSets: curve(z.strictObject({ size: bytes, bandwidth: rate })).optional(),
   }),
   /** A larger and slower memory behind it, for what does not fit. */
   farMemory: z.strictObject({ bandwidth: rate, capacity: bytes }).optional(),
@@ -90,6 +94,13 @@ const machineSchema = z.strictObject({
     rowBandwidth: rate,
     /** At which the keys and values of one head of one sequence are read. */
     headBandwidth: rate,
+    /** Part of the shorter of loading a tile and working on it that the longer one hides; default: all of it. */
+    overlap: share.optional(),
+    /**
+     * Rates at which several rows are multiplied with a matrix, by its elements: small ones make less of the units. In between
+     * they are interpolated; default: the peak, for every matrix.
+     */
+    matrixRates: curve(z.strictObject({ size: count, rate: quantity('FLOP/s', 1, 1e21) })).optional(),
     /** Stored bytes of weights that one row is multiplied with in a second, by format; others: as on-chip memory reads. */
     weightRates: z.partialRecord(z.enum(dtypes as [DType, ...DType[]]), rate).optional(),
   }),

@@ -3,6 +3,7 @@
  * the simulator that is not waiting is here.
  */
 import { allGatherTime, bestAllReduce } from './collectives.js';
+import { interpolate } from '../util/statistics.js';
 import type { Machine } from './machine.js';
 import { addCosts, type WorkNode, type WorkPart } from './workload.js';
 
@@ -39,9 +40,23 @@ export function timesOf(part: WorkPart, machine: Machine): NodeTimes[] {
 
 /** Arithmetic, in padded rows, and reading from on-chip memory, on all units of the machine. */
 function workSeconds(nodes: readonly WorkNode[], machine: Machine): number {
-  const { compute } = machine;
-  const flops = nodes.reduce((sum, node) => sum + paddedFlops(node, compute.rowTile.value), 0);
-  return Math.max(flops / (compute.peak.value * compute.usable.value), readSeconds(nodes, machine));
+  const arithmetic = nodes.reduce((sum, node) => sum + arithmeticSeconds(node, machine), 0);
+  return Math.max(arithmetic, readSeconds(nodes, machine));
+}
+
+function arithmeticSeconds(node: WorkNode, { compute }: Machine): number {
+  const { kind, format, rows, cost } = node;
+  // The rate at which a row is multiplied with weights is that at which they are read.
+  if (rows === 1 && format !== undefined && compute.weightRates?.[format] !== undefined) return 0;
+  const rates = kind === 'linear' ? compute.matrixRates : undefined;
+  const peak =
+    rates === undefined || rates.length === 0
+      ? compute.peak.value
+      : interpolate(
+          rates.map(({ size, rate }) => ({ size: size.value, rate: rate.value })),
+          cost.flops / rows / 2,
+        );
+  return paddedFlops(node, compute.rowTile.value) / (peak * compute.usable.value);
 }
 
 /** Weights and state, each once; weights of some formats are read more slowly than on-chip memory would give them. */

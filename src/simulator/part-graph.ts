@@ -165,7 +165,7 @@ class PartBuilder {
       const behind = held === undefined ? [] : [base + held];
       const share = tiledShare(times.work, tiles, t);
       this.add(
-        { resource, occupy: share, latency: times.latency, after, behind },
+        { resource, occupy: share + this.notHidden(planned, t), latency: times.latency, after, behind },
         'work',
         index,
         t,
@@ -175,7 +175,22 @@ class PartBuilder {
     assert(this.tasks.length === base + work + tiles, 'tasks of a node');
   }
 
-  private addLoads({ node, times, tiles, join, firstLoad }: PlannedNode, index: number, t: number, base: number): void {
+  /** What loading a tile and working on it do not hide of each other: both take longer by it, so that the longer one counts. */
+  private notHidden({ times, tiles }: PlannedNode, t: number): number {
+    const { overlap } = this.machine.compute;
+    if (overlap === undefined) return 0;
+    return Math.round(
+      (1 - overlap.value) * Math.min(this.nearTime(times.bytes / tiles), tiledShare(times.work, tiles, t)),
+    );
+  }
+
+  private nearTime(bytes: number): number {
+    const { bandwidth, efficiency } = this.machine.memory;
+    return picoseconds((bytes * (1 - this.options.farShare)) / (bandwidth.value * efficiency.value));
+  }
+
+  private addLoads(planned: PlannedNode, index: number, t: number, base: number): void {
+    const { node, times, tiles, join, firstLoad } = planned;
     const { memory, farMemory } = this.machine;
     const after = node.addressed === true ? [base + join] : [];
     const freed = base + defined(this.places[firstLoad + t], 'place');
@@ -183,8 +198,8 @@ class PartBuilder {
     const bytes = times.bytes / tiles;
     const latency = microsecondsToPs(memory.latency.value);
     const near = bytes * (1 - this.options.farShare);
-    const rate = memory.bandwidth.value * memory.efficiency.value;
-    this.add({ resource: 0, occupy: picoseconds(near / rate), latency, after, behind }, 'load', index, t, near);
+    const occupy = this.nearTime(bytes) + this.notHidden(planned, t);
+    this.add({ resource: 0, occupy, latency, after, behind }, 'load', index, t, near);
     if (this.loadsPerTile === 1) return;
     const far = bytes - near;
     const farRate = defined(farMemory, 'far memory').bandwidth.value;

@@ -37,3 +37,17 @@ export function ratioOf(of: readonly number[], to: readonly number[]): Spread {
   const ratios = of.map((value, round) => value / to[round]!);
   return { median: median(of) / median(to), min: Math.min(...ratios), max: Math.max(...ratios) };
 }
+
+/**
+ * What a curve through `points` (at least one, in order of size) has at `size`: in even steps of both logarithms between
+ * two points, since sizes are of very different orders; before the first and behind the last, what those have.
+ */
+export function interpolate(points: readonly { readonly size: number; readonly rate: number }[], size: number): number {
+  const above = points.findIndex((point) => point.size >= size);
+  const high = points[above < 0 ? points.length - 1 : above];
+  assert(high !== undefined, 'a curve of no points');
+  const low = points[above - 1];
+  if (above < 0 || low === undefined) return high.rate;
+  const part = Math.log(size / low.size) / Math.log(high.size / low.size);
+  return low.rate * (high.rate / low.rate) ** part;
+}

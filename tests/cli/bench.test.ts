@@ -18,7 +18,7 @@ interface Spread {
 interface BenchJson {
   readonly machine: Record<string, unknown>;
   readonly correctness: { readonly variants: number; readonly equal_tokens: number; readonly peers: unknown[] };
-  readonly bandwidth: { readonly rounds: number[]; readonly bytes_per_second: Spread } | null;
+  readonly bandwidth: { readonly measured: number[]; readonly bytes_per_second: Spread } | null;
   readonly results: readonly ResultJson[];
   readonly profile: readonly { test: string; kernel: string; stage: string; count: number; nanoseconds: number }[];
   readonly [field: string]: unknown;
@@ -87,7 +87,7 @@ describe('kloop bench', () => {
       ['looped', 1],
     ]);
     expect(json.results[0]).toMatchObject({ ratio_to_operator: null, kernel_calls_per_token: 1 / 8 });
-    expect(json.bandwidth?.rounds).toHaveLength(2);
+    expect(json.bandwidth?.measured).toHaveLength(2);
     expect(json.profile).toEqual([]);
   });
 

@@ -21,7 +21,6 @@ import { defaultStateFormat } from '../../models/build.js';
 import { defined } from '../../util/assert.js';
 import { AbortedError } from '../../util/errors.js';
 import { temporaryDirectory } from '../../util/files.js';
-import { median } from '../../util/statistics.js';
 import { Variant } from '../variant.js';
 import {
   allCases,
@@ -29,7 +28,8 @@ import {
   calibrationCases,
   context,
   depth,
-  promptPair,
+  memoryCases,
+  promptPairs,
   promptTokens,
   type Case,
   type Cases,
@@ -62,7 +62,7 @@ export async function calibrate(options: CalibrateOptions): Promise<Machine> {
   const memory = await measureMemory(threads, options);
   const cacheBytes = Math.min(lastLevelCacheBytes() || Infinity, cacheSeen(memory));
   const cases = calibrationCases(threads, cacheBytes, options.formats ?? calibratedFormats);
-  const { us, promptUs, roundRate } = await measureCases(cases, options);
+  const measured = await measureCases(cases, options);
   const { capabilities } = options.backend;
   return solveMachine(cases, {
     ...memory,
@@ -72,9 +72,7 @@ export async function calibrate(options: CalibrateOptions): Promise<Machine> {
     memoryBytes: Math.min(totalmem(), process.constrainedMemory() || Infinity),
     nearBytes: capabilities.memories[0]?.bytes ?? mib,
     tileBytes: capabilities.tileBytes,
-    roundRate,
-    us,
-    promptUs,
+    ...measured,
   });
 }
 
@@ -112,7 +110,7 @@ interface Ready {
   readonly variant: Variant;
 }
 
-type Timed = Pick<Observations, 'us' | 'promptUs' | 'roundRate'>;
+type Timed = Pick<Observations, 'us' | 'promptUs' | 'memoryRates'>;
 
 /** All cases are ready before the first is timed, and are timed in turn. */
 async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Timed> {
@@ -127,25 +125,32 @@ async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Ti
       onProgress?.('compiling small models', i, all.length, 'steps');
       ready.push({ one, variant: await prepare(one, join(directory, String(i)), options) });
     }
-    const rates: number[] = [];
     const us = new Map<Case, number[]>(all.map((one) => [one, []]));
-    const { few, many } = promptPair(cases);
-    const promptUs = new Map<Case, number[]>([few, many].map((one) => [one, []]));
+    const promptUs = new Map<Case, number[]>(
+      promptPairs(cases).flatMap(({ few, many }) => [
+        [few, []],
+        [many, []],
+      ]),
+    );
+    const memoryRates = new Map<Case, number[]>(memoryCases(cases).map((one) => [one, []]));
     for (let round = 0; round < warmUpRounds + rounds; round++) {
       const counts = round >= warmUpRounds;
       for (const [i, { one, variant }] of ready.entries()) {
         stopIf(signal);
         onProgress?.('timing small models', round * ready.length + i, (warmUpRounds + rounds) * ready.length, 'steps');
+        const rates = counts ? memoryRates.get(one) : undefined;
+        // What memory gives changes within seconds: it is measured right before and after.
+        const before = rates === undefined ? 0 : meter.measure();
         const { milliseconds } = await variant.time({ kind: 'decode', tokens: one.tokens, depth });
+        rates?.push((before + meter.measure()) / 2);
         if (counts) us.get(one)!.push((milliseconds * 1000) / one.tokens);
         const ofPrompt = promptUs.get(one);
         if (ofPrompt === undefined) continue;
         const prompt = await variant.time({ kind: 'prefill', tokens: promptTokens });
         if (counts) ofPrompt.push(prompt.milliseconds * 1000);
       }
-      if (counts) rates.push(meter.measure());
     }
-    return { us, promptUs, roundRate: median(rates) };
+    return { us, promptUs, memoryRates };
   } finally {
     meter.close();
     for (const { variant } of ready) await variant.close();

@@ -32,10 +32,12 @@ export interface Cases {
   readonly calls: Case;
   /** `together.many` with one call for all tokens: what the host costs. */
   readonly response: Case;
-  /** Layers of weights that the last-level cache holds: how fast a format is worked on, and, of a prompt, arithmetic. */
+  /** Layers of weights that the last-level cache holds: how fast a format is worked on. */
   readonly formats: ReadonlyMap<DType, Pair>;
   /** More and more weights, of which caches hold less and less: how fast a model of this size arrives. In order. */
   readonly streamed: readonly Case[];
+  /** The largest of them in several formats, with more and less arithmetic to a byte: what loading and arithmetic hide of each other. */
+  readonly overlapped: readonly Case[];
 }
 
 /** Formats that `--quant` knows; those of a block within a GGUF file are worked on as on-chip memory reads. */
@@ -62,15 +64,18 @@ export function calibrationCases(threads: number, cacheBytes: number, formats: r
   const narrow = of('narrow', { hidden: 64, ffn: 64, heads: 2, headDim: 32 }, { threads: 1 });
   const medium = (others: Partial<Case>): ((layers: number) => Case) =>
     of('medium', { hidden: 256, ffn: 512, heads: 8, headDim: 32 }, others);
+  const streamed = streamedLayers.map(
+    of('streamed', { hidden: 1024, ffn: 2816, heads: 16, headDim: 64 }, { tokens: fewTokens }),
+  );
+  const last = defined(streamed.at(-1), 'streamed models');
   return {
     alone: { few: narrow(4), many: narrow(36) },
     together: { few: medium({})(4), many: medium({})(20) },
     calls: medium({ schedule: 'operator' })(20),
     response: medium({ schedule: 'response' })(20),
     formats: new Map(formats.map((quant) => [quant, widePair(quant, threads, cacheBytes)])),
-    streamed: streamedLayers.map(
-      of('streamed', { hidden: 1024, ffn: 2816, heads: 16, headDim: 64 }, { tokens: fewTokens }),
-    ),
+    streamed,
+    overlapped: [last, ...formats.filter((quant) => quant === 'q4_0').map((quant) => ({ ...last, quant }))],
   };
 }
 
@@ -98,8 +103,10 @@ interface Sizes {
   readonly headDim: number;
 }
 
+const matricesPerLayer = 7;
+
 /** Elements of the matrices of a layer, with a key/value head for every head. */
-function layerElements({ hidden, ffn }: Sizes): number {
+function layerElements({ hidden, ffn }: Pick<Sizes, 'hidden' | 'ffn'>): number {
   return 4 * hidden * hidden + 3 * hidden * ffn;
 }
 
@@ -124,14 +131,26 @@ function shape(
   return parseModelConfig(json, name);
 }
 
-/** Whose prompts are timed, too. */
-export function promptPair({ formats }: Cases): Pair {
-  const [first] = formats.values();
-  return defined(first, 'a format');
+/** Whose prompts are timed, too: layers of growing width, in order. */
+export function promptPairs({ together, formats, streamed }: Cases): Pair[] {
+  const [wide] = formats.values();
+  const [few, many] = streamed;
+  return [together, defined(wide, 'a format'), { few: defined(few, 'streamed'), many: defined(many, 'streamed') }];
+}
+
+/** Elements of a matrix of its layers, on average. */
+export function matrixElements({ many: { config } }: Pair): number {
+  return layerElements(config) / matricesPerLayer;
+}
+
+/** Whose time depends on what memory gives at the moment. */
+export function memoryCases({ streamed, overlapped }: Cases): Case[] {
+  return [...new Set([...streamed, ...overlapped])];
 }
 
 /** Every case once: those that are equal are one object. */
-export function allCases({ alone, together, calls, response, formats, streamed }: Cases): Case[] {
+export function allCases(cases: Cases): Case[] {
+  const { alone, together, calls, response, formats } = cases;
   const pairs = [alone, together, ...formats.values()];
-  return [...pairs.flatMap(({ few, many }) => [few, many]), calls, response, ...streamed];
+  return [...pairs.flatMap(({ few, many }) => [few, many]), calls, response, ...memoryCases(cases)];
 }

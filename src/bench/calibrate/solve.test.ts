@@ -5,7 +5,7 @@ import { findPricedModel, PricedProgram } from '../../simulator/price.js';
 import { simulate } from '../../simulator/simulate.js';
 import type { Point } from '../../simulator/workload.js';
 import { meanContext } from '../workload.js';
-import { allCases, calibrationCases, depth, promptTokens, type Case } from './cases.js';
+import { allCases, calibrationCases, depth, memoryCases, promptTokens, type Case } from './cases.js';
 import { solveMachine, type Observations } from './solve.js';
 
 const formats: readonly DType[] = ['q8_0', 'q4_0'];
@@ -25,14 +25,19 @@ const memory = {
     { bytes: 2 ** 28, rate: 45e9 },
   ],
   oneThreadRate: 150e9,
-  // The rounds came when neighbours left a fifth less.
-  roundRate: 24e9,
 } satisfies Partial<Observations>;
+
+/** The wider, the faster. */
+const matrixFlops = [1e11, 2e11, 4e11];
+
+/** In the rounds, when neighbours left a fifth less. */
+const roundRate = 24e9;
+const memoryRates = new Map(memoryCases(cases).map((one) => [one, [roundRate, roundRate, roundRate]]));
 
 /** A machine whose numbers are known, to be found again from nothing but times. */
 function knownMachine(): Machine {
   const us = new Map(allCases(cases).map((one) => [one, [10]]));
-  const blank = solveMachine(cases, { ...memory, us, promptUs: us });
+  const blank = solveMachine(cases, { ...memory, us, promptUs: us, memoryRates });
   const rate = (value: number) => ({ value, unit: 'B/s', source: 'test', basis: 'measured' }) as const;
   const known = withValues(blank, {
     'latency.linear': 0.2,
@@ -43,20 +48,23 @@ function knownMachine(): Machine {
     'latency.stage': 0.7,
     'call.launch': 1.5,
     'call.hostRoundTrip': 12,
-    'memory.efficiency': 0.8,
-    'compute.peak': 3e11,
+    'compute.overlap': 0.7,
   });
   // Caches hold all of the first model that streams, and less and less of the others.
-  const streamed = [120e9, 55e9, memory.roundRate];
+  const streamed = [70e9, 35e9, roundRate];
   const sets = known.memory.workingSets!;
   const workingSets = sets.map((set, i) => {
     const value = streamed[i - (sets.length - streamed.length)];
     return value === undefined ? set : { ...set, bandwidth: rate(value) };
   });
+  const matrixRates = known.compute.matrixRates!.map((point, i) => ({
+    ...point,
+    rate: { ...point.rate, value: matrixFlops[i]! },
+  }));
   return {
     ...known,
     memory: { ...known.memory, workingSets },
-    compute: { ...known.compute, weightRates: { q8_0: rate(60e9), q4_0: rate(35e9) } },
+    compute: { ...known.compute, matrixRates, weightRates: { q8_0: rate(60e9), q4_0: rate(35e9) } },
   };
 }
 
@@ -78,7 +86,7 @@ function observe(machine: Machine): Pick<Observations, 'us' | 'promptUs'> {
 
 describe('solveMachine', () => {
   const known = knownMachine();
-  const found = solveMachine(cases, { ...memory, ...observe(known) });
+  const found = solveMachine(cases, { ...memory, ...observe(known), memoryRates });
 
   it('finds the numbers that made the times', () => {
     for (const path of ['linear', 'elementwise', 'stage'] as const) {
@@ -86,9 +94,9 @@ describe('solveMachine', () => {
     }
     expect(found.call.launch.value).toBeCloseTo(1.5, 2);
     expect(found.call.hostRoundTrip.value).toBeCloseTo(12, 1);
-    expect(found.memory.efficiency.value).toBeCloseTo(0.8, 2);
+    expect(found.compute.overlap?.value).toBeCloseTo(0.7, 1);
+    found.compute.matrixRates!.forEach(({ rate: { value } }, i) => expect(value / matrixFlops[i]!).toBeCloseTo(1, 1));
     expect(found.latency.sampling.basis).toBe('measured');
-    expect(found.compute.peak.value / 3e11).toBeCloseTo(1, 1);
     const rates = (machine: Machine) => machine.memory.workingSets!.map(({ bandwidth }) => bandwidth.value / 1e9);
     expect(rates(found)).toHaveLength(5);
     rates(known).forEach((rate, i) => expect(rates(found)[i]! / rate).toBeCloseTo(1, 1));

@@ -6,12 +6,12 @@ import type { DType } from '../../ir/program.js';
 import { parseMachine, withValues, type Basis, type Machine, type Quantity } from '../../simulator/machine.js';
 import { PricedProgram } from '../../simulator/price.js';
 import { simulate } from '../../simulator/simulate.js';
-import { atWorkingSet } from '../../simulator/working-set.js';
+import { atMemoryRate, atWorkingSet } from '../../simulator/working-set.js';
 import type { Workload } from '../../simulator/workload.js';
 import { defined } from '../../util/assert.js';
 import { median } from '../../util/statistics.js';
 import { meanContext } from '../workload.js';
-import { depth, promptPair, promptTokens, type Case, type Cases, type Pair } from './cases.js';
+import { depth, matrixElements, promptPairs, promptTokens, type Case, type Cases, type Pair } from './cases.js';
 import { hostName } from './host-file.js';
 
 /** Rates in bytes per second. */
@@ -29,11 +29,11 @@ export interface Observations {
   readonly workingSets: readonly { readonly bytes: number; readonly rate: number }[];
   /** Of one thread out of its own cache. */
   readonly oneThreadRate: number;
-  /** Out of memory by all threads, between the rounds of the cases. */
-  readonly roundRate: number;
+  /** Out of memory by all threads, around each of the cases that depend on it, in every round. */
+  readonly memoryRates: ReadonlyMap<Case, readonly number[]>;
   /** Microseconds per token of each case, in every round. */
   readonly us: Times;
-  /** Microseconds of a prompt, of the cases of `promptPair`, in every round. */
+  /** Microseconds of a prompt, of `promptCases`, in every round. */
   readonly promptUs: Times;
 }
 
@@ -43,18 +43,22 @@ export type Times = ReadonlyMap<Case, readonly number[]>;
 export function solveMachine(cases: Cases, seen: Observations): Machine {
   const { us: times } = seen;
   const { many } = cases.together;
-  const prompts = promptPair(cases);
-  const blank = blankMachine(seen);
+  const memoryRate = median([...seen.memoryRates.values()].flat());
+  const blank = atMemoryRate(blankMachine(seen), memoryRate);
   const sizes = cases.streamed.map((one) => workloadOf(one, blank).residentBytes);
   const bufferRates = sizes.map((bytes) => atWorkingSet(blank, bytes).memory.bandwidth.value);
-  let machine = withStreamedSets(blank, sizes);
+  const prompts = promptPairs(cases);
+  let machine = withMatrixRates(withStreamedSets(blank, sizes), prompts.map(matrixElements));
+  const search = (at: (us: number) => Machine, time: (machine: Machine) => number, wanted: number): void => {
+    machine = at(solve((us) => time(at(us)), wanted));
+  };
   const set = (paths: readonly string[], time: (machine: Machine) => number, wanted: number): void => {
     const at = (us: number): Machine =>
       withValues(machine, Object.fromEntries(paths.map((path) => [path, us])), 'measured');
-    machine = at(solve((us) => time(at(us)), wanted));
+    search(at, time, wanted);
   };
-
   const between = (a: Case, b: Case) => (m: Machine) => simulated(a, m) - simulated(b, m);
+  const steady = (one: Case): number => median(steadyTimes(seen, one, memoryRate));
 
   // Each depends a little on those after it.
   for (let pass = 0; pass < passes; pass++) {
@@ -64,29 +68,49 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
     set(['call.launch'], between(cases.calls, many), more(times, cases.calls, many));
     set(['call.hostRoundTrip'], between(many, cases.response), more(times, many, cases.response));
     for (const [format, pair] of cases.formats) {
-      const at = (us: number): Machine => withRate(machine, format, us);
-      machine = at(solve((us) => simulatedLayer(pair, at(us)), perLayer(times, pair)));
+      search(
+        (us) => withRate(machine, format, us),
+        (m) => simulatedLayer(pair, m),
+        perLayer(times, pair),
+      );
     }
-    const atPeak = (us: number): Machine =>
-      withValues(machine, { 'compute.peak': 1e9 / (Math.max(us, leastUs) * 1e-6) }, 'measured');
-    const promptLayer = (us: number): number => simulatedLayer(prompts, atPeak(us), 'prompt');
-    machine = atPeak(solve(promptLayer, perLayer(seen.promptUs, prompts)));
+    prompts.forEach((pair, index) => {
+      search(
+        (us) => withMatrixRate(machine, index, 1e9 / (Math.max(us, leastUs) * 1e-6)),
+        (m) => simulatedLayer(pair, m, 'prompt'),
+        perLayer(seen.promptUs, pair),
+      );
+    });
     // What is left of a token outside of its layers.
     set(['latency.sampling'], (m) => simulated(many, m), median(timesOf(times, many)));
-    cases.streamed.forEach((one, index) => {
-      // The largest comes from memory, the others at the rate of their working set, not faster than a buffer of this size.
+    // The largest comes from memory, the others at the rate of their working set, not faster than a buffer of this size.
+    cases.streamed.slice(0, -1).forEach((one, index) => {
       const at = (us: number): Machine =>
-        index === cases.streamed.length - 1
-          ? withEfficiency(machine, 1e6 / (us * 1e-6) / seen.roundRate)
-          : withSetRate(machine, sizes[index]!, Math.min(1e6 / (us * 1e-6), bufferRates[index]!));
-      machine = at(solve((us) => simulated(one, at(us)), median(timesOf(times, one))));
+        withSetRate(machine, sizes[index]!, Math.min(1e6 / (us * 1e-6), bufferRates[index]!));
+      search(at, (m) => simulated(one, m), steady(one));
     });
+    search(
+      (us) => withOverlap(machine, 1 - us),
+      (m) => cases.overlapped.reduce((sum, one) => sum + simulated(one, m) / steady(one), 0),
+      cases.overlapped.length,
+    );
   }
   return machine;
 }
 
 const passes = 10;
 const operatorPaths = ['latency.linear', 'latency.attention', 'latency.cache', 'latency.elementwise'];
+
+/** Memory gave in a round what it usually gave, within this part of it. */
+const steadyWithin = 0.15;
+
+/** Times of the rounds in which memory gave what it gave in the median of all cases; of all rounds, where it never did. */
+function steadyTimes({ us, memoryRates }: Observations, one: Case, rate: number): readonly number[] {
+  const rates = defined(memoryRates.get(one), 'memory rates of a case');
+  const times = timesOf(us, one);
+  const usual = times.filter((_, round) => Math.abs(rates[round]! / rate - 1) <= steadyWithin);
+  return usual.length > 0 ? usual : times;
+}
 
 function timesOf(times: Times, one: Case): readonly number[] {
   return defined(times.get(one), 'times of a case');
@@ -183,8 +207,31 @@ function withSetRate(machine: Machine, bytes: number, reached: number): Machine 
   return { ...machine, memory: { ...memory, ...(workingSets === undefined ? {} : { workingSets }) } };
 }
 
-function withEfficiency(machine: Machine, value: number): Machine {
-  return withValues(machine, { 'memory.efficiency': Math.min(1, value) }, 'measured');
+/** With a rate of arithmetic for matrices of these many elements. */
+function withMatrixRates(machine: Machine, sizes: readonly number[]): Machine {
+  const { peak } = machine.compute;
+  const matrixRates = sizes.map((elements) => ({
+    size: quantity(elements, '1', 'derived', 'of a matrix of the layers that were timed, on average'),
+    rate: { ...peak, source: `a prompt of ${promptTokens} tokens in layers of such matrices, less all else` },
+  }));
+  return { ...machine, compute: { ...machine.compute, matrixRates } };
+}
+
+/** With another one of them; the last one is the peak, too. */
+function withMatrixRate(machine: Machine, index: number, value: number): Machine {
+  const { peak, matrixRates = [] } = machine.compute;
+  const changed = matrixRates.map((point, i) => (i === index ? { ...point, rate: { ...point.rate, value } } : point));
+  const last = index === matrixRates.length - 1;
+  return {
+    ...machine,
+    compute: { ...machine.compute, matrixRates: changed, peak: last ? { ...peak, value } : peak },
+  };
+}
+
+function withOverlap(machine: Machine, hidden: number): Machine {
+  const source = 'models that no cache holds, in formats with more and less arithmetic to a byte';
+  const overlap = quantity(Math.min(1, Math.max(leastUs, hidden)), '1', 'measured', source);
+  return { ...machine, compute: { ...machine.compute, overlap } };
 }
 
 function quantity<U extends string>(value: number, unit: U, basis: Basis, source: string): Quantity<U> {
@@ -209,11 +256,11 @@ function blankMachine(seen: Observations): Machine {
       orchestration: 'host',
       memory: {
         bandwidth: measured(
-          seen.roundRate,
+          defined(seen.bandwidth.at(-1), 'bandwidth'),
           'B/s',
-          `reading a buffer that no cache holds, between the models; before, by threads ${byThreads}`,
+          `reading a buffer that no cache holds, around the models; before, by threads ${byThreads}`,
         ),
-        efficiency: measured(1, '1', 'a model that no cache holds, beside the bandwidth between its rounds'),
+        efficiency: quantity(1, '1', 'inferred', 'what models get less is in the overlap of loading and arithmetic'),
         latency: none('hidden by prefetching'),
         capacity: measured(seen.memoryBytes, 'B', 'as the system tells'),
         workingSets: seen.workingSets.map(({ bytes, rate }) => ({
@@ -227,7 +274,7 @@ function blankMachine(seen: Observations): Machine {
         tile: quantity(seen.tileBytes, 'B', 'inferred', 'unit in which weights are prefetched'),
       },
       compute: {
-        peak: measured(1e11, 'FLOP/s', 'a prompt in wide layers, less all else'),
+        peak: measured(1e11, 'FLOP/s', 'a prompt in the widest layers, less all else'),
         usable: quantity(1, '1', 'inferred', 'the rate is measured'),
         rowTile: quantity(1, '1', 'inferred', 'rows are not padded'),
         rowLanes: quantity(threads, '1', 'inferred', 'a row for each thread'),
