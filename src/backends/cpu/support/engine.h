@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,6 +30,9 @@
 #define ENGINE_MAX_WORKERS 256
 /* About 20 us: longer than most stages of a small model, much shorter than a time slice. */
 #define ENGINE_SPINS 4000
+/* Then a worker lets others have its processor, if there are any, and looks again. To be woken takes long where a processor
+ * without work is given back to a host. */
+#define ENGINE_YIELD_NS 500000
 #define CACHE_LINE 64
 /* Chunks of a worker's part of a stage: one would leave nothing to take over, many cost time. */
 #define CHUNKS_PER_WORKER 2
@@ -168,6 +172,8 @@ static void wait_for_change(struct engine *e, _Atomic uint32_t *word, uint32_t v
     if (atomic_load_explicit(word, memory_order_acquire) != value) return;
     pause_briefly();
   }
+  for (const uint64_t start = now_ns(); now_ns() - start < ENGINE_YIELD_NS; sched_yield())
+    if (atomic_load_explicit(word, memory_order_acquire) != value) return;
   atomic_fetch_add(&e->sleepers, 1);
   while (atomic_load(word) == value) sleep_while(word, value);
   atomic_fetch_sub(&e->sleepers, 1);
