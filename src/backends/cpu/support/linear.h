@@ -42,83 +42,61 @@ static inline __attribute__((always_inline)) void store_outputs(float *y, v16 su
  * there is so much to compute between two loads that no processor looks ahead far enough by itself. In a single stream for one
  * row it does, and is slower when it is asked for the same; several tiles at once are no single stream. */
 #define PREFETCH_BYTES 4096
-/* From this number of rows on, computing takes longer than reading, whatever the memory. */
-#define MANY_ROWS 32
 #define UNROLL_ROWS _Pragma("GCC unroll 8")
-#define UNROLL_TILES _Pragma("GCC unroll 4")
 
-/* `rows` x `tiles` outputs at once, both compile-time constants so that the sums stay in registers. Where `count` rows are
- * fewer, the last one is computed again in the place of those that are not there. */
-static inline __attribute__((always_inline)) void linear_block(enum weight_format format, int rows, int tiles, int count,
-                                                               float *y, const float *x, const uint8_t *weight,
-                                                               const float *bias, int in, int out, int first_tile) {
-  v16 even[4][8], odd[4][8];
+/* A tile of `rows` rows, a compile-time constant so that the sums stay in registers. Where `count` rows are fewer, the last one
+ * is computed again in the place of those that are not there. */
+static inline __attribute__((always_inline)) void linear_block(enum weight_format format, int rows, int count, float *y,
+                                                               const float *x, const uint8_t *weight, const float *bias,
+                                                               int in, int out, int tile) {
+  v16 even[8], odd[8];
   const float *row[8];
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r) {
     row[r] = x + (size_t)(r < count ? r : count - 1) * (size_t)in;
-    UNROLL_TILES
-    for (int t = 0; t < tiles; ++t) even[t][r] = odd[t][r] = v16_zero();
+    even[r] = odd[r] = v16_zero();
   }
-  const size_t stride = tile_bytes(format, in), pair = tile_bytes(format, 2);
-  const uint8_t *tile = weight + (size_t)first_tile * stride;
+  const size_t pair = tile_bytes(format, 2);
+  const uint8_t *w = weight + (size_t)tile * tile_bytes(format, in);
+  v16 w_even, w_odd;
   for (int i = 0; i + 1 < in; i += 2) {
-    UNROLL_TILES
-    for (int t = 0; t < tiles; ++t) {
-      v16 w_even, w_odd;
-      const uint8_t *w = tile + (size_t)t * stride;
-      if (rows > 1)
-        for (size_t at = 0; at < pair; at += CACHE_LINE)
-          __builtin_prefetch(w + (size_t)(i / 2) * pair + PREFETCH_BYTES + at, 0, 3);
-      load_two_inputs(format, w, i, &w_even, &w_odd);
-      UNROLL_ROWS
-      for (int r = 0; r < rows; ++r) {
-        even[t][r] = v16_fma(w_even, v16_set(row[r][i]), even[t][r]);
-        odd[t][r] = v16_fma(w_odd, v16_set(row[r][i + 1]), odd[t][r]);
-      }
+    if (rows > 1)
+      for (size_t at = 0; at < pair; at += CACHE_LINE)
+        __builtin_prefetch(w + (size_t)(i / 2) * pair + PREFETCH_BYTES + at, 0, 3);
+    load_two_inputs(format, w, i, &w_even, &w_odd);
+    UNROLL_ROWS
+    for (int r = 0; r < rows; ++r) {
+      even[r] = v16_fma(w_even, v16_set(row[r][i]), even[r]);
+      odd[r] = v16_fma(w_odd, v16_set(row[r][i + 1]), odd[r]);
     }
   }
   if (in % 2 != 0) {
-    UNROLL_TILES
-    for (int t = 0; t < tiles; ++t) {
-      v16 w_even, w_odd;
-      load_two_inputs(format, tile + (size_t)t * stride, in - 1, &w_even, &w_odd);
-      UNROLL_ROWS
-      for (int r = 0; r < rows; ++r) even[t][r] = v16_fma(w_even, v16_set(row[r][in - 1]), even[t][r]);
-    }
-  }
-  UNROLL_TILES
-  for (int t = 0; t < tiles; ++t) {
+    load_two_inputs(format, w, in - 1, &w_even, &w_odd);
     UNROLL_ROWS
-    for (int r = 0; r < rows; ++r)
-      if (r < count) store_outputs(y + (size_t)r * (size_t)out, v16_add(even[t][r], odd[t][r]), bias, out, first_tile + t);
+    for (int r = 0; r < rows; ++r) even[r] = v16_fma(w_even, v16_set(row[r][in - 1]), even[r]);
   }
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r)
+    if (r < count) store_outputs(y + (size_t)r * (size_t)out, v16_add(even[r], odd[r]), bias, out, tile);
 }
 
-/* `rows` x `tiles` at once, until all rows are done: the weights come from memory for the first ones only. */
-static inline __attribute__((always_inline)) void linear_rows(enum weight_format format, int rows, int tiles, float *y,
-                                                              const float *x, const uint8_t *weight, const float *bias,
-                                                              int all_rows, int in, int out, int first_tile) {
+/* `rows` at once, until all are done: the weights come from memory for the first ones only. */
+static inline __attribute__((always_inline)) void linear_rows(enum weight_format format, int rows, float *y, const float *x,
+                                                              const uint8_t *weight, const float *bias, int all_rows,
+                                                              int in, int out, int tile) {
   for (int r = 0; r < all_rows; r += rows)
-    linear_block(format, rows, tiles, all_rows - r < rows ? all_rows - r : rows, y + (size_t)r * (size_t)out,
-                 x + (size_t)r * (size_t)in, weight, bias, in, out, first_tile);
+    linear_block(format, rows, all_rows - r < rows ? all_rows - r : rows, y + (size_t)r * (size_t)out,
+                 x + (size_t)r * (size_t)in, weight, bias, in, out, tile);
 }
 
+/* Tile by tile, so that the weights are a single stream. */
 static inline __attribute__((always_inline)) void linear_tiles(enum weight_format format, struct worker *me, float *y,
                                                                const float *x, const void *weight, const float *bias,
                                                                int rows, int in, int out, struct range tiles) {
-  if (rows == 0) return;
-  int t = tiles.begin;
-  if (rows == 1) {
-    for (; t < tiles.end; ++t) linear_block(format, 1, 1, 1, y, x, weight, bias, in, out, t);
-  } else if (rows <= SIMD_ROWS) {
-    for (; t < tiles.end; ++t) linear_rows(format, SIMD_ROWS, 1, y, x, weight, bias, rows, in, out, t);
-  } else if (rows < MANY_ROWS) {
-    for (; t < tiles.end; ++t) linear_rows(format, SIMD_ROWS_ONE_TILE, 1, y, x, weight, bias, rows, in, out, t);
-  } else {
-    for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
-      linear_rows(format, SIMD_ROWS, SIMD_TILES, y, x, weight, bias, rows, in, out, t);
-    for (; t < tiles.end; ++t) linear_rows(format, SIMD_ROWS, 1, y, x, weight, bias, rows, in, out, t);
+  for (int t = tiles.begin; t < tiles.end; ++t) {
+    if (rows == 1) linear_block(format, 1, 1, y, x, weight, bias, in, out, t);
+    else if (rows <= SIMD_ROWS) linear_rows(format, SIMD_ROWS, y, x, weight, bias, rows, in, out, t);
+    else linear_rows(format, SIMD_MANY_ROWS, y, x, weight, bias, rows, in, out, t);
   }
   me->bytes_read += (uint64_t)(tiles.end - tiles.begin) * tile_bytes(format, in);
 }
@@ -134,12 +112,9 @@ DEFINE_LINEAR(f32, WEIGHT_F32)
 DEFINE_LINEAR(f16, WEIGHT_F16)
 DEFINE_LINEAR(bf16, WEIGHT_BF16)
 
-/* The chunk's tiles of `features` outputs; borders are multiples of what is computed at once. */
+/* The chunk's tiles of `features` outputs. */
 static inline struct range tiles_of(const struct worker *me, int features) {
-  const int tiles = (features + TILE - 1) / TILE;
-  const struct range groups = part_of(me, (tiles + SIMD_TILES - 1) / SIMD_TILES);
-  const int end = groups.end * SIMD_TILES;
-  return (struct range){groups.begin * SIMD_TILES, end < tiles ? end : tiles};
+  return part_of(me, (features + TILE - 1) / TILE);
 }
 /* Tiles of heads that have `width` outputs each. */
 static inline struct range head_tiles(struct range heads, int width) {

@@ -89,8 +89,8 @@ static inline __attribute__((always_inline)) void add_group(enum block_format fo
                                                             struct quantized_rows x, struct group_scales scales,
                                                             const uint8_t *group, int in, int at) {
   const int blocks = in / BLOCK, halves = format == WEIGHT_Q6_K;
-  v16i low[4], high[4];
-  int row[4];
+  v16i low[8], high[8];
+  int row[8];
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r) {
     row[r] = r < count ? r : count - 1;
@@ -118,60 +118,47 @@ static inline __attribute__((always_inline)) void add_group(enum block_format fo
   }
 }
 
-/* `rows` x `tiles` outputs at once, both compile-time constants; `count` rows are there, as in linear_block. */
-static inline __attribute__((always_inline)) void blocks_block(enum block_format format, int rows, int tiles, int count,
-                                                               float *y, struct quantized_rows x, const uint8_t *weight,
-                                                               const float *bias, int in, int out, int first_tile) {
-  v16 sums[4][4];
-  UNROLL_TILES
-  for (int t = 0; t < tiles; ++t)
-    UNROLL_ROWS
-    for (int r = 0; r < rows; ++r) sums[t][r] = v16_zero();
-  const size_t stride = blocks_tile_bytes(format, in);
+/* A tile of `rows` rows, a compile-time constant; `count` rows are there, as in linear_block. */
+static inline __attribute__((always_inline)) void blocks_block(enum block_format format, int rows, int count, float *y,
+                                                               struct quantized_rows x, const uint8_t *weight,
+                                                               const float *bias, int in, int out, int tile) {
+  v16 sums[8];
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r) sums[r] = v16_zero();
   const int groups = groups_per_block(format), blocks = in / BLOCK / groups;
   for (int b = 0; b < blocks; ++b) {
-    UNROLL_TILES
-    for (int t = 0; t < tiles; ++t) {
-      const uint8_t *block = weight + (size_t)(first_tile + t) * stride + (size_t)b * tile_block_bytes(format);
-      const uint8_t *data = block + scale_bytes(format);
-      for (int g = 0; g < groups; ++g) {
-        const uint8_t *group = data + (size_t)g * group_bytes(format);
-        /* A group takes so many instructions that no processor looks ahead far enough by itself: without this, half of the
-           memory's speed is left. */
-        for (size_t i = 0; i < group_bytes(format); i += CACHE_LINE) __builtin_prefetch(group + PREFETCH_BYTES + i, 0, 3);
-        add_group(format, rows, count, sums[t], x, scales_of(format, block, g), group, in, b * groups + g);
-      }
+    const uint8_t *block = weight + (size_t)tile * blocks_tile_bytes(format, in) + (size_t)b * tile_block_bytes(format);
+    const uint8_t *data = block + scale_bytes(format);
+    for (int g = 0; g < groups; ++g) {
+      const uint8_t *group = data + (size_t)g * group_bytes(format);
+      /* A group takes so many instructions that no processor looks ahead far enough by itself: without this, half of the
+         memory's speed is left. */
+      for (size_t i = 0; i < group_bytes(format); i += CACHE_LINE) __builtin_prefetch(group + PREFETCH_BYTES + i, 0, 3);
+      add_group(format, rows, count, sums, x, scales_of(format, block, g), group, in, b * groups + g);
     }
   }
-  UNROLL_TILES
-  for (int t = 0; t < tiles; ++t) {
-    UNROLL_ROWS
-    for (int r = 0; r < rows; ++r)
-      if (r < count) store_outputs(y + (size_t)r * (size_t)out, sums[t][r], bias, out, first_tile + t);
-  }
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r)
+    if (r < count) store_outputs(y + (size_t)r * (size_t)out, sums[r], bias, out, tile);
 }
 
 /* As linear_rows. */
-static inline __attribute__((always_inline)) void blocks_rows(enum block_format format, int tiles, float *y,
+static inline __attribute__((always_inline)) void blocks_rows(enum block_format format, int rows, float *y,
                                                               struct quantized_rows x, const uint8_t *weight,
-                                                              const float *bias, int rows, int in, int out, int first_tile) {
-  for (int r = 0; r < rows; r += SIMD_ROWS)
-    blocks_block(format, SIMD_ROWS, tiles, rows - r < SIMD_ROWS ? rows - r : SIMD_ROWS, y + (size_t)r * (size_t)out,
-                 rows_from(x, r, in), weight, bias, in, out, first_tile);
+                                                              const float *bias, int all_rows, int in, int out, int tile) {
+  for (int r = 0; r < all_rows; r += rows)
+    blocks_block(format, rows, all_rows - r < rows ? all_rows - r : rows, y + (size_t)r * (size_t)out, rows_from(x, r, in),
+                 weight, bias, in, out, tile);
 }
 
 static inline __attribute__((always_inline)) void blocks_tiles(enum block_format format, struct worker *me, float *y,
                                                                struct quantized_rows x, const void *weight,
                                                                const float *bias, int rows, int in, int out,
                                                                struct range tiles) {
-  int t = tiles.begin;
-  if (rows == 1) {
-    /* One tile at a time: a single stream, which the prefetches run ahead of. */
-    for (; t < tiles.end; ++t) blocks_block(format, 1, 1, 1, y, x, weight, bias, in, out, t);
-  } else {
-    for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
-      blocks_rows(format, SIMD_TILES, y, x, weight, bias, rows, in, out, t);
-    for (; t < tiles.end; ++t) blocks_rows(format, 1, y, x, weight, bias, rows, in, out, t);
+  for (int t = tiles.begin; t < tiles.end; ++t) {
+    if (rows == 1) blocks_block(format, 1, 1, y, x, weight, bias, in, out, t);
+    else if (rows <= SIMD_ROWS) blocks_rows(format, SIMD_ROWS, y, x, weight, bias, rows, in, out, t);
+    else blocks_rows(format, SIMD_MANY_ROWS, y, x, weight, bias, rows, in, out, t);
   }
   me->bytes_read += (uint64_t)(tiles.end - tiles.begin) * blocks_tile_bytes(format, in);
 }

@@ -61,53 +61,44 @@ static inline int32_t four_at(const int8_t *values) {
   return four;
 }
 
-/* `rows` x `tiles` outputs at once, both compile-time constants; `count` rows are there, as in linear_block. */
-static inline __attribute__((always_inline)) void quantized_block(enum quantized_format format, int rows, int tiles,
-                                                                  int count, float *y, struct quantized_rows x,
-                                                                  const uint8_t *weight, const float *bias, int in, int out,
-                                                                  int first_tile) {
-  v16 sums[4][8];
+/* A tile of `rows` rows, a compile-time constant; `count` rows are there, as in linear_block. */
+static inline __attribute__((always_inline)) void quantized_block(enum quantized_format format, int rows, int count, float *y,
+                                                                  struct quantized_rows x, const uint8_t *weight,
+                                                                  const float *bias, int in, int out, int tile) {
+  v16 sums[8];
   int row[8];
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r) {
     row[r] = r < count ? r : count - 1;
-    UNROLL_TILES
-    for (int t = 0; t < tiles; ++t) sums[t][r] = v16_zero();
+    sums[r] = v16_zero();
   }
-  const size_t stride = quantized_tile_bytes(format, in);
   const int blocks = in / BLOCK, vectors = format == WEIGHT_Q8_0 ? 8 : 4;
   for (int b = 0; b < blocks; ++b) {
-    UNROLL_TILES
-    for (int t = 0; t < tiles; ++t) {
-      const uint8_t *w = weight + (size_t)(first_tile + t) * stride + (size_t)b * block_bytes(format);
-      const v16 scales = v16_load_f16((const uint16_t *)w);
-      const uint8_t *bytes = w + TILE * sizeof(uint16_t);
-      if (rows > 1 || format == WEIGHT_Q4_0)
-        for (size_t i = 0; i < block_bytes(format); i += CACHE_LINE) __builtin_prefetch(w + PREFETCH_BYTES + i, 0, 3);
-      v16i dots[8];
-      UNROLL_ROWS
-      for (int r = 0; r < rows; ++r)
-        dots[r] = v16i_set(-(format == WEIGHT_Q8_0 ? SIMD_Q8_BIAS : 8) * x.sums[row[r] * blocks + b]);
-      for (int j = 0; j < vectors; ++j) {
-        UNROLL_ROWS
-        for (int r = 0; r < rows; ++r) {
-          const int8_t *values = x.values + (size_t)row[r] * (size_t)in + (size_t)b * BLOCK + 4 * j;
-          dots[r] = format == WEIGHT_Q8_0
-                        ? v16i_dot_q8(dots[r], bytes + 64 * j, four_at(values))
-                        : v16i_dot_q4(dots[r], bytes + 64 * j, four_at(values), four_at(values + BLOCK / 2));
-        }
-      }
-      UNROLL_ROWS
-      for (int r = 0; r < rows; ++r)
-        sums[t][r] = v16_fma(v16_mul(scales, v16_set(x.scales[row[r] * blocks + b])), v16_from_int(dots[r]), sums[t][r]);
-    }
-  }
-  UNROLL_TILES
-  for (int t = 0; t < tiles; ++t) {
+    const uint8_t *w = weight + (size_t)tile * quantized_tile_bytes(format, in) + (size_t)b * block_bytes(format);
+    const v16 scales = v16_load_f16((const uint16_t *)w);
+    const uint8_t *bytes = w + TILE * sizeof(uint16_t);
+    if (rows > 1 || format == WEIGHT_Q4_0)
+      for (size_t i = 0; i < block_bytes(format); i += CACHE_LINE) __builtin_prefetch(w + PREFETCH_BYTES + i, 0, 3);
+    v16i dots[8];
     UNROLL_ROWS
     for (int r = 0; r < rows; ++r)
-      if (r < count) store_outputs(y + (size_t)r * (size_t)out, sums[t][r], bias, out, first_tile + t);
+      dots[r] = v16i_set(-(format == WEIGHT_Q8_0 ? SIMD_Q8_BIAS : 8) * x.sums[row[r] * blocks + b]);
+    for (int j = 0; j < vectors; ++j) {
+      UNROLL_ROWS
+      for (int r = 0; r < rows; ++r) {
+        const int8_t *values = x.values + (size_t)row[r] * (size_t)in + (size_t)b * BLOCK + 4 * j;
+        dots[r] = format == WEIGHT_Q8_0
+                      ? v16i_dot_q8(dots[r], bytes + 64 * j, four_at(values))
+                      : v16i_dot_q4(dots[r], bytes + 64 * j, four_at(values), four_at(values + BLOCK / 2));
+      }
+    }
+    UNROLL_ROWS
+    for (int r = 0; r < rows; ++r)
+      sums[r] = v16_fma(v16_mul(scales, v16_set(x.scales[row[r] * blocks + b])), v16_from_int(dots[r]), sums[r]);
   }
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r)
+    if (r < count) store_outputs(y + (size_t)r * (size_t)out, sums[r], bias, out, tile);
 }
 
 static inline struct quantized_rows rows_from(struct quantized_rows x, int row, int in) {
@@ -117,30 +108,23 @@ static inline struct quantized_rows rows_from(struct quantized_rows x, int row, 
 }
 
 /* As linear_rows. */
-static inline __attribute__((always_inline)) void quantized_rows_block(enum quantized_format format, int rows, int tiles,
-                                                                       float *y, struct quantized_rows x,
-                                                                       const uint8_t *weight, const float *bias,
-                                                                       int all_rows, int in, int out, int first_tile) {
+static inline __attribute__((always_inline)) void quantized_rows_block(enum quantized_format format, int rows, float *y,
+                                                                       struct quantized_rows x, const uint8_t *weight,
+                                                                       const float *bias, int all_rows, int in, int out,
+                                                                       int tile) {
   for (int r = 0; r < all_rows; r += rows)
-    quantized_block(format, rows, tiles, all_rows - r < rows ? all_rows - r : rows, y + (size_t)r * (size_t)out,
-                    rows_from(x, r, in), weight, bias, in, out, first_tile);
+    quantized_block(format, rows, all_rows - r < rows ? all_rows - r : rows, y + (size_t)r * (size_t)out,
+                    rows_from(x, r, in), weight, bias, in, out, tile);
 }
 
 static inline __attribute__((always_inline)) void quantized_tiles(enum quantized_format format, struct worker *me, float *y,
                                                                   struct quantized_rows x, const void *weight,
                                                                   const float *bias, int rows, int in, int out,
                                                                   struct range tiles) {
-  int t = tiles.begin;
-  if (rows == 1) {
-    for (; t < tiles.end; ++t) quantized_block(format, 1, 1, 1, y, x, weight, bias, in, out, t);
-  } else if (rows <= SIMD_ROWS) {
-    for (; t < tiles.end; ++t) quantized_rows_block(format, SIMD_ROWS, 1, y, x, weight, bias, rows, in, out, t);
-  } else if (rows < MANY_ROWS) {
-    for (; t < tiles.end; ++t) quantized_rows_block(format, SIMD_ROWS_ONE_TILE, 1, y, x, weight, bias, rows, in, out, t);
-  } else {
-    for (; t + SIMD_TILES <= tiles.end; t += SIMD_TILES)
-      quantized_rows_block(format, SIMD_ROWS, SIMD_TILES, y, x, weight, bias, rows, in, out, t);
-    for (; t < tiles.end; ++t) quantized_rows_block(format, SIMD_ROWS, 1, y, x, weight, bias, rows, in, out, t);
+  for (int t = tiles.begin; t < tiles.end; ++t) {
+    if (rows == 1) quantized_block(format, 1, 1, y, x, weight, bias, in, out, t);
+    else if (rows <= SIMD_ROWS) quantized_rows_block(format, SIMD_ROWS, y, x, weight, bias, rows, in, out, t);
+    else quantized_rows_block(format, SIMD_MANY_ROWS, y, x, weight, bias, rows, in, out, t);
   }
   me->bytes_read += (uint64_t)(tiles.end - tiles.begin) * quantized_tile_bytes(format, in);
 }

@@ -4,11 +4,9 @@
 #include <stdint.h>
 
 #define SIMD_NAME "avx512"
-/* Accumulators that fit the registers: rows x tiles for many rows, and rows at once for one tile, which reads weights in a
- * single walk. */
+/* Rows that are multiplied with a tile at once, where there are no more, and where there are: their sums fit the registers. */
 #define SIMD_ROWS 4
-#define SIMD_TILES 2
-#define SIMD_ROWS_ONE_TILE 8
+#define SIMD_MANY_ROWS 8
 /* Attention: keys at once for as many query heads as share them, and vectors of their results. */
 #define SIMD_KEYS 4
 #define SIMD_VALUES 4

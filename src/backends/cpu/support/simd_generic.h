@@ -6,8 +6,7 @@
 
 #define SIMD_NAME "generic"
 #define SIMD_ROWS 2
-#define SIMD_TILES 1
-#define SIMD_ROWS_ONE_TILE 2
+#define SIMD_MANY_ROWS 2
 #define SIMD_KEYS 1
 #define SIMD_VALUES 2
 
