@@ -4,7 +4,7 @@ import type { ModelConfig } from '../models/model-config.js';
 import type { Machine } from '../simulator/machine.js';
 import { PricedProgram } from '../simulator/price.js';
 import { simulate } from '../simulator/simulate.js';
-import { atMemoryRate } from '../simulator/working-set.js';
+import { afterPause, atMemoryRate } from '../simulator/working-set.js';
 import type { Point } from '../simulator/workload.js';
 import type { Result } from './results.js';
 import { meanContext } from './workload.js';
@@ -30,15 +30,16 @@ export function predictorFor({ config, ...formats }: Subject, measured: Machine,
     if (identity.engine !== 'kloop' || identity.threads !== threads) return undefined;
     const { tokens } = workload;
     const host = memoryRate === null ? measured : atMemoryRate(measured, memoryRate);
-    const stepUs = (rows: Pick<Point, 'context' | 'promptTokens'>): number => {
+    const stepUs = (rows: Pick<Point, 'context' | 'promptTokens'>, machine = host): number => {
       const point = { schedule: identity.schedule as Schedule, sockets: 1, batch: 1, ...rows };
-      return simulate(priced.workload(host, point), host).tpotUs;
+      return simulate(priced.workload(machine, point), machine).tpotUs;
     };
     if (workload.kind === 'decode') return 1e6 / stepUs({ context: meanContext(workload.depth, tokens) });
-    let us = 0;
+    const idle = afterPause(host);
+    let us = host.call.start?.value ?? 0;
     for (let begin = 0; begin < tokens; begin += chunkRows) {
       const promptTokens = Math.min(chunkRows, tokens - begin);
-      us += stepUs({ context: meanContext(begin, promptTokens), promptTokens });
+      us += stepUs({ context: meanContext(begin, promptTokens), promptTokens }, begin === 0 ? idle : host);
     }
     return (tokens * 1e6) / us;
   };

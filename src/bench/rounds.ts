@@ -35,7 +35,7 @@ export interface Measurements {
 }
 
 /** Threads that waited actively are asleep after this, on either side. */
-const settleMs = 20;
+export const settleMs = 20;
 /** Runs of which the warm-up lasts this long have the bandwidth measured around them; after shorter ones, caches would be empty. */
 const longRunMs = 250;
 /** The median of these is one measurement of the bandwidth. */

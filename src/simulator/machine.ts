@@ -126,6 +126,8 @@ const machineSchema = z.strictObject({
     hostLaunch: microseconds,
     /** Once a token when the host drives: results out, next step in. */
     hostRoundTrip: microseconds,
+    /** Once before a prompt that comes after a pause: threads sleep, clocks are slow. */
+    start: microseconds.optional(),
   }),
   link: z.strictObject({
     bandwidth: rate,

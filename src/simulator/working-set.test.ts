@@ -3,7 +3,7 @@ import { toyMachine } from '../../tests/simulator/toy-machine.js';
 import { parseMachine, type Machine } from './machine.js';
 import { findPricedModel } from './price.js';
 import { simulate } from './simulate.js';
-import { atMemoryRate, atWorkingSet } from './working-set.js';
+import { afterPause, atMemoryRate, atWorkingSet } from './working-set.js';
 
 const q = <U extends string>(value: number, unit: U) => ({ value, unit, source: 'test', basis: 'measured' }) as const;
 
@@ -38,6 +38,10 @@ describe('working sets', () => {
     const f = (1 / 16 - 1 / 64) / (2 - 1 / 64);
     expect(rateAt(4e6, now)).toBeCloseTo(1e9 / (f + (1 - f) / 64), -1);
     expect(rateAt(4e6, atMemoryRate(caching(), 0.5e9))).toBeCloseTo(16e9, -1);
+  });
+
+  it('come from memory after a pause', () => {
+    expect(rateAt(1e6, afterPause(caching()))).toBe(0.5e9);
   });
 
   it('must be in order of size', () => {

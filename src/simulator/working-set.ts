@@ -16,6 +16,11 @@ export function atWorkingSet(machine: Machine, bytes: number): Machine {
   };
 }
 
+/** The machine after a pause, in which caches came to hold something else: everything comes from memory. */
+export function afterPause(machine: Machine): Machine {
+  return { ...machine, memory: { ...machine.memory, workingSets: [] } };
+}
+
 /**
  * The machine while its memory reads `rate` bytes per second (by all threads), more or less than when it was measured:
  * the memory of a shared machine does what its neighbours leave. Caches stay as they were; of a working set that is partly

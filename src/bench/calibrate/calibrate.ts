@@ -5,6 +5,7 @@
 import { rm } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Backend } from '../../backends/backend.js';
 import {
   defaultBufferBytes,
@@ -21,6 +22,7 @@ import { defaultStateFormat } from '../../models/build.js';
 import { defined } from '../../util/assert.js';
 import { AbortedError } from '../../util/errors.js';
 import { temporaryDirectory } from '../../util/files.js';
+import { settleMs } from '../rounds.js';
 import { Variant } from '../variant.js';
 import {
   allCases,
@@ -146,6 +148,7 @@ async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Ti
         if (counts) us.get(one)!.push((milliseconds * 1000) / one.tokens);
         const ofPrompt = promptUs.get(one);
         if (ofPrompt === undefined) continue;
+        await pause(settleMs);
         const prompt = await variant.time({ kind: 'prefill', tokens: promptTokens });
         if (counts) ofPrompt.push(prompt.milliseconds * 1000);
       }

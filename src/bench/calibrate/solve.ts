@@ -6,7 +6,7 @@ import type { DType } from '../../ir/program.js';
 import { parseMachine, withValues, type Basis, type Machine, type Quantity } from '../../simulator/machine.js';
 import { PricedProgram } from '../../simulator/price.js';
 import { simulate } from '../../simulator/simulate.js';
-import { atMemoryRate, atWorkingSet } from '../../simulator/working-set.js';
+import { afterPause, atMemoryRate, atWorkingSet } from '../../simulator/working-set.js';
 import type { Workload } from '../../simulator/workload.js';
 import { defined } from '../../util/assert.js';
 import { median } from '../../util/statistics.js';
@@ -81,6 +81,11 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
         perLayer(seen.promptUs, pair),
       );
     });
+    set(
+      ['call.start'],
+      (m) => simulated(many, m, 'prompt'),
+      median(defined(seen.promptUs.get(many), 'times of a prompt')),
+    );
     // What is left of a token outside of its layers.
     set(['latency.sampling'], (m) => simulated(many, m), median(timesOf(times, many)));
     // The largest comes from memory, the others at the rate of their working set, not faster than a buffer of this size.
@@ -163,7 +168,9 @@ function workloadOf(one: Case, machine: Machine, step: Step = 'token'): Workload
 function simulated(one: Case, machine: Machine, step: Step = 'token'): number {
   // The hand-off is between threads.
   const own = one.threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
-  return simulate(workloadOf(one, own, step), own).tpotUs;
+  if (step === 'token') return simulate(workloadOf(one, own), own).tpotUs;
+  const idle = afterPause(own);
+  return (idle.call.start?.value ?? 0) + simulate(workloadOf(one, idle, step), idle).tpotUs;
 }
 
 function simulatedLayer(pair: Pair, machine: Machine, step: Step = 'token'): number {
@@ -297,6 +304,7 @@ function blankMachine(seen: Observations): Machine {
         syncPerDoubling: none('one socket'),
         hostLaunch: none('contained in the launch'),
         hostRoundTrip: measured(0, 'us', 'schedule looped, less response'),
+        start: measured(0, 'us', 'a prompt of small layers after a pause, less all else'),
       },
       link: {
         bandwidth: quantity(1e9, 'B/s', 'inferred', 'one socket: never used'),
