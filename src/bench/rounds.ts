@@ -64,10 +64,8 @@ export async function measureRounds(
   let done = 0;
   /** Undefined where something has run since. */
   let latest: number | undefined;
-  const memoryRate = (): number => {
-    if (measureBandwidth === undefined) return 0;
-    if (latest === undefined)
-      bandwidth.push((latest = median(Array.from({ length: bandwidthPasses }, measureBandwidth))));
+  const memoryRate = (measure: () => number): number => {
+    if (latest === undefined) bandwidth.push((latest = median(Array.from({ length: bandwidthPasses }, measure))));
     return latest;
   };
   const runOnce = async (run: () => Promise<Sample>): Promise<Sample> => {
@@ -85,18 +83,29 @@ export async function measureRounds(
     const { milliseconds } = await runOnce(() => warmUp(candidate, workload, signal));
     long.push(milliseconds >= longRunMs);
   }
-  for (let round = 0; round < rounds; round++) {
-    const before = memoryRate();
-    for (const [i, { candidate, workload }] of pairs.entries()) {
-      const { samples, memoryRates } = series[i]!;
-      const rightBefore = long[i]! ? memoryRate() : 0;
-      samples.push(await runOnce(() => watch(candidate.identity, () => candidate.time(workload))));
-      if (long[i]!) memoryRates[round] = (rightBefore + memoryRate()) / 2;
+  /** What memory gave on average before and after `run`; undefined where it is not measured. */
+  const around = async (run: () => Promise<void>): Promise<number | undefined> => {
+    if (measureBandwidth === undefined) {
+      await run();
+      return undefined;
     }
-    const around = (before + memoryRate()) / 2;
-    for (const { memoryRates } of series) memoryRates[round] ??= around;
+    const before = memoryRate(measureBandwidth);
+    await run();
+    return (before + memoryRate(measureBandwidth)) / 2;
+  };
+  for (let round = 0; round < rounds; round++) {
+    const rates: (number | undefined)[] = [];
+    const whole = await around(async () => {
+      for (const [i, { candidate, workload }] of pairs.entries()) {
+        const run = async (): Promise<void> => {
+          series[i]!.samples.push(await runOnce(() => watch(candidate.identity, () => candidate.time(workload))));
+        };
+        if (long[i]!) rates[i] = await around(run);
+        else await run();
+      }
+    });
+    if (whole !== undefined) series.forEach(({ memoryRates }, i) => memoryRates.push(rates[i] ?? whole));
   }
-  if (measureBandwidth === undefined) for (const one of series) one.memoryRates = [];
   return { series, bandwidth };
 }
 

@@ -54,6 +54,15 @@ describe('closed forms', () => {
     expect(period).toBe(20 * us);
   });
 
+  it('what loading and working do not hide of each other comes on top', () => {
+    const overlap = { value: 0.75, unit: '1', source: 'test', basis: 'inferred' } as const;
+    const slow = toyMachine({ 'onChip.bandwidth': 0.5e6 });
+    // 20 tiles: each is loaded in 1 us and worked on in 2, the first load before all work.
+    expect(simulatePart(once([node('a', 20)]), slow, 0).total).toBe((1 + 40) * us);
+    const machine = { ...slow, compute: { ...slow.compute, overlap } };
+    expect(simulatePart(once([node('a', 20)]), machine, 0).total).toBe((1.25 + 40 + 20 * 0.25) * us);
+  });
+
   it('a latency-bound loop is n x latency behind the first tile', () => {
     const machine = toyMachine({ 'latency.linear': 60 });
     const nodes = [node('a', 20, { inputs: carriedFrom(0) })];

@@ -1,6 +1,6 @@
 /**
  * Measures this machine for the simulator: memory and caches with the bandwidth meter, everything else with small models
- * on the cpu backend itself. About a minute, most of it compiling; a machine that is busy gives a machine that is slow.
+ * on the cpu backend itself. About a minute and a half, half of it compiling; a machine that is busy gives a machine that is slow.
  */
 import { rm } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';

@@ -33,7 +33,7 @@ export interface Observations {
   readonly memoryRates: ReadonlyMap<Case, readonly number[]>;
   /** Microseconds per token of each case, in every round. */
   readonly us: Times;
-  /** Microseconds of a prompt, of `promptCases`, in every round. */
+  /** Microseconds of a prompt, of the cases of `promptPairs`, in every round. */
   readonly promptUs: Times;
 }
 
