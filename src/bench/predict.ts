@@ -2,7 +2,7 @@
 import type { DType, Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import type { Machine } from '../simulator/machine.js';
-import { PricedProgram } from '../simulator/price.js';
+import { PricedProgram, type PricedModel } from '../simulator/price.js';
 import { simulate } from '../simulator/simulate.js';
 import { afterPause, atMemoryRate } from '../simulator/working-set.js';
 import type { Point } from '../simulator/workload.js';
@@ -30,17 +30,23 @@ export function predictorFor({ config, ...formats }: Subject, measured: Machine,
     if (identity.engine !== 'kloop' || identity.threads !== threads) return undefined;
     const { tokens } = workload;
     const host = memoryRate === null ? measured : atMemoryRate(measured, memoryRate);
-    const stepUs = (rows: Pick<Point, 'context' | 'promptTokens'>, machine = host): number => {
-      const point = { schedule: identity.schedule as Schedule, sockets: 1, batch: 1, ...rows };
-      return simulate(priced.workload(machine, point), machine).tpotUs;
+    const pointAt = (rows: Pick<Point, 'context' | 'promptTokens'>): Point => {
+      return { schedule: identity.schedule as Schedule, sockets: 1, batch: 1, ...rows };
     };
-    if (workload.kind === 'decode') return 1e6 / stepUs({ context: meanContext(workload.depth, tokens) });
-    const idle = afterPause(host);
-    let us = host.call.start?.value ?? 0;
+    const stepUs = (point: Point): number => simulate(priced.workload(host, point), host).tpotUs;
+    if (workload.kind === 'decode') return 1e6 / stepUs(pointAt({ context: meanContext(workload.depth, tokens) }));
+    let us = 0;
     for (let begin = 0; begin < tokens; begin += chunkRows) {
       const promptTokens = Math.min(chunkRows, tokens - begin);
-      us += stepUs({ context: meanContext(begin, promptTokens), promptTokens }, begin === 0 ? idle : host);
+      const point = pointAt({ context: meanContext(begin, promptTokens), promptTokens });
+      us += begin === 0 ? firstStepUs(priced, host, point) : stepUs(point);
     }
     return (tokens * 1e6) / us;
   };
+}
+
+/** Microseconds of the first step of a prompt, which comes after a pause. */
+export function firstStepUs(model: PricedModel, machine: Machine, point: Point): number {
+  const idle = afterPause(machine);
+  return (idle.call.start?.value ?? 0) + simulate(model.workload(idle, point), idle).tpotUs;
 }

@@ -6,10 +6,11 @@ import type { DType } from '../../ir/program.js';
 import { parseMachine, withValues, type Basis, type Machine, type Quantity } from '../../simulator/machine.js';
 import { PricedProgram } from '../../simulator/price.js';
 import { simulate } from '../../simulator/simulate.js';
-import { afterPause, atMemoryRate, atWorkingSet } from '../../simulator/working-set.js';
-import type { Workload } from '../../simulator/workload.js';
+import { atMemoryRate, atWorkingSet } from '../../simulator/working-set.js';
+import type { Point, Workload } from '../../simulator/workload.js';
 import { defined } from '../../util/assert.js';
 import { median } from '../../util/statistics.js';
+import { firstStepUs } from '../predict.js';
 import { meanContext } from '../workload.js';
 import { depth, matrixElements, promptPairs, promptTokens, type Case, type Cases, type Pair } from './cases.js';
 import { hostName } from './host-file.js';
@@ -153,24 +154,30 @@ const programs = new WeakMap<Case, PricedProgram>();
 /** What is simulated of a case: one of the tokens that it makes, or the prompt. */
 type Step = 'token' | 'prompt';
 
-function workloadOf(one: Case, machine: Machine, step: Step = 'token'): Workload {
-  const { config, quant, schedule, tokens } = one;
-  const program = programs.get(one) ?? new PricedProgram(config, { quant });
+function programOf(one: Case): PricedProgram {
+  const program = programs.get(one) ?? new PricedProgram(one.config, { quant: one.quant });
   programs.set(one, program);
+  return program;
+}
+
+function pointOf({ schedule, tokens }: Case, step: Step): Point {
   const rows =
     step === 'token'
       ? { context: meanContext(depth, tokens) }
       : { context: meanContext(0, promptTokens), promptTokens };
-  return program.workload(machine, { schedule, sockets: 1, batch: 1, ...rows });
+  return { schedule, sockets: 1, batch: 1, ...rows };
+}
+
+function workloadOf(one: Case, machine: Machine): Workload {
+  return programOf(one).workload(machine, pointOf(one, 'token'));
 }
 
 /** Microseconds per token, or of the prompt. */
 function simulated(one: Case, machine: Machine, step: Step = 'token'): number {
   // The hand-off is between threads.
   const own = one.threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
-  if (step === 'token') return simulate(workloadOf(one, own), own).tpotUs;
-  const idle = afterPause(own);
-  return (idle.call.start?.value ?? 0) + simulate(workloadOf(one, idle, step), idle).tpotUs;
+  if (step === 'prompt') return firstStepUs(programOf(one), own, pointOf(one, step));
+  return simulate(workloadOf(one, own), own).tpotUs;
 }
 
 function simulatedLayer(pair: Pair, machine: Machine, step: Step = 'token'): number {
