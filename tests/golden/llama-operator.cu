@@ -40,15 +40,10 @@ DEVICE void step_embed_compute(struct worker *me) {
     if (me->block == 0) f32_rope_table(me, rope_value, positions, frequencies, me->rows, 4);
   }
 }
-KERNEL step_embed(const struct launch launch) {
+LIGHT_KERNEL step_embed(const struct launch launch) {
   struct worker me = begin_launch(launch);
-  ring_init(&me);
-  if (me.warp == COMPUTE_WARPS) {
-    return;
-  }
   begin_compute(&me);
   step_embed_compute(&me);
-  ring_stop(&me);
   end_launch(&me);
 }
 
@@ -66,15 +61,10 @@ DEVICE void step_attn_norm_compute(struct worker *me) {
     if (me->block == 0) f32_rms_norm(me, h, x, w_attn_norm, me->rows, 48, 48, 0.000009999999747378752f, 0.0f, range{0, 1});
   }
 }
-KERNEL step_attn_norm(const struct launch launch) {
+LIGHT_KERNEL step_attn_norm(const struct launch launch) {
   struct worker me = begin_launch(launch);
-  ring_init(&me);
-  if (me.warp == COMPUTE_WARPS) {
-    return;
-  }
   begin_compute(&me);
   step_attn_norm_compute(&me);
-  ring_stop(&me);
   end_launch(&me);
 }
 
@@ -256,15 +246,10 @@ DEVICE void step_attn_add_compute(struct worker *me) {
     f32_add(me, r, x, o, me->rows, 48, 0.0f, features_of(units, 48));
   }
 }
-KERNEL step_attn_add(const struct launch launch) {
+LIGHT_KERNEL step_attn_add(const struct launch launch) {
   struct worker me = begin_launch(launch);
-  ring_init(&me);
-  if (me.warp == COMPUTE_WARPS) {
-    return;
-  }
   begin_compute(&me);
   step_attn_add_compute(&me);
-  ring_stop(&me);
   end_launch(&me);
 }
 
@@ -282,15 +267,10 @@ DEVICE void step_ffn_norm_compute(struct worker *me) {
     if (me->block == 0) f32_rms_norm(me, f, r, w_ffn_norm, me->rows, 48, 48, 0.000009999999747378752f, 0.0f, range{0, 1});
   }
 }
-KERNEL step_ffn_norm(const struct launch launch) {
+LIGHT_KERNEL step_ffn_norm(const struct launch launch) {
   struct worker me = begin_launch(launch);
-  ring_init(&me);
-  if (me.warp == COMPUTE_WARPS) {
-    return;
-  }
   begin_compute(&me);
   step_ffn_norm_compute(&me);
-  ring_stop(&me);
   end_launch(&me);
 }
 
@@ -390,15 +370,10 @@ DEVICE void step_ffn_add_compute(struct worker *me) {
     f32_add(me, x, r, d, me->rows, 48, 0.0f, features_of(units, 48));
   }
 }
-KERNEL step_ffn_add(const struct launch launch) {
+LIGHT_KERNEL step_ffn_add(const struct launch launch) {
   struct worker me = begin_launch(launch);
-  ring_init(&me);
-  if (me.warp == COMPUTE_WARPS) {
-    return;
-  }
   begin_compute(&me);
   step_ffn_add_compute(&me);
-  ring_stop(&me);
   end_launch(&me);
 }
 

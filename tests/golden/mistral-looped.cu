@@ -40,15 +40,10 @@ DEVICE void step_embed_compute(struct worker *me) {
     if (me->block == 0) f32_rope_table(me, rope_value, positions, frequencies, me->rows, 8);
   }
 }
-KERNEL step_embed(const struct launch launch) {
+LIGHT_KERNEL step_embed(const struct launch launch) {
   struct worker me = begin_launch(launch);
-  ring_init(&me);
-  if (me.warp == COMPUTE_WARPS) {
-    return;
-  }
   begin_compute(&me);
   step_embed_compute(&me);
-  ring_stop(&me);
   end_launch(&me);
 }
 

@@ -69,6 +69,7 @@ const CU_MEMHOSTALLOC_DEVICEMAP = 2;
 const CU_STREAM_NON_BLOCKING = 1;
 const CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1;
 const CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;
+const CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT = 9;
 
 export interface DeviceInfo {
   readonly name: string;
@@ -219,6 +220,10 @@ export class CudaDriver {
   functionOf(module: Address, name: string, sharedBytes: number): Address {
     const address = this.getBig('cuModuleGetFunction', module, name);
     this.call('cuFuncSetAttribute', address, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, sharedBytes);
+    // A multiprocessor divides its memory into cache and shared memory alike for all that is on it at a time: a kernel that asks
+    // for little must not wait until it can be divided anew.
+    if (sharedBytes > 0)
+      this.call('cuFuncSetAttribute', address, CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100);
     return address;
   }
 }

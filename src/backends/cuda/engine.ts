@@ -67,9 +67,9 @@ export class CudaEngine implements Engine {
     try {
       const module = this.driver.loadModule(readFileSync(setup.imagePath));
       this.frees.push(() => this.driver.call('cuModuleUnload', module));
-      for (const { symbol } of setup.calls.flat()) {
+      for (const { symbol, sharedBytes } of setup.calls.flat()) {
         if (this.functions.has(symbol)) continue;
-        this.functions.set(symbol, this.driver.functionOf(module, symbol, setup.sharedBytes));
+        this.functions.set(symbol, this.driver.functionOf(module, symbol, sharedBytes));
       }
       this.memory = new DeviceMemory(this.driver, setup, this.exchangeBytes(), this.shownTokens(), this.frees);
       const constants = step.values.flatMap(({ name, origin }): [Name, Values][] =>
@@ -187,7 +187,8 @@ export class CudaEngine implements Engine {
   }
 
   private launchCall(call: EmittedCall, { rows, samples }: Extents, early = false): void {
-    const { threads: blocks, blockThreads: threads, sharedBytes } = this.setup;
+    const { threads: blocks } = this.setup;
+    const { threads, sharedBytes } = call;
     const params = this.memory.writeLaunch(rows, samples, this.next++, call.firstArgument);
     const kernel = defined(this.functions.get(call.symbol), call.symbol);
     const { stream } = this.memory;

@@ -337,6 +337,19 @@ ${tileSizes.map(({ format, width }) => `  printf(" %d %d", ${format}_tiles::tile
     expect(emitPrograms([plan.step], hostTarget).source).toContain('f32_linear(me, layer_q,');
   });
 
+  it('leaves room for light kernels, which may begin while those with a ring end', () => {
+    const { plan } = compiled('llama', 'f32', 'operator', backendWith());
+    for (const target of targets.filter(({ name }) => name.length > 5 || name === 'sm_90')) {
+      const calls = emitPrograms([plan.step], target).calls.flat();
+      const bytesOf = (name: string): number => calls.find(({ symbol }) => symbol === `step_${name}`)!.sharedBytes;
+      const light = ['attn_add', 'ffn_norm'].map(bytesOf);
+      // Every block takes 1 KiB more, and a multiprocessor has 1 KiB more than a block can have.
+      const all = [bytesOf('gate_up'), ...light].reduce((sum, bytes) => sum + bytes + 1024, 0);
+      expect(all).toBeLessThanOrEqual(target.sharedBytes + 1024);
+      expect(bytesOf('attention')).toBe(bytesOf('gate_up'));
+    }
+  });
+
   it('fits every machine', () => {
     const { plan } = compiled('llama', 'f32', 'looped', backendWith());
     for (const target of targets) {

@@ -198,8 +198,6 @@ async function prepare(
     weightBytes,
     arenaBytes: emitted.arenaBytes,
     ownBytes: emitted.ownBytes,
-    sharedBytes: emitted.sharedBytes,
-    blockThreads: emitted.threads,
     launches: options.launches ?? 'graph',
     dependentLaunch: hasDependentLaunch(machine.device),
     calls: emitted.calls,

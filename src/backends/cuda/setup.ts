@@ -13,8 +13,6 @@ export interface CudaSetup extends WorkerSetup {
   readonly arenaBytes: number;
   /** Of one block. */
   readonly ownBytes: number;
-  readonly sharedBytes: number;
-  readonly blockThreads: number;
   /** Whether the calls of a step are launched as one graph where they are many, or one by one. */
   readonly launches: 'graph' | 'single';
   /** Whether kernels of a graph may begin while those before them end. */

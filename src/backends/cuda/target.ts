@@ -105,12 +105,57 @@ export function layoutFor(target: Target, programs: readonly Program[]): Layout 
     8 * 256 + 8 * computeWarps + 8 * 32 * computeWarps + 64,
   );
   const aligned = Math.ceil(workBytes / 128) * 128;
-  const ringSlots = Math.floor((target.sharedBytes - 1024 - rowsBytes - aligned) / sliceBytes);
+  const parts = { computeWarps, sliceBytes, rowsBytes, workBytes: aligned };
+  const beside = programs.some(({ schedule }) => schedule === 'operator') ? bytesBeside(target, parts) : 0;
+  const ringSlots = slotsIn(target.sharedBytes - beside, parts);
   assert(ringSlots >= 2, `${target.name} has no room for a ring of weights`);
   const spans = Math.ceil(context / spanLength);
   const mostRows = Math.max(...programs.flatMap(({ limits: { rows, samples } }) => [rows, samples]));
   const wide = mostRows >= leastWideRows ? wideRows : 0;
   return { computeWarps, sliceBytes, ringSlots, rowsBytes, workBytes: aligned, wideRows: wide, spanLength, spans };
+}
+
+type Parts = Pick<Layout, 'computeWarps' | 'sliceBytes' | 'rowsBytes' | 'workBytes'>;
+
+/** The most slots that leave room for everything else. */
+function slotsIn(bytes: number, parts: Parts): number {
+  let slots = Math.floor(bytes / parts.sliceBytes);
+  while (slots > 0 && sharedBytesOf({ ...parts, ringSlots: slots }) > bytes) slots--;
+  return slots;
+}
+
+/**
+ * What kernels with a ring leave free where they can begin while light ones run, so that both are on a multiprocessor at a
+ * time: what an addition and a norm take.
+ */
+function bytesBeside({ name, sharedBytes }: Target, parts: Parts): number {
+  const major = Math.floor(Number(name.slice(3)) / 10);
+  if (!hasDependentLaunch({ major })) return 0;
+  return 2 * (blockReserve + lightBytesOf({ ...parts, ringSlots: slotsIn(sharedBytes, parts) }));
+}
+
+/** Shared memory that the system takes for every block; a multiprocessor has so much more than one block may have. */
+const blockReserve = 1 << 10;
+
+/** SHARED_BYTES of engine.cuh: what a block asks for. */
+export function sharedBytesOf({
+  ringSlots,
+  sliceBytes,
+  workBytes,
+  rowsBytes,
+}: Omit<Parts, 'computeWarps'> & Slots): number {
+  return workAt(ringSlots) + workBytes + rowsBytes + ringSlots * sliceBytes;
+}
+
+/** LIGHT_BYTES of engine.cuh, as it is handed out. */
+export function lightBytesOf({ ringSlots, computeWarps }: Pick<Parts, 'computeWarps'> & Slots): number {
+  return Math.ceil((workAt(ringSlots) + 2 * computeWarps * 4) / 128) * 128;
+}
+
+type Slots = Pick<Layout, 'ringSlots'>;
+
+function workAt(slots: number): number {
+  return Math.ceil((16 * slots + 16) / 128) * 128;
 }
 
 /** The last dimension of KV caches: slots, key/value heads, context, size of a head. */

@@ -21,6 +21,7 @@
 #define DEVICE_CALL static __attribute__((noinline, unused))
 #define DEVICE_TABLE static const
 #define KERNEL extern "C" __attribute__((visibility("default"))) void
+#define LIGHT_KERNEL KERNEL
 #define INFINITY_F __builtin_inff()
 #define COPY_ARRIVALS 1
 
@@ -305,7 +306,7 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
   state.argument = argument;
   state.block_count = blocks;
   state.threads = threads;
-  state.compute_threads = threads - 32;
+  state.compute_threads = threads < COMPUTE_THREADS ? threads : COMPUTE_THREADS;
   state.random = seed * 2654435761u + 88172645463325252ull;
   state.clock_step = fault == NOTHING ? 100 : 50000000;
   state.keeps_copies = fault == NO_COPIES;

@@ -4,7 +4,7 @@
  * carried names alternate between their copies.
  */
 import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
-import type { Binding, Kernel, Loop, Name, Operator, Region, Tensor } from '../../../ir/program.js';
+import type { Binding, Kernel, Loop, Name, Operator, OperatorKind, Region, Tensor } from '../../../ir/program.js';
 import { formatTensor } from '../../../ir/tensor.js';
 import { isKind, operatorsOf, usesOf } from '../../../ir/visit.js';
 import type { RingCode } from '../../../passes/ring-code.js';
@@ -19,6 +19,12 @@ import { comment, emitStage, emitStream } from './stage.js';
 type Side = 'compute' | 'stream';
 type Sides = Pick<RingCode, Side>;
 
+/** Operators that take no more than LIGHT_BYTES of engine.cuh. */
+const lightOperators: ReadonlySet<OperatorKind> = new Set<OperatorKind>([
+  ...(['appendToken', 'embed', 'ropeTable', 'rmsNorm', 'rope', 'appendKv', 'gatherRows', 'advance'] as const),
+  ...(['siluMul', 'geluMul', 'add', 'softcap'] as const),
+]);
+
 interface Walk {
   readonly side: Side;
   readonly emission: KernelEmission;
@@ -26,8 +32,30 @@ interface Walk {
   readonly where: string;
 }
 
+export interface EmittedKernel extends Sides {
+  /** It has no ring, no warp for it, no rows, and its blocks wait for nobody: there is room for those of others. */
+  readonly isLight: boolean;
+}
+
 /** @param symbol the name of the __global__ function. @param table the kernel's table of arguments */
-export function emitKernel(kernel: Kernel, symbol: string, table: string, emission: KernelEmission): Sides {
+export function emitKernel(
+  kernel: Kernel,
+  symbol: string,
+  table: string,
+  { needOwn, numberOf, ...rest }: KernelEmission,
+): EmittedKernel {
+  let isLight = [...operatorsOf(kernel.body)].every(({ kind }) => lightOperators.has(kind));
+  const emission: KernelEmission = {
+    ...rest,
+    needOwn: (bytes) => {
+      isLight &&= bytes === 0;
+      needOwn(bytes);
+    },
+    numberOf: (place) => {
+      isLight = false;
+      return numberOf(place);
+    },
+  };
   const { writer, ring } = emission;
   const params = kernel.params.map(({ access, name, tensor }) => `${access} ${name}: ${formatTensor(tensor)}`);
   const streams = hasMatrices(kernel.body);
@@ -36,23 +64,26 @@ export function emitKernel(kernel: Kernel, symbol: string, table: string, emissi
     ring.collect(() => emitSide(kernel, symbol, table, { side, emission, where: kernel.name }));
   const compute = emit('compute');
   const stream = streams ? emit('stream') : [];
-  writer.block(`KERNEL ${symbol}(const struct launch launch)`, () => {
+  const macro = isLight ? 'LIGHT_KERNEL' : 'KERNEL';
+  writer.block(`${macro} ${symbol}(const struct launch launch)`, () => {
     writer.line('struct worker me = begin_launch(launch);');
-    writer.line('ring_init(&me);');
-    writer.block('if (me.warp == COMPUTE_WARPS)', () => {
-      if (streams) {
-        writer.line(`${symbol}_stream(&me);`);
-        writer.line('ring_drain(&me);');
-      }
-      writer.line('return;');
-    });
+    if (!isLight) {
+      writer.line('ring_init(&me);');
+      writer.block('if (me.warp == COMPUTE_WARPS)', () => {
+        if (streams) {
+          writer.line(`${symbol}_stream(&me);`);
+          writer.line('ring_drain(&me);');
+        }
+        writer.line('return;');
+      });
+    }
     writer.line('begin_compute(&me);');
     writer.line(`${symbol}_compute(&me);`);
-    writer.line('ring_stop(&me);');
+    if (!isLight) writer.line('ring_stop(&me);');
     writer.line('end_launch(&me);');
   });
   writer.line();
-  return { stream, compute };
+  return { stream, compute, isLight };
 }
 
 function hasMatrices(region: Region): boolean {

@@ -10,7 +10,7 @@ import type { Ring, RingCode } from '../../../passes/ring-code.js';
 import { assert, defined } from '../../../util/assert.js';
 import { CodeWriter } from '../../../util/code-writer.js';
 import { Allocator, mapMemory, type MemoryMap, type Place } from '../../memory-map.js';
-import { layoutFor, maxBlocks, rowsAtOnce, type Layout, type Target } from '../target.js';
+import { layoutFor, lightBytesOf, maxBlocks, rowsAtOnce, sharedBytesOf, type Layout, type Target } from '../target.js';
 import { emitKernel } from './kernel.js';
 import { RingWriter } from './ring-writer.js';
 
@@ -19,6 +19,9 @@ export interface EmittedCall {
   readonly symbol: string;
   readonly firstArgument: number;
   readonly cooperative: boolean;
+  /** What a block has: threads, and shared memory. */
+  readonly threads: number;
+  readonly sharedBytes: number;
 }
 
 export interface EmittedSource {
@@ -31,7 +34,6 @@ export interface EmittedSource {
   readonly arenaBytes: number;
   readonly ownBytes: number;
   readonly sharedBytes: number;
-  readonly threads: number;
   /** What the numbers of hand-offs stand for. */
   readonly places: readonly string[];
   /** What the certificate of the ring was given: the ring, and of every program, what its kernels do with it. */
@@ -66,7 +68,7 @@ export function emitPrograms(programs: readonly Program[], target: Target): Emit
   const calls = programs.map((program, index) => {
     const codes: RingCode[] = [];
     const prefix = index === 0 ? 'step' : 'response';
-    const cooperative = new Map<Name, boolean>();
+    const launches = new Map<Name, LaunchNeeds>();
     for (const kernel of program.kernels) {
       const symbol = `${prefix}_${kernel.name}`;
       const places = emitTable(program, kernel, symbol, memory, body);
@@ -79,15 +81,20 @@ export function emitPrograms(programs: readonly Program[], target: Target): Emit
       const numberOf = (place: string): number => handOffs.push(place) - 1;
       const strideOf = (param: Name): number => strideOfParam(program, kernel, param, memory);
       const emission = { program, writer: body, ring: writer, layout, scratch, needOwn, strideOf, numberOf };
-      const sides = emitKernel(kernel, symbol, `${symbol}_arguments`, emission);
+      const { isLight, ...sides } = emitKernel(kernel, symbol, `${symbol}_arguments`, emission);
       codes.push({ kernel: kernel.name, places, ...sides });
       // Where blocks wait for each other, all must be there.
-      cooperative.set(kernel.name, handOffs.length > before);
+      const cooperative = handOffs.length > before;
+      launches.set(kernel.name, {
+        cooperative,
+        threads: 32 * (isLight ? layout.computeWarps : layout.computeWarps + 1),
+        sharedBytes: isLight ? lightBytesOf(layout) : sharedBytesOf(layout),
+      });
       arenaBytes = Math.max(arenaBytes, scratch.size);
     }
     checkRing(program, codes, ring);
     ringCodes.push(codes);
-    return callsOf(program, prefix, cooperative);
+    return callsOf(program, prefix, launches);
   });
   const source = `${preamble(layout, ownBytes)}${headers.map((name) => `#include "${name}"\n`).join('')}\n${body.toString()}`;
   return {
@@ -97,7 +104,6 @@ export function emitPrograms(programs: readonly Program[], target: Target): Emit
     arenaBytes,
     ownBytes,
     sharedBytes: sharedBytesOf(layout),
-    threads: 32 * (layout.computeWarps + 1),
     places: handOffs,
     ring,
     ringCodes,
@@ -126,20 +132,11 @@ export function preamble(layout: Layout, ownBytes: number): string {
   return writer.toString();
 }
 
-/** As engine.cuh adds it up. */
-function sharedBytesOf({ ringSlots, sliceBytes, workBytes, rowsBytes }: Layout): number {
-  return ringAt(ringSlots) + ringSlots * sliceBytes + workBytes + rowsBytes;
-}
-
-function ringAt(slots: number): number {
-  return Math.ceil((16 * slots + 16) / 128) * 128;
-}
-
 function ringOf(layout: Layout, target: Target): Ring {
-  const { ringSlots: slots, sliceBytes: slotBytes, workBytes, rowsBytes } = layout;
+  const { ringSlots: slots, sliceBytes: slotBytes } = layout;
   const [bytes, mostBytes] = [sharedBytesOf(layout), target.sharedBytes];
-  const [before, behind] = [ringAt(slots), workBytes + rowsBytes];
-  return { slots, slotBytes, before, behind, bytes, mostBytes, mostWorkers: maxBlocks };
+  const before = bytes - slots * slotBytes;
+  return { slots, slotBytes, before, behind: 0, bytes, mostBytes, mostWorkers: maxBlocks };
 }
 
 /** Every header once, where it is first wanted. @param device what defines the machine: device.cuh, or a stand-in of tests */
@@ -196,15 +193,13 @@ function placeLiteral({ space, offset }: Place): string {
   return space === 'weights' ? `IN_WEIGHTS | ${offset}ull` : `${offset}ull`;
 }
 
-function callsOf(program: Program, prefix: string, cooperative: ReadonlyMap<Name, boolean>): EmittedCall[] {
+type LaunchNeeds = Omit<EmittedCall, 'symbol' | 'firstArgument'>;
+
+function callsOf(program: Program, prefix: string, launches: ReadonlyMap<Name, LaunchNeeds>): EmittedCall[] {
   const taken = new Map<Name, number>();
   return program.calls.map((call) => {
     const firstArgument = taken.get(call.kernel) ?? 0;
     taken.set(call.kernel, firstArgument + call.args.length);
-    return {
-      symbol: `${prefix}_${call.kernel}`,
-      firstArgument,
-      cooperative: defined(cooperative.get(call.kernel), call.kernel),
-    };
+    return { symbol: `${prefix}_${call.kernel}`, firstArgument, ...defined(launches.get(call.kernel), call.kernel) };
   });
 }

@@ -24,6 +24,8 @@ typedef unsigned long long uint64_t;
 #define DEVICE_CALL static __device__ __noinline__
 #define DEVICE_TABLE static __device__ const
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1)
+/* Without the warp that fetches weights; its blocks find registers beside those of another kernel. */
+#define LIGHT_KERNEL extern "C" __global__ void __launch_bounds__(COMPUTE_THREADS, 4)
 #define INFINITY_F __int_as_float(0x7f800000)
 
 /* A barrier of the block on which bytes that are copied in the background can be waited for. */

@@ -70,12 +70,13 @@ struct range {
   int begin, end;
 };
 
-/* Shared memory: barriers, flags, ring, work space of one operator, rows. */
+/* Shared memory: barriers, flags, work space of one operator, rows, ring. A light kernel has what a norm wants of it. */
 #define FLAGS_AT (2 * RING_SLOTS * 8)
-#define RING_AT ((FLAGS_AT + 16 + 127) / 128 * 128)
-#define WORK_AT (RING_AT + RING_SLOTS * SLICE_BYTES)
+#define WORK_AT ((FLAGS_AT + 16 + 127) / 128 * 128)
 #define ROWS_AT (WORK_AT + WORK_BYTES)
-#define SHARED_BYTES (ROWS_AT + ROWS_BYTES)
+#define RING_AT (ROWS_AT + ROWS_BYTES)
+#define SHARED_BYTES (RING_AT + RING_SLOTS * SLICE_BYTES)
+#define LIGHT_BYTES (WORK_AT + 2 * COMPUTE_WARPS * 4)
 #define FLAG_STOP 0
 #define FLAG_LAST 1
 
@@ -83,7 +84,7 @@ DEVICE uint32_t *shared_flag(int flag) { return (uint32_t *)(shared_memory() + F
 DEVICE void *work_space() { return shared_memory() + WORK_AT; }
 
 DEVICE struct worker begin_launch(const struct launch &launch) {
-  /* At once: a block has its multiprocessor to itself, so that the next kernel's blocks can take nobody's place. */
+  /* At once: the next kernel's blocks come when all of this one's are there, so that they take nobody's place. */
   launch_dependents();
   struct worker me = {};
   me.at = launch;
