@@ -4,7 +4,7 @@
  */
 import { inferRegion, loopScope, type Types } from '../ir/infer.js';
 import type { Loop, Name, Operator, Program, Region, Statement, Tensor } from '../ir/program.js';
-import { concreteDim, tensorBytes } from '../ir/tensor.js';
+import { tensorBytes } from '../ir/tensor.js';
 import { isKind, usesOf } from '../ir/visit.js';
 import { definitionOf } from '../ops/index.js';
 import { assert, defined } from '../util/assert.js';
@@ -163,7 +163,7 @@ class KernelLowering {
     const cost = { ...raw, activationBytes: raw.activationBytes * activationScale };
     const kind = classOf(operator);
     const result = usesOf(operator).find(({ access }) => access !== 'read');
-    const streams = isKind(operator, 'attention') ? streamsOf(typeOf(operator.reads.keys).shape[1], batch) : 1;
+    const heads = isKind(operator, 'attention') ? keyHeads(typeOf(operator.reads.keys)) : 1;
     const base: WorkNode = {
       name: result?.name ?? operator.kind,
       ...(isKind(operator, 'linear') ? { format: typeOf(operator.reads.weight).dtype } : {}),
@@ -172,7 +172,8 @@ class KernelLowering {
       cost,
       stage: scope.stageOf.get(operator) ?? 0,
       rows: result !== undefined && typeOf(result.name).shape[0] === 'samples' ? batch : rows,
-      streams,
+      streams: isKind(operator, 'attention') ? heads * batch : 1,
+      ...(isKind(operator, 'attention') ? { queries: (rows / batch) * (operator.attributes.heads / heads) } : {}),
       inputs,
     };
     if (isKind(operator, 'allReduce') || isKind(operator, 'allGather')) {
@@ -184,8 +185,9 @@ class KernelLowering {
   }
 }
 
-function streamsOf(heads: Parameters<typeof concreteDim>[0] | undefined, batch: number): number {
-  return (typeof heads === 'number' ? heads : 1) * batch;
+/** Of a cache of keys. */
+function keyHeads({ shape: [, heads] }: Tensor): number {
+  return typeof heads === 'number' ? heads : 1;
 }
 
 function asOperator(statement: Statement): Operator {

@@ -32,7 +32,10 @@ export interface NodeTimes {
   readonly onLink: boolean;
 }
 
-/** Times of all nodes of a part. On a dataflow machine units are dealt out so that all operators work equally long. */
+/**
+ * Times of all nodes of a part. On a dataflow machine units are dealt out so that matrix products and attention work equally
+ * long; what else there is takes as long as its rows.
+ */
 export function timesOf(part: WorkPart, machine: Machine): NodeTimes[] {
   const balanced = machine.style === 'dataflow' ? workSeconds(part.nodes, machine) : undefined;
   return part.nodes.map((node) => nodeTimes(node, machine, balanced));
@@ -72,21 +75,33 @@ function readSeconds(nodes: readonly WorkNode[], { compute: { weightRates = {} }
   return seconds + (weightBytes + stateBytes) / onChip.bandwidth.value;
 }
 
-function paddedFlops({ kind, cost, rows }: WorkNode, rowTile: number): number {
-  if (kind !== 'linear') return cost.flops;
-  return (cost.flops / rows) * Math.ceil(rows / rowTile) * rowTile;
+/** Rows that share a matrix, or queries that share keys and values, are computed in whole row tiles. */
+function paddedFlops({ kind, cost, rows, queries = 1 }: WorkNode, rowTile: number): number {
+  const together = kind === 'linear' ? rows : kind === 'attention' ? queries : undefined;
+  if (together === undefined) return cost.flops;
+  return (cost.flops / together) * Math.ceil(together / rowTile) * rowTile;
 }
 
 function nodeTimes(node: WorkNode, machine: Machine, balanced: number | undefined): NodeTimes {
   const bytes = node.cost.weightBytes + node.cost.stateBytes;
   if (node.collective !== undefined) return { bytes, ...collectiveTimes(node.collective, machine), onLink: true };
+  const shared = node.kind === 'linear' || node.kind === 'attention';
   const seconds = Math.max(
-    bytes > 0 && balanced !== undefined ? balanced : workSeconds([node], machine),
-    node.kind === 'attention' ? node.cost.stateBytes / (node.streams * machine.compute.headBandwidth.value) : 0,
+    shared && balanced !== undefined ? balanced : workSeconds([node], machine),
+    node.kind === 'attention' ? attentionSeconds(node, machine) : 0,
     rowSeconds(node, machine),
   );
   const latency = node.epilogue === true ? 0 : machine.latency[latencyOf(node)].value;
   return { bytes, work: picoseconds(seconds), latency: microsecondsToPs(latency), onLink: false };
+}
+
+/**
+ * Reading keys and values. On a dataflow machine attention is a stage with units of its own, which all sequences pass
+ * one after another; on a sequential one, sequences and heads are spread over the units.
+ */
+function attentionSeconds({ cost, streams }: WorkNode, { style, compute }: Machine): number {
+  const sideBySide = style === 'dataflow' ? 1 : streams;
+  return cost.stateBytes / (sideBySide * compute.headBandwidth.value);
 }
 
 function latencyOf({ kind }: WorkNode): Exclude<keyof Machine['latency'], 'stage'> {

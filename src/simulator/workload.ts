@@ -70,6 +70,8 @@ export interface WorkNode {
   readonly rows: number;
   /** Independent streams of state (key/value heads times sequences). */
   readonly streams: number;
+  /** Of attention: queries (rows of a sequence times the heads of a group) that share what is read of one stream. */
+  readonly queries?: number;
   readonly inputs: readonly WorkInput[];
   readonly collective?: { readonly kind: 'sum' | 'gather'; readonly sockets: number; readonly bytes: number };
   /** Which weights it reads is known only when its inputs are (routed experts): nothing of it streams ahead. */

@@ -153,7 +153,7 @@ class LayerBuilder {
           nodes: [this.linear('q', q, hidden), this.linear('k', kv, hidden), this.linear('v', kv, hidden)],
         },
         { name: 'append', nodes: [this.append(2 * kv)] },
-        { name: 'attention', nodes: [this.attend(own, positions, 2 * headDim, 4 * q * positions)] },
+        { name: 'attention', nodes: [this.attend(own, q / headDim / own, positions, 2 * headDim, 4 * q * positions)] },
         { name: 'o_proj', nodes: [this.linear('o', hidden, q)] },
       ];
     }
@@ -171,7 +171,7 @@ class LayerBuilder {
         ],
       },
       { name: 'append', nodes: [this.append(latent)] },
-      { name: 'attention', nodes: [this.attend(1, positions, latent, 4 * own * latent * positions)] },
+      { name: 'attention', nodes: [this.attend(1, own, positions, latent, 4 * own * latent * positions)] },
       {
         name: 'o_proj',
         nodes: [
@@ -256,10 +256,11 @@ class LayerBuilder {
     return this.node('append', 'cache', 'attention', { ...noCost, stateBytes: bytes, activationBytes: bytes }, []);
   }
 
-  private attend(heads: number, positions: number, width: number, flopsPerRow: number): WorkNode {
+  private attend(heads: number, queries: number, positions: number, width: number, flopsPerRow: number): WorkNode {
     const stateBytes = this.batch * heads * positions * width * cacheBytes;
     const cost = { ...noCost, flops: this.batch * flopsPerRow, stateBytes };
-    return { ...this.node('attention', 'attention', 'attention', cost, []), streams: heads * this.batch };
+    const node = this.node('attention', 'attention', 'attention', cost, []);
+    return { ...node, streams: heads * this.batch, queries };
   }
 
   private norm(name: string, category: Category = 'elementwise', inputs: readonly WorkInput[] = []): WorkNode {
