@@ -60,7 +60,7 @@ describe('withValues', () => {
     const machine = findMachine('sn40l');
     const changed = withValues(machine, { 'memory.bandwidth': 2e12 });
     expect(changed.memory.bandwidth).toMatchObject({ value: 2e12, unit: 'B/s', basis: 'inferred' });
-    expect(machine.memory.bandwidth.value).toBe(1.6e12);
+    expect(machine.memory.bandwidth.value).toBe(1.8e12);
     expect(changed.call).toEqual(machine.call);
   });
 

@@ -62,7 +62,7 @@ const machineSchema = z.strictObject({
   /** Where nobody says otherwise; default: offloaded. */
   orchestration: z.enum(orchestrations).optional(),
   memory: z.strictObject({
-    /** Specified, the figure that "percent of peak" is about. */
+    /** Specified: of which the simulator counts percent. */
     bandwidth: rate,
     /** Part of it that a long stream reaches. */
     efficiency: share,
@@ -81,6 +81,8 @@ const machineSchema = z.strictObject({
     bandwidth: rate,
     /** Unit in which weights stream. */
     tile: bytes,
+    /** What a loop loads for its next iteration before the results of this one are made; default: as much as the program plans. */
+    nextIteration: z.enum(['planned', 'nothing']).optional(),
   }),
   compute: z.strictObject({
     peak: quantity('FLOP/s', 1, 1e21),
@@ -92,7 +94,7 @@ const machineSchema = z.strictObject({
     rowLanes: count,
     /** Bytes per second at which one row of activations is read or written. */
     rowBandwidth: rate,
-    /** At which the keys and values of one head of one sequence are read. */
+    /** At which keys and values are read: of one head of one sequence; of a dataflow machine, by its attention stage. */
     headBandwidth: rate,
     /** Part of the shorter of loading a tile and working on it that the longer one hides; default: all of it. */
     overlap: share.optional(),

@@ -4,7 +4,8 @@
  *   near memory   [ tile 0 ][ tile 1 ][ tile 2 ] ...          in the order of use, as far ahead as the buffer allows
  *   operator            [ work 0 ]-latency->[ work 1 ] ...    when its tile is there, and what it reads is made
  *
- * A load waits until the tile that had its place has been worked on. An operator that needs another's whole result waits
+ * A load waits until the tile that had its place has been worked on; on a machine that loads nothing for the next iteration
+ * of a loop, until the iteration before is done, too. An operator that needs another's whole result waits
  * for its last tile; one that streams follows tile by tile, at most `streamBufferTiles` behind.
  */
 import { assert, defined } from '../util/assert.js';
@@ -75,6 +76,8 @@ class PartBuilder {
   private readonly tileWork: number[] = [];
   private readonly iterationBytes: number;
   private readonly ahead: number;
+  /** Nodes of which the next iteration reads the results. */
+  private readonly carried: readonly number[];
   private readonly places: readonly number[];
 
   constructor(
@@ -84,6 +87,8 @@ class PartBuilder {
   ) {
     this.loadsPerTile = options.farShare > 0 ? 2 : 1;
     const ahead = part.ahead === 'machine' ? machine.onChip.capacity.value / 4 : part.ahead;
+    const inputs = part.nodes.flatMap((node) => node.inputs);
+    this.carried = [...new Set(inputs.filter(({ distance }) => distance === 1).map(({ node }) => node))];
     this.perIteration = this.planNodes();
     this.iterationBytes = this.tileEnds.at(-1) ?? 0;
     const largest = Math.max(0, ...this.tileEnds.map((end, index) => end - (this.tileEnds[index - 1] ?? 0)));
@@ -193,6 +198,7 @@ class PartBuilder {
     const { node, times, tiles, join, firstLoad } = planned;
     const { memory, farMemory } = this.machine;
     const after = node.addressed === true ? [base + join] : [];
+    if (this.machine.onChip.nextIteration === 'nothing') after.push(...this.lastResults(base));
     const freed = base + defined(this.places[firstLoad + t], 'place');
     const behind = freed >= 0 ? [freed] : [];
     const bytes = times.bytes / tiles;
@@ -204,6 +210,16 @@ class PartBuilder {
     const far = bytes - near;
     const farRate = defined(farMemory, 'far memory').bandwidth.value;
     this.add({ resource: 1, occupy: picoseconds(far / farRate), latency, after, behind }, 'load', index, t, far);
+  }
+
+  /** The last tiles of what the iteration before hands on. */
+  private lastResults(base: number): number[] {
+    const from = base - this.perIteration;
+    if (from < 0) return [];
+    return this.carried.map((maker) => {
+      const { work, tiles } = defined(this.planned[maker], 'maker');
+      return from + work + tiles - 1;
+    });
   }
 
   /**

@@ -54,6 +54,17 @@ describe('closed forms', () => {
     expect(period).toBe(20 * us);
   });
 
+  it('a loop that loads nothing for its next iteration pays its latencies in each', () => {
+    const machine = toyMachine({ 'memory.latency': 4, 'latency.linear': 6 });
+    const waiting = { ...machine, onChip: { ...machine.onChip, nextIteration: 'nothing' as const } };
+    const nodes = [node('a', 20, { inputs: carriedFrom(1) }), node('b', 20, { inputs: whole })];
+    // Within an iteration all is as planned: the second loads while the first works, and is done 6 after its last tile.
+    const { total, period } = simulatePart({ nodes, trip: 100, ahead: 1000 }, waiting, 0);
+    expect(period).toBe((40 + 4 + 6) * us);
+    expect(total).toBe(100 * period);
+    expect(simulatePart({ nodes, trip: 100, ahead: 1000 }, machine, 0).total).toBe((100 * 40 + 4 + 6) * us);
+  });
+
   it('what loading and working do not hide of each other comes on top', () => {
     const overlap = { value: 0.75, unit: '1', source: 'test', basis: 'inferred' } as const;
     const slow = toyMachine({ 'onChip.bandwidth': 0.5e6 });
@@ -83,6 +94,37 @@ describe('closed forms', () => {
     expect(looped.total).toBeLessThan(50 * 40 * us);
   });
 
+  it('sequences pass the attention of a dataflow kernel one after another, and side by side elsewhere', () => {
+    const attention = (sequences: number): WorkPart => {
+      const cost = { ...noCost, stateBytes: 20 * sequences };
+      return once([node('attention', 0, { kind: 'attention', cost, rows: sequences, streams: 2 * sequences })]);
+    };
+    // Memory gives two bytes in the time in which the stage reads one; the first tile is there after half a byte's time.
+    const machine = toyMachine({ 'compute.headBandwidth': 0.5e6 });
+    expect(simulatePart(attention(1), machine, 0).total).toBe((1 + 40) * us);
+    expect(simulatePart(attention(2), machine, 0).total).toBe((1 + 80) * us);
+    // As many streams as there are heads: memory is what counts, and the last tile.
+    const sequential = { ...machine, style: 'sequential' as const };
+    expect(simulatePart(attention(2), sequential, 0).total).toBe((40 + 0.5) * us);
+  });
+
+  it('queries that share keys and values are computed in whole row tiles', () => {
+    const machine = toyMachine({ 'compute.peak': 1e6, 'compute.rowTile': 4 });
+    const time = (queries: number): number => {
+      const cost = { ...noCost, flops: 12 * queries };
+      return simulatePart(once([node('attention', 0, { kind: 'attention', cost, queries })]), machine, 0).total;
+    };
+    expect([1, 4, 5, 8].map(time)).toEqual([48 * us, 48 * us, 96 * us, 96 * us]);
+  });
+
+  it('a norm with a few weights of its own is not worked on as long as a matrix', () => {
+    const machine = toyMachine({ 'compute.peak': 1e6, 'onChip.bandwidth': 2e6 });
+    const matrix = node('matrix', 20, { cost: { ...noCost, weightBytes: 20, flops: 100 }, inputs: whole });
+    const norm = node('norm', 2, { kind: 'elementwise' });
+    // The norm is done half a microsecond after its two bytes are there; the matrix begins with the third.
+    expect(simulatePart(once([norm, matrix]), machine, 0).total).toBe((3 + 100) * us);
+  });
+
   it('a sum over sockets overlaps with its producer, or stands alone', () => {
     const machine = toyMachine({ 'link.latency': 1 });
     const sum = node('sum', 0, {
@@ -102,11 +144,12 @@ describe('closed forms', () => {
 describe('properties', () => {
   const machine = toyMachine({ 'latency.linear': 2, 'latency.elementwise': 1, 'memory.latency': 1, 'link.latency': 1 });
   const sequential = { ...machine, style: 'sequential' as const };
+  const waiting = { ...machine, onChip: { ...machine.onChip, nextIteration: 'nothing' as const } };
 
   it('agrees with the tick by tick engine', () => {
     fc.assert(
-      fc.property(parts, (part) => {
-        const graph = buildPartGraph(part, machine, { iterations: Math.min(2, part.trip), farShare: 0 });
+      fc.property(parts, fc.constantFrom(machine, waiting), (part, which) => {
+        const graph = buildPartGraph(part, which, { iterations: Math.min(2, part.trip), farShare: 0 });
         const fast = runTasks(graph);
         // Whole microseconds, so that ticks can be microseconds.
         const inTicks = {
@@ -126,7 +169,7 @@ describe('properties', () => {
 
   it('inserting steady iterations gives what a full simulation gives, to the picosecond', () => {
     fc.assert(
-      fc.property(parts, fc.constantFrom(machine, sequential), (part, which) => {
+      fc.property(parts, fc.constantFrom(machine, sequential, waiting), (part, which) => {
         const long = { ...part, trip: part.trip + 60 };
         expect(simulatePart(long, which, 0).total).toBe(runWholePart(long, which, 0).timing.end);
       }),
@@ -136,7 +179,7 @@ describe('properties', () => {
 
   it('reads every byte of the part, and never more than one at a time', () => {
     fc.assert(
-      fc.property(parts, fc.constantFrom(machine, sequential), (part, which) => {
+      fc.property(parts, fc.constantFrom(machine, sequential, waiting), (part, which) => {
         const result = simulatePart(part, which, 0);
         const bytes = part.nodes.reduce((sum, { cost }) => sum + cost.weightBytes, 0) * part.trip;
         expect(result.bytes).toBeCloseTo(bytes, 6);
@@ -148,7 +191,7 @@ describe('properties', () => {
 
   it('a loop is never slower than its iterations one by one', () => {
     fc.assert(
-      fc.property(parts, fc.constantFrom(machine, sequential), (part, which) => {
+      fc.property(parts, fc.constantFrom(machine, sequential, waiting), (part, which) => {
         // What is loaded ahead can delay an addressed load by a tile; everything else only gains.
         fc.pre(part.nodes.every(({ addressed }) => addressed !== true));
         const { total } = simulatePart({ ...part, trip: 1 }, which, 0);

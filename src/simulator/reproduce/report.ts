@@ -33,7 +33,7 @@ export interface Reproduction {
 
 /** Where the sources contradict each other or leave something open, and what our rows do about it. */
 export const conflicts: readonly string[] = [
-  'HBM peak of SN40L: 1.6, 1.8 and 2.0 TB/s are printed; percent of peak is of 1.6. DDR: 100 and 200 GB/s; 100 is used.',
+  'HBM peak of SN40L: 1.6, 1.8 and 2.0 TB/s are printed; loads run at a fitted part of 1.8, percent is of 1.6. DDR: 100 and 200 GB/s; 100 is used.',
   'DGX H100: 24.0 TB/s (as DF26 counts) and 26.8 TB/s (data sheet); loads run at a fitted part of the data sheet, percent is of 24.0.',
   '"3.7x over DGX H100" would be 1084 tok/s; DF26 prints 1140, which is 3.89x. 1140 is calibrated on, 3.7 is shown.',
   '"Over 90% of peak" matches the decoder trace (94% of 1.6 TB/s), not the whole token (1140 tok/s is 73.9%); the later "over 75%" is not attributed. Both are shown.',

@@ -4,6 +4,7 @@
  * looked at by the fit; `counted` rows are arithmetic on the programs; `claim` rows are statements with a bound or
  * without a stated base, shown and not judged.
  */
+import type { Machine } from '../machine.js';
 import { geometricMean } from './statistics.js';
 import type { Category } from '../workload.js';
 import type { Lab, Setup } from './lab.js';
@@ -198,8 +199,12 @@ function layerCall(
       .flatMap(({ nodes }) => nodes)
       .reduce((s, { cost }) => s + cost.weightBytes + cost.stateBytes, 0) ?? 0;
   const periodUs = call === undefined ? NaN : (call.launchPs + call.bodyPs + call.syncPs) / 1e6;
-  const { bandwidth, efficiency } = simulation.machine.memory;
-  return { periodUs, bytes, activeUs: (bytes / (bandwidth.value * efficiency.value)) * 1e6 };
+  return { periodUs, bytes, activeUs: (bytes / loadRate(simulation.machine)) * 1e6 };
+}
+
+/** Bytes per second. */
+function loadRate({ memory: { bandwidth, efficiency } }: Machine): number {
+  return bandwidth.value * efficiency.value;
 }
 
 function loopedLayer(lab: Lab, setup: Setup): { readonly periodUs: number; readonly bytes: number } {
@@ -252,6 +257,14 @@ const trace: readonly Row[] = [
     const { bytes, periodUs } = loopedLayer(lab, sn40l(llama8b, traced));
     return bytes / periodUs / 1e3;
   }),
+  traceRow(
+    'looped: plateau',
+    'GB/s',
+    1690,
+    'claim',
+    (lab) => loadRate(lab.machine('sn40l')) / 1e9,
+    'read off +/-10; follows from the rows above and from what a layer waits for',
+  ),
 ];
 
 const speedups: readonly (readonly [
@@ -336,6 +349,9 @@ const batchStreaming: readonly Row[] = (
   },
 }));
 
+/** Bytes per second of a socket, of which the papers count percent. */
+const sn40lPeak = 1.6e12;
+
 const claims: readonly Row[] = [
   {
     figure: 'DGX H100, 8B: part of 24.0 TB/s',
@@ -355,7 +371,7 @@ const claims: readonly Row[] = [
     note: 'a lower bound; about the decoder, not the whole token',
     ours: (lab) => {
       const { bytes, periodUs } = loopedLayer(lab, sn40l(llama8b, { sockets }));
-      return ((bytes / (periodUs * 1e-6)) * 100) / lab.machine('sn40l').memory.bandwidth.value;
+      return ((bytes / (periodUs * 1e-6)) * 100) / sn40lPeak;
     },
   })),
   {
@@ -364,7 +380,7 @@ const claims: readonly Row[] = [
     unit: '%',
     published: 73.9,
     kind: 'claim',
-    ours: (lab) => (lab.run(sn40l(llama8b)).tokensPerSecond * 16.597 * GB * 100) / (16 * 1.6e12),
+    ours: (lab) => (lab.run(sn40l(llama8b)).tokensPerSecond * 16.597 * GB * 100) / (16 * sn40lPeak),
   },
   {
     figure: '8B: SN40L-16 looped over DGX H100',
