@@ -54,6 +54,36 @@ it('decodes at the contexts that fit, beside the bandwidth of the device', async
     ['operator', 'passed'],
   ]);
   expect(report.bandwidth?.measured).toHaveLength(2);
-  expect(reportJson(report)).toMatchObject({ backend: 'cuda', depth: 3, skipped_contexts: [config.context] });
+  expect(reportJson(report)).toMatchObject({
+    ...{ backend: 'cuda', depth: 3 },
+    skipped_contexts: [{ context: config.context, reason: 'positions' }],
+  });
   expect(reportLines(report).join('\n')).toContain('tg4 @ d7');
+});
+
+it('leaves out contexts that the device has no memory for, and measures the others', async () => {
+  const driverPath = makeFakeDriver(workspace.directory, 'libsmallcuda', ['FAKE_FREE_BYTES=(4<<20)']);
+  const backend = createCudaBackend({ driverPath, compiler: hostCompiler, target: hostTarget });
+  const model = join(workspace.directory, 'long');
+  await writeSynthetic({ ...modelConfig('llama', 'bf16'), context: 1 << 16 }, model);
+  const notices: string[] = [];
+  const options: BenchOptions = {
+    ...{ model, cacheDir: workspace.cacheDir, schedules: ['looped'], rounds: 1, backend },
+    ...{ tokens: 2, promptTokens: 0, depth: 3, contexts: [65000, 20] },
+    onNotice: (line) => notices.push(line),
+  };
+  const report = await runBench(options);
+  expect(report.results.map(({ workload }) => workloadName(workload))).toEqual(['tg2 @ d3', 'tg2 @ d20']);
+  expect(notices).toContainEqual(
+    expect.stringMatching(/^context 65000 is left out: .* memory are needed, and 4\.\d+ MB are/),
+  );
+  expect(reportLines(report)).toContainEqual(
+    expect.stringMatching(/^tg2 @ d65000 left out: .* needed, 4\.\d+ MB are free$/),
+  );
+  expect(reportJson(report)).toMatchObject({
+    skipped_contexts: [{ context: 65000, reason: 'memory', free_bytes: 4 << 20 }],
+  });
+  await expect(runBench({ ...options, context: 65536 })).rejects.toThrow(
+    /needs .* on the device, and 4\.\d+ MB are free/,
+  );
 });

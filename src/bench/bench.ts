@@ -2,21 +2,24 @@
  * One benchmark: the model under several schedules and numbers of threads, and other engines on the same weights beside it.
  * First all of them must agree on what comes out, then they are timed in turn.
  */
-import type { Backend, BandwidthMeter, StageTime, WeightsMemory } from '../backends/backend.js';
+import type { Backend, BandwidthMeter, MemoryNeed, StageTime, WeightsMemory } from '../backends/backend.js';
 import { openBandwidthMeter } from '../backends/cpu/bandwidth.js';
 import { physicalCores } from '../backends/cpu/processors.js';
 import { defaultCacheDir } from '../backends/cache-dir.js';
 import { chooseBackend } from '../backends/registry.js';
-import { formatsByTensor } from '../checkpoint/checkpoint.js';
+import { formatsByTensor, type Checkpoint } from '../checkpoint/checkpoint.js';
 import { blockOf } from '../ir/formats.js';
 import { schedules as allSchedules, type DType, type Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { parameterCount } from '../models/tensors.js';
 import { chooseFormats } from '../runtime/load-model.js';
 import { AbortedError, messageOf, ToolchainError, UsageError } from '../util/errors.js';
+import { defined } from '../util/assert.js';
 import { availableMemory } from '../util/memory.js';
+import { formatBytes } from '../util/units.js';
 import { readHostMachine } from './calibrate/host-file.js';
 import { checkAgreement, checkGates, type Correctness } from './checks.js';
+import { fitContexts } from './fit-contexts.js';
 import type { GateResult } from './gate.js';
 import { IdleWatches } from './idle.js';
 import { describeMachine, type Machine } from './machine.js';
@@ -29,7 +32,7 @@ import { measureRounds, type Measurements } from './rounds.js';
 import { planRun, threadCounts, type Plan, type Sizes } from './settings.js';
 import { prepareVariant, stopIfAsked, withVariant, type OnProgress, type Setup, type Choice } from './setup.js';
 import { openSubject, type Subject } from './subject.js';
-import type { Variant } from './variant.js';
+import { compilerOf, type Variant } from './variant.js';
 import { gpuDepth, shortDepth, type Engine, type Identity, type PeerName, type Workload } from './workload.js';
 
 export interface BenchOptions extends Sizes {
@@ -112,6 +115,12 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
   }
 }
 
+/** What is measured, and the variants that measure it; compiled where that was necessary to know what they need. */
+interface Planned {
+  readonly plan: Plan;
+  readonly choices: readonly Choice[];
+}
+
 class Bench {
   readonly #options: BenchOptions;
   readonly #cacheDir: string;
@@ -130,14 +139,14 @@ class Bench {
     requirePeers(peerNames, backend);
     const threads = this.#threads(backend);
     const subject = await this.#openSubject();
-    const plan = this.#plan(subject.checkpoint.config, backend);
     const formats = chooseFormats(subject.checkpoint, backend, this.#options, this.#notice);
+    const { plan, choices } = this.#plan(subject.checkpoint, { backend, formats, threads });
     const setup: Setup = {
       ...{ checkpoint: subject.checkpoint, backend, formats, plan, threads, kv, cacheDir: this.#cacheDir },
       ...{ onProgress: this.#progress, onNotice: this.#notice, signal },
     };
     const peers = await this.#openPeers(peerNames, setup);
-    const variants = await this.#prepare(setup);
+    const variants = await this.#prepare(setup, choices);
     const correctness = await checkAgreement(variants, peers, setup);
     const gates = backend.name === 'cuda' ? await checkGates(variants, peers, setup) : [];
     const meter = await this.#openMeter(backend, threads);
@@ -196,13 +205,33 @@ class Bench {
     return typeof backend === 'string' ? chooseBackend(backend, this.#notice) : backend;
   }
 
-  #plan(config: ModelConfig, { name }: Backend): Plan {
-    const plan = planRun(config, this.#options, name === 'cuda' ? gpuDepth : shortDepth);
-    const longest = Math.min(config.context, this.#options.context ?? config.context);
-    for (const depth of plan.skipped) {
-      this.#notice(`context ${depth} is left out: with the tokens after it, it is more than the ${longest} positions`);
+  /** What is measured, and of what: where a device takes all memory at once, as much as it holds. */
+  #plan(checkpoint: Checkpoint, setup: Pick<Setup, 'backend' | 'formats' | 'threads'>): Planned {
+    const { config } = checkpoint;
+    const { backend } = setup;
+    const { context, contexts = [] } = this.#options;
+    const depth = backend.name === 'cuda' ? gpuDepth : shortDepth;
+    const planOf = (kept: readonly number[]): Plan => planRun(config, { ...this.#options, contexts: kept }, depth);
+    let choices = this.#choices(setup);
+    const { memoryFor } = backend;
+    const needOf = (tried: Plan): MemoryNeed => {
+      choices = compileChoices(checkpoint, { ...setup, limits: tried.limits }, this.#choices(setup));
+      const needs = choices.map(({ plan }) => memoryFor!(defined(plan, 'plan of a variant')));
+      return {
+        needed: needs.reduce((sum, { needed }) => sum + needed, 0),
+        free: Math.min(...needs.map(({ free }) => free)),
+      };
+    };
+    const plan = memoryFor === undefined ? planOf(contexts) : fitContexts(contexts, planOf, needOf);
+    const positions = Math.min(config.context, context ?? config.context);
+    for (const { depth: at, need } of plan.skipped) {
+      const why =
+        need === undefined
+          ? `with the tokens after it, it is more than the ${positions} positions`
+          : `${formatBytes(need.needed)} of the device's memory are needed, and ${formatBytes(need.free)} are free`;
+      this.#notice(`context ${at} is left out: ${why}`);
     }
-    return plan;
+    return { plan, choices };
   }
 
   #threads({ name, capabilities }: Backend): readonly number[] {
@@ -249,9 +278,8 @@ class Bench {
     return opened;
   }
 
-  async #prepare(setup: Setup): Promise<Variant[]> {
+  async #prepare(setup: Setup, choices: readonly Choice[]): Promise<Variant[]> {
     const { signal } = setup;
-    const choices = this.#choices(setup);
     const total = choices.length;
     const weightsMemory = this.#options.weightsMemory ?? this.#chooseMemory(setup, total);
     const variants: Variant[] = [];
@@ -267,7 +295,7 @@ class Bench {
   }
 
   /** What is measured of ours, in the order in which it is shown. */
-  #choices({ threads, backend }: Setup): Choice[] {
+  #choices({ threads, backend }: Pick<Setup, 'threads' | 'backend'>): Choice[] {
     const { schedules = allSchedules, singleLaunches = false } = this.#options;
     if (singleLaunches && (backend.name !== 'cuda' || !schedules.includes('operator'))) {
       throw new UsageError('only the operator schedule of the cuda backend has single launches to compare with', {
@@ -326,6 +354,21 @@ class Bench {
       return undefined;
     }
   }
+}
+
+/** Compiles what schedules have in common once. */
+function compileChoices(
+  checkpoint: Checkpoint,
+  { backend, formats, limits }: Pick<Setup, 'backend' | 'formats'> & Pick<Plan, 'limits'>,
+  choices: readonly Choice[],
+): Choice[] {
+  const compilers = new Map<number, ReturnType<typeof compilerOf>>();
+  return choices.map((choice) => {
+    const { threads, schedule } = choice;
+    const compile = compilers.get(threads) ?? compilerOf(checkpoint, { backend, formats, limits, threads });
+    compilers.set(threads, compile);
+    return { ...choice, plan: compile(schedule) };
+  });
 }
 
 function bandwidthOf(meter: BandwidthMeter | undefined, { bandwidth }: Measurements): Bandwidth | null {

@@ -8,6 +8,7 @@ import type { PeerAgreement } from './correctness.js';
 import type { Gate, GateResult } from './gate.js';
 import type { PeerKind } from './peer.js';
 import { fastest, type Duel, type Result } from './results.js';
+import type { Plan } from './settings.js';
 import { engineTitles, identityName, peerNames, variantName, workloadName, type Identity } from './workload.js';
 
 /** Lines for people. */
@@ -16,6 +17,7 @@ export function reportLines(report: BenchReport): string[] {
     ...headerLines(report),
     '',
     ...tableLines(report),
+    ...skippedLines(report.plan),
     ...afterTable([...loopingLines(report.results), ...report.duels.map(duelLine)]),
     ...report.profiles.flatMap((profile) => afterTable(profileLines(profile))),
   ];
@@ -162,6 +164,16 @@ export function tableLines({ results, gates }: Pick<BenchReport, 'results' | 'ga
   );
 }
 
+/** Contexts that were asked for and are not in the table. */
+export function skippedLines({ skipped, workloads }: Plan): string[] {
+  const tokens = workloads.find(({ kind }) => kind === 'decode')?.tokens ?? 0;
+  return skipped.map(({ depth, need }) => {
+    const test = workloadName({ kind: 'decode', tokens, depth });
+    if (need === undefined) return `${test} left out: more positions than the KV cache has`;
+    return `${test} left out: ${formatBytes(need.needed)} of the device's memory are needed, ${formatBytes(need.free)} are free`;
+  });
+}
+
 /** Shown where something failed. */
 function gateColumn(gates: readonly GateResult[]): ResultColumn {
   const failed = new Set(gates.filter(({ gate }) => gate === 'failed').map(({ identity }) => identityName(identity)));
@@ -235,7 +247,12 @@ export function reportJson(report: BenchReport): object {
     context: plan.limits.context,
     rows: plan.limits.rows,
     depth: plan.depth,
-    skipped_contexts: plan.skipped,
+    skipped_contexts: plan.skipped.map(({ depth, need }) => ({
+      context: depth,
+      reason: need === undefined ? 'positions' : 'memory',
+      needed_bytes: need?.needed ?? null,
+      free_bytes: need?.free ?? null,
+    })),
     rounds: report.rounds,
     machine: {
       cpu: machine.cpu,

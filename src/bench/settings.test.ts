@@ -38,8 +38,8 @@ describe('planRun', () => {
   it('decodes at all contexts that the model holds, and tells of the others', () => {
     const held = planRun({ ...config, context: 2048 }, { promptTokens: 0, contexts: [1024, 32, 1920, 1921] }, 32);
     expect(namesOf(held)).toEqual(['tg128 @ d32', 'tg128 @ d1024', 'tg128 @ d1920']);
-    expect(held).toMatchObject({ depth: 32, limits: { rows: 64, context: 2048 }, skipped: [1921] });
-    expect(planRun(config, { contexts: [1024], context: 512 }).skipped).toEqual([1024]);
+    expect(held).toMatchObject({ depth: 32, limits: { rows: 64, context: 2048 }, skipped: [{ depth: 1921 }] });
+    expect(planRun(config, { contexts: [1024], context: 512 }).skipped).toEqual([{ depth: 1024 }]);
     expect(() => planRun(config, { tokens: 0, contexts: [64] })).toThrow('no tokens are decoded');
   });
 

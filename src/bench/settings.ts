@@ -1,4 +1,5 @@
 /** What is run: the sizes that were asked for, checked against the model, and the numbers of threads to try. */
+import type { MemoryNeed } from '../backends/backend.js';
 import type { Limits } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { defaultRows } from '../runtime/load-model.js';
@@ -24,7 +25,13 @@ export interface Plan {
   readonly limits: Limits;
   readonly depth: number;
   /** Of the contexts asked for, those that do not fit. */
-  readonly skipped: readonly number[];
+  readonly skipped: readonly SkippedContext[];
+}
+
+/** A context that is not measured: the model has fewer positions, or what is there is less than all variants `need`. */
+export interface SkippedContext {
+  readonly depth: number;
+  readonly need?: MemoryNeed;
 }
 
 /** llama.cpp rounds contexts up to a multiple of this. */
@@ -67,7 +74,7 @@ export function planRun(config: ModelConfig, sizes: Sizes, defaultDepth = shortD
   const rows = Math.min(defaultRows, Math.max(promptTokens, deepest));
   return {
     ...{ workloads, limits: { rows, samples: 1, slots: 1, context }, depth },
-    skipped: contexts.filter((at) => !fits(at)),
+    skipped: contexts.filter((at) => !fits(at)).map((at) => ({ depth: at })),
   };
 }
 

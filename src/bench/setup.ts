@@ -25,7 +25,7 @@ export interface Setup {
 }
 
 export type Choice = Pick<VariantOptions, 'schedule' | 'threads'> &
-  Partial<Pick<VariantOptions, 'backend' | 'formats' | 'launches' | 'profile' | 'weightsMemory'>>;
+  Partial<Pick<VariantOptions, 'backend' | 'formats' | 'launches' | 'plan' | 'profile' | 'weightsMemory'>>;
 
 /** The caller closes it. Throws what compiling and loading throws. */
 export function prepareVariant(setup: Setup, choice: Choice): Promise<Variant> {

@@ -2,10 +2,18 @@
  * One of ours to be measured: the model under one schedule with one number of threads. It talks to the executable as the
  * runtime does, without tokenizer and text, so that what is timed is the making of tokens.
  */
-import type { Backend, Executable, SampleSettings, StageTime, StepResult, WeightsMemory } from '../backends/backend.js';
+import type {
+  Backend,
+  Executable,
+  ExecutionPlan,
+  SampleSettings,
+  StageTime,
+  StepResult,
+  WeightsMemory,
+} from '../backends/backend.js';
 import type { Checkpoint } from '../checkpoint/directory.js';
 import type { Limits, Schedule } from '../ir/program.js';
-import { compileModel } from '../passes/pipeline.js';
+import { modelCompiler } from '../passes/pipeline.js';
 import type { Formats } from '../runtime/load-model.js';
 import { readCounters } from '../runtime/usage.js';
 import { assert, defined } from '../util/assert.js';
@@ -20,6 +28,8 @@ export interface VariantOptions {
   readonly formats: Formats;
   /** One slot and one sample. */
   readonly limits: Limits;
+  /** Where it has been compiled already. */
+  readonly plan?: ExecutionPlan;
   readonly cacheDir: string;
   readonly weightsMemory?: WeightsMemory;
   /** Count the time of stages. */
@@ -34,6 +44,19 @@ export interface Transcript {
   readonly tokens: readonly number[];
   /** After prompt and tokens. */
   readonly logits: Float32Array;
+}
+
+/** Compiles a model for variants that differ in their schedule. */
+export function compilerOf(
+  { config }: Checkpoint,
+  { backend, formats, limits, threads }: Pick<VariantOptions, 'backend' | 'formats' | 'limits' | 'threads'>,
+): (schedule: Schedule) => ExecutionPlan {
+  const { quant, formatOf, kv } = formats;
+  const compile = modelCompiler(config, {
+    ...{ limits, weightFormat: quant, stateFormat: kv, capabilities: backend.capabilities, workers: threads },
+    ...(formatOf === undefined ? {} : { formatOf }),
+  });
+  return (schedule) => compile(schedule).plan;
 }
 
 export class Variant implements Candidate {
@@ -55,18 +78,8 @@ export class Variant implements Candidate {
 
   /** Compiles and loads. Throws what the backend throws. */
   static async prepare(checkpoint: Checkpoint, options: VariantOptions): Promise<Variant> {
-    const { backend, schedule, threads, launches, limits, cacheDir, weightsMemory, profile, onPack, signal } = options;
-    const { quant, formatOf, kv } = options.formats;
-    const { capabilities } = backend;
-    const { plan } = compileModel(checkpoint.config, {
-      schedule,
-      limits,
-      weightFormat: quant,
-      stateFormat: kv,
-      ...(formatOf === undefined ? {} : { formatOf }),
-      capabilities,
-      workers: threads,
-    });
+    const { backend, schedule, threads, launches, cacheDir, weightsMemory, profile, onPack, signal } = options;
+    const plan = options.plan ?? compilerOf(checkpoint, options)(schedule);
     const executable = await backend.prepare(plan, checkpoint.weights, {
       threads,
       cacheDir,

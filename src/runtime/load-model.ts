@@ -14,6 +14,7 @@ import type { ModelConfig } from '../models/model-config.js';
 import { packedLength } from '../passes/pack-weights.js';
 import { compileModel } from '../passes/pipeline.js';
 import { createTokenizer, loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
+import { defined } from '../util/assert.js';
 import { AbortedError, UnsupportedModelError, UsageError } from '../util/errors.js';
 import { ChatFormat } from './chat-format.js';
 import { fitContext } from './fit-context.js';
@@ -239,6 +240,8 @@ interface Target {
   readonly schedule: Schedule;
   readonly limits: Limits;
   readonly formats: Formats;
+  /** Where it had to be compiled to know what memory it takes. */
+  readonly plan?: ExecutionPlan;
 }
 
 function chooseTarget(
@@ -257,17 +260,23 @@ function chooseTarget(
   const target = { schedule, limits, formats: chooseFormats(checkpoint, backend, options, onNotice) };
   const { memoryFor } = backend;
   if (options.context !== undefined || memoryFor === undefined) return target;
-  const needOf = (fitted: Limits): MemoryNeed =>
-    memoryFor(compileTarget(checkpoint, backend, { ...target, limits: fitted }, options.threads));
-  return { ...target, limits: fitContext(limits, needOf, onNotice) };
+  const plans = new Map<number, ExecutionPlan>();
+  const needOf = (fitted: Limits): MemoryNeed => {
+    const plan = compileTarget(checkpoint, backend, { ...target, limits: fitted }, options.threads);
+    plans.set(fitted.context, plan);
+    return memoryFor(plan);
+  };
+  const fitted = fitContext(limits, needOf, onNotice);
+  return { ...target, limits: fitted, plan: defined(plans.get(fitted.context), 'plan of the context') };
 }
 
 function compileTarget(
   { config }: Checkpoint,
   { capabilities }: Backend,
-  { schedule, limits, formats: { quant, formatOf, kv } }: Target,
+  { schedule, limits, formats: { quant, formatOf, kv }, plan: known }: Target,
   workers: number | undefined,
 ): ExecutionPlan {
+  if (known !== undefined) return known;
   const { plan } = compileModel(config, {
     schedule,
     limits,

@@ -81,7 +81,7 @@ export function createCudaBackend(options: CudaOptions = {}): CudaBackend {
       { hint: 'use --backend cpu' },
     );
   }
-  const machine: Machine = { device, target, driverPath, ordinal, compiler: options.compiler };
+  const machine: Machine = { device, target, driverPath, ordinal, compiler: options.compiler, emitted: new WeakMap() };
   return {
     name: 'cuda',
     device,
@@ -102,6 +102,8 @@ interface Machine {
   readonly driverPath: string;
   readonly ordinal: number;
   readonly compiler: CudaCompiler | undefined;
+  /** Of plans that were asked about before they are prepared. */
+  readonly emitted: WeakMap<ExecutionPlan, EmittedSource>;
 }
 
 async function compilerOf({ compiler }: Machine): Promise<CudaCompiler> {
@@ -112,10 +114,17 @@ async function compilerOf({ compiler }: Machine): Promise<CudaCompiler> {
   });
 }
 
-function memoryFor(plan: ExecutionPlan, { device, target, ordinal }: Machine, driver: CudaDriver): MemoryNeed {
-  const programs = programsOf(plan);
-  const { arenaBytes, ownBytes } = emitPrograms(programs, target);
-  const weightBytes = weightBytesOf(programs);
+/** Once for a plan. */
+function emittedOf(plan: ExecutionPlan, { emitted, target }: Machine): EmittedSource {
+  const known = emitted.get(plan) ?? emitPrograms(programsOf(plan), target);
+  emitted.set(plan, known);
+  return known;
+}
+
+function memoryFor(plan: ExecutionPlan, machine: Machine, driver: CudaDriver): MemoryNeed {
+  const { device, ordinal } = machine;
+  const { arenaBytes, ownBytes } = emittedOf(plan, machine);
+  const weightBytes = weightBytesOf(programsOf(plan));
   const needed = bytesNeeded({ arenaBytes, ownBytes, weightBytes, threads: device.multiprocessors });
   const handle = driver.device(ordinal);
   driver.enter(handle);
@@ -155,7 +164,7 @@ async function compile(
   const programs = programsOf(plan);
   programs.forEach(assertChecked);
   const compiler = await compilerOf(machine);
-  const emitted = emitPrograms(programs, machine.target);
+  const emitted = emittedOf(plan, machine);
   const { source } = emitted;
   const stop = signal === undefined ? {} : { signal };
   const image = await compileImage({ source, target: machine.target.name, cacheDir, compiler, ...stop });
