@@ -53,6 +53,14 @@ function curve<T extends z.ZodType<{ size: { value: number } }>>(point: T) {
     });
 }
 
+/** Rates at which several rows are multiplied with a matrix, by its elements. */
+const matrixRates = curve(z.strictObject({ size: count, rate: quantity('FLOP/s', 1, 1e21) }));
+
+/** Of some formats of weights. */
+function byFormat<T extends z.ZodType>(value: T) {
+  return z.partialRecord(z.enum(dtypes as [DType, ...DType[]]), value);
+}
+
 const machineSchema = z.strictObject({
   name: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, 'must be lower case letters, digits, dots and dashes'),
   title: z.string().min(1).max(200),
@@ -98,13 +106,12 @@ const machineSchema = z.strictObject({
     headBandwidth: rate,
     /** Part of the shorter of loading a tile and working on it that the longer one hides; default: all of it. */
     overlap: share.optional(),
-    /**
-     * Rates at which several rows are multiplied with a matrix, by its elements: small ones make less of the units. In between
-     * they are interpolated; default: the peak, for every matrix.
-     */
-    matrixRates: curve(z.strictObject({ size: count, rate: quantity('FLOP/s', 1, 1e21) })).optional(),
+    /** Small matrices make less of the units. In between rates are interpolated; default: the peak, for every matrix. */
+    matrixRates: matrixRates.optional(),
+    /** The same for formats of weights that are worked on at other rates. */
+    formatMatrixRates: byFormat(matrixRates).optional(),
     /** Stored bytes of weights that one row is multiplied with in a second, by format; others: as on-chip memory reads. */
-    weightRates: z.partialRecord(z.enum(dtypes as [DType, ...DType[]]), rate).optional(),
+    weightRates: byFormat(rate).optional(),
   }),
   /** From the last input of an operator to its first output, beyond bytes and arithmetic. */
   latency: z.strictObject({

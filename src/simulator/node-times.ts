@@ -51,7 +51,8 @@ function arithmeticSeconds(node: WorkNode, { compute }: Machine): number {
   const { kind, format, rows, cost } = node;
   // The rate at which a row is multiplied with weights is that at which they are read.
   if (rows === 1 && format !== undefined && compute.weightRates?.[format] !== undefined) return 0;
-  const rates = kind === 'linear' ? compute.matrixRates : undefined;
+  const own = format === undefined ? undefined : compute.formatMatrixRates?.[format];
+  const rates = kind === 'linear' ? (own ?? compute.matrixRates) : undefined;
   const peak =
     rates === undefined || rates.length === 0
       ? compute.peak.value

@@ -1,6 +1,6 @@
 /**
  * Measures this machine for the simulator: memory and caches with the bandwidth meter, everything else with small models
- * on the cpu backend itself. About a minute and a half, half of it compiling; a machine that is busy gives a machine that is slow.
+ * on the cpu backend itself. One and a half to two minutes, half of it compiling; a machine that is busy gives a machine that is slow.
  */
 import { rm } from 'node:fs/promises';
 import { cpus, totalmem } from 'node:os';
@@ -31,8 +31,9 @@ import {
   context,
   depth,
   memoryCases,
-  promptPairs,
+  promptCases,
   promptTokens,
+  tokenCases,
   type Case,
   type Cases,
 } from './cases.js';
@@ -52,6 +53,8 @@ export interface CalibrateOptions {
 const defaultRounds = 9;
 /** Rounds before them, in which code gets its final form and caches their contents. */
 const warmUpRounds = 6;
+/** Models that are compiled side by side: a compiler keeps one core busy. */
+const compiledTogether = 2;
 const mib = 2 ** 20;
 /** Where caches end is not known before; finer where the last level usually does. */
 const workingSetMib = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
@@ -122,30 +125,35 @@ async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Ti
   const ready: Ready[] = [];
   const meter = await openBandwidthMeter({ threads: physicalCores(), cacheDir });
   try {
-    for (const [i, one] of all.entries()) {
+    for (let i = 0; i < all.length; i += compiledTogether) {
       stopIf(signal);
       onProgress?.('compiling small models', i, all.length, 'steps');
-      ready.push({ one, variant: await prepare(one, join(directory, String(i)), options) });
+      const some = all.slice(i, i + compiledTogether);
+      const prepared = await Promise.allSettled(
+        some.map(async (one, j) => ({ one, variant: await prepare(one, join(directory, String(i + j)), options) })),
+      );
+      // Those that are ready are closed below, whatever became of the others.
+      ready.push(...prepared.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : [])));
+      const failed = prepared.find((result) => result.status === 'rejected');
+      if (failed !== undefined) throw failed.reason;
     }
-    const us = new Map<Case, number[]>(all.map((one) => [one, []]));
-    const promptUs = new Map<Case, number[]>(
-      promptPairs(cases).flatMap(({ few, many }) => [
-        [few, []],
-        [many, []],
-      ]),
-    );
+    const us = new Map<Case, number[]>(tokenCases(cases).map((one) => [one, []]));
+    const promptUs = new Map<Case, number[]>(promptCases(cases).map((one) => [one, []]));
     const memoryRates = new Map<Case, number[]>(memoryCases(cases).map((one) => [one, []]));
     for (let round = 0; round < warmUpRounds + rounds; round++) {
       const counts = round >= warmUpRounds;
       for (const [i, { one, variant }] of ready.entries()) {
         stopIf(signal);
         onProgress?.('timing small models', round * ready.length + i, (warmUpRounds + rounds) * ready.length, 'steps');
-        const rates = counts ? memoryRates.get(one) : undefined;
-        // What memory gives changes within seconds: it is measured right before and after.
-        const before = rates === undefined ? 0 : meter.measure();
-        const { milliseconds } = await variant.time({ kind: 'decode', tokens: one.tokens, depth });
-        rates?.push((before + meter.measure()) / 2);
-        if (counts) us.get(one)!.push((milliseconds * 1000) / one.tokens);
+        const ofTokens = us.get(one);
+        if (ofTokens !== undefined) {
+          const rates = counts ? memoryRates.get(one) : undefined;
+          // What memory gives changes within seconds: it is measured right before and after.
+          const before = rates === undefined ? 0 : meter.measure();
+          const { milliseconds } = await variant.time({ kind: 'decode', tokens: one.tokens, depth });
+          rates?.push((before + meter.measure()) / 2);
+          if (counts) ofTokens.push((milliseconds * 1000) / one.tokens);
+        }
         const ofPrompt = promptUs.get(one);
         if (ofPrompt === undefined) continue;
         await pause(settleMs);

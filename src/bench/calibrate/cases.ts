@@ -38,7 +38,13 @@ export interface Cases {
   readonly streamed: readonly Case[];
   /** The largest of them in several formats, with more and less arithmetic to a byte: what loading and arithmetic hide of each other. */
   readonly overlapped: readonly Case[];
+  /** By the format of weights: layers of growing width whose prompts are timed, in order. */
+  readonly prompts: ReadonlyMap<PromptFormat, readonly Pair[]>;
 }
+
+/** Of which matrices are multiplied with many rows in ways that differ: numbers of 8 bits, numbers with an exponent. */
+export const promptFormats = ['q8_0', 'bf16'] as const satisfies readonly DType[];
+export type PromptFormat = (typeof promptFormats)[number];
 
 /** Formats that `--quant` knows; those of a block within a GGUF file are worked on as on-chip memory reads. */
 export const calibratedFormats = ['q8_0', 'q4_0', 'bf16', 'f16', 'f32'] as const satisfies readonly DType[];
@@ -68,26 +74,45 @@ export function calibrationCases(threads: number, cacheBytes: number, formats: r
     of('streamed', { hidden: 1024, ffn: 2816, heads: 16, headDim: 64 }, { tokens: fewTokens }),
   );
   const last = defined(streamed.at(-1), 'streamed models');
+  const together = { few: medium({})(4), many: medium({})(20) };
+  const wide = new Map(formats.map((quant) => [quant, widePair(quant, threads, cacheBytes)]));
+  const promptPairs = (quant: PromptFormat): Pair[] => {
+    const pair = wide.get(quant) ?? widePair(quant, threads, cacheBytes);
+    const [few, many] = streamed.map((one) => inFormat(one, quant));
+    return [
+      { few: inFormat(together.few, quant), many: inFormat(together.many, quant) },
+      pair,
+      { few: defined(few, 'streamed'), many: defined(many, 'streamed') },
+    ];
+  };
   return {
     alone: { few: narrow(4), many: narrow(36) },
-    together: { few: medium({})(4), many: medium({})(20) },
+    together,
     calls: medium({ schedule: 'operator' })(20),
     response: medium({ schedule: 'response' })(20),
-    formats: new Map(formats.map((quant) => [quant, widePair(quant, threads, cacheBytes)])),
+    formats: wide,
     streamed,
     overlapped: [last, ...formats.filter((quant) => quant === 'q4_0').map((quant) => ({ ...last, quant }))],
+    prompts: new Map(
+      promptFormats.filter((quant) => quant === 'q8_0' || wide.has(quant)).map((quant) => [quant, promptPairs(quant)]),
+    ),
   };
 }
 
-const wide = { hidden: 512, ffn: 1024, heads: 8, headDim: 64 };
+/** Cases that are equal are one object. */
+function inFormat(one: Case, quant: DType): Case {
+  return one.quant === quant ? one : { ...one, quant };
+}
+
+const wideSizes = { hidden: 512, ffn: 1024, heads: 8, headDim: 64 };
 
 /** Half of the cache at most, so that a neighbour who shares it does not matter much. */
 function widePair(quant: DType, threads: number, cacheBytes: number): Pair {
   const { elements, bytes } = blockOf(quant);
-  const layerBytes = (layerElements(wide) / elements) * bytes;
+  const layerBytes = (layerElements(wideSizes) / elements) * bytes;
   const most = Math.max(3, Math.min(12, Math.floor(cacheBytes / 2 / layerBytes)));
   const of = (layers: number): Case => ({
-    config: shape(`wide-${layers}`, { layers, ...wide }),
+    config: shape(`wide-${layers}`, { layers, ...wideSizes }),
     quant,
     schedule: 'looped',
     threads,
@@ -131,11 +156,9 @@ function shape(
   return parseModelConfig(json, name);
 }
 
-/** Whose prompts are timed, too: layers of growing width, in order. */
-export function promptPairs({ together, formats, streamed }: Cases): Pair[] {
-  const [wide] = formats.values();
-  const [few, many] = streamed;
-  return [together, defined(wide, 'a format'), { few: defined(few, 'streamed'), many: defined(many, 'streamed') }];
+/** Whose prompts are timed. */
+export function promptCases({ prompts }: Cases): Case[] {
+  return [...prompts.values()].flat().flatMap(({ few, many }) => [few, many]);
 }
 
 /** Elements of a matrix of its layers, on average. */
@@ -148,9 +171,14 @@ export function memoryCases({ streamed, overlapped }: Cases): Case[] {
   return [...new Set([...streamed, ...overlapped])];
 }
 
-/** Every case once: those that are equal are one object. */
-export function allCases(cases: Cases): Case[] {
+/** Every case once whose tokens are timed: those that are equal are one object. */
+export function tokenCases(cases: Cases): Case[] {
   const { alone, together, calls, response, formats } = cases;
   const pairs = [alone, together, ...formats.values()];
   return [...pairs.flatMap(({ few, many }) => [few, many]), calls, response, ...memoryCases(cases)];
+}
+
+/** Every case once. */
+export function allCases(cases: Cases): Case[] {
+  return [...new Set([...tokenCases(cases), ...promptCases(cases)])];
 }

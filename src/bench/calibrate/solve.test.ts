@@ -9,7 +9,7 @@ import { meanContext } from '../workload.js';
 import { allCases, calibrationCases, depth, memoryCases, promptTokens, type Case } from './cases.js';
 import { solveMachine, type Observations } from './solve.js';
 
-const formats: readonly DType[] = ['q8_0', 'q4_0'];
+const formats: readonly DType[] = ['q8_0', 'q4_0', 'bf16'];
 const cases = calibrationCases(2, 32 * 2 ** 20, formats);
 
 const memory = {
@@ -30,6 +30,8 @@ const memory = {
 
 /** The wider, the faster. */
 const matrixFlops = [1e11, 2e11, 4e11];
+/** Of bf16: part of them. */
+const floatPart = 0.4;
 
 /** In the rounds, when neighbours left a fifth less. */
 const roundRate = 24e9;
@@ -63,10 +65,19 @@ function knownMachine(): Machine {
     ...point,
     rate: { ...point.rate, value: matrixFlops[i]! },
   }));
+  const bf16 = matrixRates.map(({ size, rate: flops }) => ({
+    size,
+    rate: { ...flops, value: flops.value * floatPart },
+  }));
   return {
     ...known,
     memory: { ...known.memory, workingSets },
-    compute: { ...known.compute, matrixRates, weightRates: { q8_0: rate(60e9), q4_0: rate(35e9) } },
+    compute: {
+      ...known.compute,
+      matrixRates,
+      formatMatrixRates: { bf16 },
+      weightRates: { q8_0: rate(60e9), q4_0: rate(35e9), bf16: rate(110e9) },
+    },
   };
 }
 
@@ -102,6 +113,9 @@ describe('solveMachine', () => {
     expect(found.call.start!.value).toBeCloseTo(303, -1);
     expect(found.compute.overlap?.value).toBeCloseTo(0.7, 1);
     found.compute.matrixRates!.forEach(({ rate: { value } }, i) => expect(value / matrixFlops[i]!).toBeCloseTo(1, 1));
+    found.compute.formatMatrixRates!.bf16!.forEach(({ rate: { value } }, i) => {
+      expect(value / (matrixFlops[i]! * floatPart)).toBeCloseTo(1, 1);
+    });
     expect(found.latency.sampling.basis).toBe('measured');
     const rates = (machine: Machine) => machine.memory.workingSets!.map(({ bandwidth }) => bandwidth.value / 1e9);
     expect(rates(found)).toHaveLength(5);
@@ -110,10 +124,12 @@ describe('solveMachine', () => {
 
   it('predicts prompts of models that were not measured', () => {
     for (const name of ['tinystories-15m', 'smollm2-135m']) {
-      const model = findPricedModel(name, 'q4_0');
-      const point = { schedule: 'looped', sockets: 1, batch: 1, context: 32, promptTokens: 48 } as const;
-      const time = (machine: Machine): number => simulate(model.workload(machine, point), machine).tpotUs;
-      expect(time(found) / time(known)).toBeCloseTo(1, 1);
+      for (const quant of ['q4_0', 'bf16'] as const) {
+        const model = findPricedModel(name, quant);
+        const point = { schedule: 'looped', sockets: 1, batch: 1, context: 32, promptTokens: 48 } as const;
+        const time = (machine: Machine): number => simulate(model.workload(machine, point), machine).tpotUs;
+        expect(time(found) / time(known)).toBeCloseTo(1, 1);
+      }
     }
   });
 

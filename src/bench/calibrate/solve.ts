@@ -12,7 +12,7 @@ import { defined } from '../../util/assert.js';
 import { median } from '../../util/statistics.js';
 import { firstStepUs } from '../predict.js';
 import { meanContext } from '../workload.js';
-import { depth, matrixElements, promptPairs, promptTokens, type Case, type Cases, type Pair } from './cases.js';
+import { depth, matrixElements, promptTokens, type Case, type Cases, type Pair, type PromptFormat } from './cases.js';
 import { hostName } from './host-file.js';
 
 /** Rates in bytes per second. */
@@ -34,7 +34,7 @@ export interface Observations {
   readonly memoryRates: ReadonlyMap<Case, readonly number[]>;
   /** Microseconds per token of each case, in every round. */
   readonly us: Times;
-  /** Microseconds of a prompt, of the cases of `promptPairs`, in every round. */
+  /** Microseconds of a prompt, of the cases of `prompts`, in every round. */
   readonly promptUs: Times;
 }
 
@@ -48,8 +48,8 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
   const blank = atMemoryRate(blankMachine(seen), memoryRate);
   const sizes = cases.streamed.map((one) => workloadOf(one, blank).residentBytes);
   const bufferRates = sizes.map((bytes) => atWorkingSet(blank, bytes).memory.bandwidth.value);
-  const prompts = promptPairs(cases);
-  let machine = withMatrixRates(withStreamedSets(blank, sizes), prompts.map(matrixElements));
+  let machine = withStreamedSets(blank, sizes);
+  for (const [format, pairs] of cases.prompts) machine = withMatrixCurve(machine, format, pairs.map(matrixElements));
   const search = (at: (us: number) => Machine, time: (machine: Machine) => number, wanted: number): void => {
     machine = at(solve((us) => time(at(us)), wanted));
   };
@@ -75,13 +75,15 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
         perLayer(times, pair),
       );
     }
-    prompts.forEach((pair, index) => {
-      search(
-        (us) => withMatrixRate(machine, index, 1e9 / (Math.max(us, leastUs) * 1e-6)),
-        (m) => simulatedLayer(pair, m, 'prompt'),
-        perLayer(seen.promptUs, pair),
-      );
-    });
+    for (const [format, pairs] of cases.prompts) {
+      pairs.forEach((pair, index) => {
+        search(
+          (us) => withMatrixRate(machine, format, index, 1e9 / (Math.max(us, leastUs) * 1e-6)),
+          (m) => simulatedLayer(pair, m, 'prompt'),
+          perLayer(seen.promptUs, pair),
+        );
+      });
+    }
     set(
       ['call.start'],
       (m) => simulated(many, m, 'prompt'),
@@ -212,34 +214,41 @@ function withStreamedSets(machine: Machine, sizes: readonly number[]): Machine {
 }
 
 /** With a working set of this size that reaches a rate. */
-function withSetRate(machine: Machine, bytes: number, reached: number): Machine {
+function withSetRate(machine: Machine, bytes: number, value: number): Machine {
   const { memory } = machine;
-  const value = reached / memory.efficiency.value;
   const workingSets = memory.workingSets?.map((set) =>
     set.size.value === bytes ? { ...set, bandwidth: { ...set.bandwidth, value } } : set,
   );
   return { ...machine, memory: { ...memory, ...(workingSets === undefined ? {} : { workingSets }) } };
 }
 
+type MatrixRates = NonNullable<Machine['compute']['matrixRates']>;
+
 /** With a rate of arithmetic for matrices of these many elements. */
-function withMatrixRates(machine: Machine, sizes: readonly number[]): Machine {
+function withMatrixCurve(machine: Machine, format: PromptFormat, sizes: readonly number[]): Machine {
   const { peak } = machine.compute;
-  const matrixRates = sizes.map((elements) => ({
+  const rates = sizes.map((elements) => ({
     size: quantity(elements, '1', 'derived', 'of a matrix of the layers that were timed, on average'),
-    rate: { ...peak, source: `a prompt of ${promptTokens} tokens in layers of such matrices, less all else` },
+    rate: { ...peak, source: `a prompt of ${promptTokens} tokens in ${format} layers of such matrices, less all else` },
   }));
-  return { ...machine, compute: { ...machine.compute, matrixRates } };
+  return withMatrixRates(machine, format, rates);
 }
 
-/** With another one of them; the last one is the peak, too. */
-function withMatrixRate(machine: Machine, index: number, value: number): Machine {
-  const { peak, matrixRates = [] } = machine.compute;
-  const changed = matrixRates.map((point, i) => (i === index ? { ...point, rate: { ...point.rate, value } } : point));
-  const last = index === matrixRates.length - 1;
-  return {
-    ...machine,
-    compute: { ...machine.compute, matrixRates: changed, peak: last ? { ...peak, value } : peak },
-  };
+/** With another one of them; the last one of quantized weights is the peak, too. */
+function withMatrixRate(machine: Machine, format: PromptFormat, index: number, value: number): Machine {
+  const { peak, matrixRates = [], formatMatrixRates } = machine.compute;
+  const rates = format === 'q8_0' ? matrixRates : (formatMatrixRates?.[format] ?? []);
+  const changed = rates.map((point, i) => (i === index ? { ...point, rate: { ...point.rate, value } } : point));
+  const result = withMatrixRates(machine, format, changed);
+  if (format !== 'q8_0' || index < rates.length - 1) return result;
+  return { ...result, compute: { ...result.compute, peak: { ...peak, value } } };
+}
+
+/** Those of q8_0 are those of all formats but of numbers with an exponent, which are timed as bf16. */
+function withMatrixRates(machine: Machine, format: PromptFormat, rates: MatrixRates): Machine {
+  const own =
+    format === 'q8_0' ? { matrixRates: rates } : { formatMatrixRates: { bf16: rates, f16: rates, f32: rates } };
+  return { ...machine, compute: { ...machine.compute, ...own } };
 }
 
 function withOverlap(machine: Machine, hidden: number): Machine {
