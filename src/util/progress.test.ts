@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { ProgressBar } from './progress.js';
 
 function fake(isTTY: boolean): { bar: ProgressBar; at: (ms: number) => void; text: () => string } {
@@ -44,6 +44,34 @@ describe('ProgressBar', () => {
     expect(lines[0]).toContain('[######..................] 25% 1 GB of 4 GB');
     expect(lines[0]!.replace('\u001b[K', '').length).toBeLessThan(60);
     expect(lines[1]).toBe('\u001b[K');
+  });
+
+  it('keeps the numbers on a narrow terminal', () => {
+    let text = '';
+    let nowMs = 0;
+    const stream = { isTTY: true, columns: 40, write: (piece: string) => (text += piece) };
+    const bar = new ProgressBar({ stream, now: () => nowMs });
+    bar.update('compiling and loading', 0, 4, 'steps');
+    nowMs = 500;
+    bar.update('compiling and loading', 2, 4, 'steps');
+    expect(text).toBe('\rcompiling and loading 50% 2 of 4\u001b[K');
+    nowMs = 1000;
+    bar.update('measuring', 0, 4, 'steps');
+    nowMs = 1500;
+    bar.update('measuring', 2, 4, 'steps');
+    bar.end();
+    expect(text).toContain(
+      '\rmeasuring [########........] 50% 2 of 4\u001b[K'.replace('########........', '########........'),
+    );
+  });
+
+  it('shows what takes long and is told of once', async () => {
+    const lines: string[] = [];
+    const bar = new ProgressBar({ stream: { write: (line) => lines.push(line) }, delayMs: 1 });
+    bar.update('compile', 0, 0, 'steps');
+    expect(lines).toEqual([]);
+    await vi.waitFor(() => expect(lines).toEqual(['compile ...\n']));
+    bar.end();
   });
 
   it('ends a phase when the next begins', () => {

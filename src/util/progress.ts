@@ -1,6 +1,7 @@
 /**
  * Progress of long work on a stream for people. On a terminal one line is drawn again and again, at most 20 times a
- * second; elsewhere a phase is one plain line at its start and one at its end. Work that ends quickly shows nothing.
+ * second; elsewhere a phase is one plain line at its start and one at its end. Work that ends quickly shows nothing; work that
+ * takes longer is shown also where nobody tells of it again.
  */
 import { formatBytes, formatDuration } from './units.js';
 
@@ -20,7 +21,8 @@ export interface ProgressBarOptions {
 }
 
 const redrawMs = 50;
-const barWidth = 24;
+const mostBarWidth = 24;
+const leastBarWidth = 8;
 
 export class ProgressBar {
   readonly #stream: ProgressStream;
@@ -30,6 +32,7 @@ export class ProgressBar {
   #startedMs = 0;
   #drawnMs = -Infinity;
   #shown = false;
+  #waiting: NodeJS.Timeout | undefined;
 
   constructor({ stream, delayMs = 300, now = () => performance.now() }: ProgressBarOptions) {
     this.#stream = stream;
@@ -48,7 +51,13 @@ export class ProgressBar {
     }
     const elapsedMs = now - this.#startedMs;
     const complete = total > 0 && done >= total;
-    if (elapsedMs < this.#delayMs || (complete && !this.#shown)) return;
+    clearTimeout(this.#waiting);
+    if (complete && !this.#shown) return;
+    if (elapsedMs < this.#delayMs) {
+      const again = (): void => this.update(label, done, total, unit);
+      this.#waiting = setTimeout(again, Math.ceil(this.#delayMs - elapsedMs) + 1).unref();
+      return;
+    }
     if (this.#stream.isTTY === true) {
       if (now - this.#drawnMs < redrawMs && !complete) return;
       this.#drawnMs = now;
@@ -61,6 +70,7 @@ export class ProgressBar {
 
   /** Ends the phase: the line of a terminal is wiped, elsewhere the time taken is written. */
   end(): void {
+    clearTimeout(this.#waiting);
     if (this.#shown) {
       const took = formatDuration(this.#now() - this.#startedMs);
       this.#stream.write(this.#stream.isTTY === true ? '\r\u001b[K' : `${this.#label ?? ''}: done in ${took}\n`);
@@ -71,17 +81,19 @@ export class ProgressBar {
 
   #draw(label: string, done: number, total: number, unit: 'bytes' | 'steps', elapsedMs: number): void {
     const amount = (value: number): string => (unit === 'bytes' ? formatBytes(value) : String(value));
-    const parts = [label];
+    const room = Math.max(1, (this.#stream.columns ?? 80) - 1);
+    const parts: string[] = [];
     if (total > 0) {
       const part = Math.min(1, done / total);
-      const filled = Math.round(part * barWidth);
-      parts.push(`[${'#'.repeat(filled)}${'.'.repeat(barWidth - filled)}]`, `${Math.floor(part * 100)}%`);
-      parts.push(`${amount(done)} of ${amount(total)}`);
+      parts.push(`${Math.floor(part * 100)}%`, `${amount(done)} of ${amount(total)}`);
+      // What tells the most comes before what is left out where the terminal is narrow.
+      const width = Math.min(mostBarWidth, room - `${label} [] ${parts.join(' ')}`.length);
+      const filled = Math.round(part * width);
+      if (width >= leastBarWidth) parts.unshift(`[${'#'.repeat(filled)}${'.'.repeat(width - filled)}]`);
     } else {
-      parts.push(amount(done));
+      parts.push(done > 0 ? amount(done) : '...');
     }
     if (unit === 'bytes' && elapsedMs > 0) parts.push(`${formatBytes(Math.round((done / elapsedMs) * 1000))}/s`);
-    const columns = this.#stream.columns ?? 80;
-    this.#stream.write(`\r${parts.join(' ').slice(0, Math.max(1, columns - 1))}\u001b[K`);
+    this.#stream.write(`\r${[label, ...parts].join(' ').slice(0, room)}\u001b[K`);
   }
 }

@@ -11,6 +11,7 @@ import { assertChecked } from '../../passes/check-schedule.js';
 import { ToolchainError } from '../../util/errors.js';
 import type { Backend, Capabilities, ExecutionPlan, PrepareOptions } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
+import { tellOfCompiling } from '../compile-progress.js';
 import { WorkerExecutable } from '../worker-executable.js';
 import { contextBlock } from './emit/attention.js';
 import { emitPrograms } from './emit/program.js';
@@ -89,6 +90,7 @@ async function prepare(
     onProgress: (done, total) => onProgress?.({ phase: 'pack', done, total, unit: 'bytes' }),
     ...(signal === undefined ? {} : { signal }),
   });
+  tellOfCompiling(compiling, packing, onProgress);
   // Both run to their end, so that no half of the work goes on behind an error.
   const [library, packed] = await Promise.allSettled([compiling, packing]);
   if (library.status === 'rejected') throw library.reason;

@@ -9,6 +9,7 @@ import { assertChecked, type CheckedProgram } from '../../passes/check-schedule.
 import { ToolchainError, UsageError } from '../../util/errors.js';
 import type { Backend, Capabilities, ExecutionPlan, MemoryNeed, PrepareOptions } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
+import { tellOfCompiling } from '../compile-progress.js';
 import { bytesAtLimits } from '../memory-map.js';
 import type { EngineAddress } from '../messages.js';
 import { WorkerExecutable } from '../worker-executable.js';
@@ -189,6 +190,7 @@ async function prepare(
     onProgress: (done, total) => onProgress?.({ phase: 'pack', done, total, unit: 'bytes' }),
     ...stop,
   });
+  tellOfCompiling(compiling, packing, onProgress);
   // Both run to their end, so that no half of the work goes on behind an error.
   const [compiled, packed] = await Promise.allSettled([compiling, packing]);
   if (compiled.status === 'rejected') throw compiled.reason;
