@@ -47,11 +47,14 @@ export function createApp(parts: AppParts): Hono<AppEnv> {
   addTokens(app, parts);
   app.notFound((context) => {
     const { method, path } = context.req;
-    const other = app.routes.some((route) => route.path === path && route.method !== 'ALL');
-    const details = other
-      ? ({ status: 405, code: 'method_not_allowed' } as const)
-      : ({ status: 404, code: 'not_found' } as const);
-    return sendError(context, new ApiError(`there is no ${method} ${path.slice(0, 200)} here`, details));
+    const others = app.routes.filter((route) => route.path === path && route.method !== 'ALL');
+    const methods = [...new Set(others.map((route) => route.method))].join(' or ');
+    const details =
+      methods === ''
+        ? ({ status: 404, code: 'not_found' } as const)
+        : ({ status: 405, code: 'method_not_allowed' } as const);
+    const instead = methods === '' ? '/openapi.json lists what there is' : `use ${methods}`;
+    return sendError(context, new ApiError(`there is no ${method} ${path.slice(0, 200)} here; ${instead}`, details));
   });
   return app;
 

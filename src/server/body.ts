@@ -1,4 +1,5 @@
 /** Reads the body of a request, bounded, as JSON. */
+import { messageOf } from '../util/errors.js';
 import { ApiError, badRequest } from './api-error.js';
 
 /** Throws ApiError: 413 beyond `maxBytes`, 400 where it breaks off or is no JSON. */
@@ -6,8 +7,8 @@ export async function readJson(request: Request, maxBytes: number): Promise<unkn
   const text = await readText(request, maxBytes);
   try {
     return JSON.parse(text) as unknown;
-  } catch {
-    throw badRequest('the body is not JSON', undefined, 'invalid_json');
+  } catch (error) {
+    throw badRequest(`the body is not JSON: ${messageOf(error).slice(0, 200)}`, undefined, 'invalid_json');
   }
 }
 

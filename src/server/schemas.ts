@@ -51,7 +51,12 @@ export function completionSchema(limits: ServerLimits) {
     logprobs: z.int().min(0).max(limits.topLogprobs).nullish(),
     /** The prompt is part of the answer, with its logprobs where they are asked for. */
     echo: z.boolean().nullish(),
-    prompt: z.union([z.string(), tokens, z.array(z.string()).max(limits.prompts), z.array(tokens).max(limits.prompts)]),
+    prompt: z.union(
+      [z.string(), tokens, z.array(z.string()).max(limits.prompts), z.array(tokens).max(limits.prompts)],
+      {
+        error: `must be a text, a list of tokens, or a list of at most ${limits.prompts} of either`,
+      },
+    ),
   });
 }
 

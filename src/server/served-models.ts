@@ -90,7 +90,12 @@ export class ServedModels {
       return entry;
     });
     this.#entries = new Map(entries.map((entry) => [entry.id, entry]));
-    if (this.#entries.size < entries.length) throw new UsageError('two models have the same name');
+    if (this.#entries.size < entries.length) {
+      const twice = entries.find(({ id }, i) => entries.findIndex((other) => other.id === id) !== i)?.id ?? '';
+      throw new UsageError(`two models are called ${JSON.stringify(twice)}`, {
+        hint: 'leave one out, or rename its directory or file: the last part of its path is its name',
+      });
+    }
     this.#options = options;
     this.#freeBytes = options.freeBytes ?? availableMemory;
   }
