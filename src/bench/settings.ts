@@ -47,6 +47,9 @@ export function planRun(config: ModelConfig, sizes: Sizes, defaultDepth = shortD
     throw new UsageError(`a context of ${sizes.context} is more than the ${config.context} of the model`);
   }
   const depth = sizes.depth ?? Math.min(defaultDepth, limit - 1);
+  if (depth >= limit) {
+    throw new UsageError(`a depth of ${depth} leaves no token of a context of ${limit}`, { hint: 'ask for fewer' });
+  }
   // One token is made in any case, to compare.
   const tokens = sizes.tokens ?? Math.min(128, limit - depth);
   const promptTokens = sizes.promptTokens ?? Math.min(512, limit);

@@ -30,7 +30,7 @@ describe('resolveModel', () => {
     const file = join(dir, 'model.GGUF');
     writeFileSync(file, '');
     expect(find(file)).toBe(file);
-    expect(() => find(join(dir, 'other.gguf'))).toThrow(/other.gguf: no such file/);
+    expect(() => find(join(dir, 'other.gguf'))).toThrow(/other.gguf: no such file; give a model directory/);
   });
 
   it('finds pulled models by their ref', () => {
@@ -45,14 +45,19 @@ describe('resolveModel', () => {
     expect(() => find('acme/tiny')).toThrow(/run `kloop pull acme\/tiny`/);
   });
 
+  it('refuses no name', () => {
+    expect(() => find('')).toThrow(UsageError);
+  });
+
   it.each([
     ['acme/other', /run `kloop pull acme\/other`/],
     ['acme/other@../x', /run `kloop pull/],
     ['llama-3.2-1b', /is a preset.*`kloop synth llama-3.2-1b --out DIR`.*`kloop pull meta-llama\/Llama-3.2-1B`/],
     ['nothing', /no such directory.*kloop pull OWNER\/NAME.*kloop presets/],
-    ['', /no such directory/],
+    ['./src/index.ts', /is a file, and neither a directory nor a \.gguf file; give a model directory/],
+    ['src/index.ts', /is a file/],
     ['a\0b', /no such directory/],
-    ['package.json', /no such directory/],
+    ['package.json', /is a file/],
   ])('says what to do about %j', (spec, message) => {
     expect(() => find(spec)).toThrow(CheckpointError);
     expect(() => find(spec)).toThrow(message);

@@ -2,12 +2,12 @@
  * What MODEL on the command line means: the bundled demo, a directory, a GGUF file, or a model of the Hub that has been
  * pulled. No network is used.
  */
-import { statSync } from 'node:fs';
+import { statSync, type Stats } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findPreset } from '../models/presets.js';
 import { plain } from '../util/checked.js';
-import { CheckpointError } from '../util/errors.js';
+import { CheckpointError, UsageError } from '../util/errors.js';
 import { commitPattern, hubCacheDir, isRepo, repoFolder } from './hub/settings.js';
 import { isGgufPath } from './gguf/path.js';
 import { readTextFile, statFile } from './json-file.js';
@@ -19,9 +19,10 @@ import { readTextFile, statFile } from './json-file.js';
 export function resolveModel(spec: string, options: { readonly cacheDir?: string } = {}): string {
   // Two levels up from src/checkpoint as from dist/checkpoint.
   if (spec === 'demo') return fileURLToPath(new URL('../../demo', import.meta.url));
-  if (spec !== '' && isDirectory(spec)) return resolve(spec);
+  if (spec === '') throw new UsageError('the name of the model is empty', { hint: specHint });
+  if (isDirectory(spec)) return resolve(spec);
   if (isGgufPath(spec)) {
-    if (statFile(spec) === undefined) throw new CheckpointError(plain(spec, 200), 'no such file');
+    if (statFile(spec) === undefined) throw new CheckpointError(plain(spec, 200), 'no such file', { hint: specHint });
     return resolve(spec);
   }
   const [repo = '', revision = 'main'] = spec.split('@');
@@ -33,12 +34,18 @@ export function resolveModel(spec: string, options: { readonly cacheDir?: string
       hint: `run \`kloop synth ${preset.name} --out DIR\` for random weights, or \`kloop pull ${preset.source}\``,
     });
   }
-  throw new CheckpointError(plain(spec, 200), 'no such directory', {
-    hint: 'give a model directory, a .gguf file, `demo`, or OWNER/NAME after `kloop pull OWNER/NAME`; `kloop presets` lists known shapes',
-  });
+  const what = isFile(spec) ? 'is a file, and neither a directory nor a .gguf file' : 'no such directory';
+  throw new CheckpointError(plain(spec, 200), what, { hint: `${specHint}; \`kloop presets\` lists known shapes` });
 }
 
+const specHint = 'give a model directory, a .gguf file, `demo`, or OWNER/NAME after `kloop pull OWNER/NAME`';
+
 function pulledSnapshot(spec: string, repo: string, revision: string, cacheDir: string): string {
+  // An existing path wins, of whatever kind it is.
+  if (isFile(spec))
+    throw new CheckpointError(plain(spec, 200), 'is a file, and neither a directory nor a .gguf file', {
+      hint: specHint,
+    });
   const folder = repoFolder(cacheDir, repo);
   const missing = () =>
     new CheckpointError(plain(spec, 200), `neither a directory here nor a model in ${cacheDir}`, {
@@ -53,10 +60,18 @@ function pulledSnapshot(spec: string, repo: string, revision: string, cacheDir: 
 }
 
 function isDirectory(path: string): boolean {
+  return statsOf(path)?.isDirectory() ?? false;
+}
+
+function isFile(path: string): boolean {
+  return statsOf(path)?.isFile() ?? false;
+}
+
+/** Undefined where it is not there, not allowed, or not even a possible path. */
+function statsOf(path: string): Stats | undefined {
   try {
-    return statSync(path).isDirectory();
+    return statSync(path);
   } catch {
-    // Not there, not allowed, or not even a possible path: in all cases not a directory to open.
-    return false;
+    return undefined;
   }
 }

@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { AbortedError, KloopError, messageOf, UsageError } from '../util/errors.js';
+import { asStorageError } from '../util/files.js';
 import { interruptedCode } from './interrupt.js';
 import { note } from './output.js';
 import type { Verb } from './verb.js';
@@ -28,14 +29,19 @@ const verbs: ReadonlyMap<string, () => Promise<Verb>> = new Map([
 
 /** Runs one command line and returns the exit code. */
 async function main(args: readonly string[]): Promise<number> {
-  quietAfterClosedPipe(process.stdout);
-  quietAfterClosedPipe(process.stderr);
+  endWhereNobodyReads(process.stdout);
+  endWhereNobodyReads(process.stderr);
+  const [first, second] = args;
+  if (first === 'help' && second !== undefined && second !== first && !verbs.has(second)) {
+    note(`kloop: unknown command '${second}'; see \`kloop --help\``);
+    return 2;
+  }
   const program = await makeProgram(verbOf(args));
   try {
     await program.parseAsync(args, { from: 'user' });
     return Number(process.exitCode ?? 0);
   } catch (error) {
-    return report(error, args, program);
+    return await report(error, args, program);
   }
 }
 
@@ -66,13 +72,29 @@ function packageVersion(): string {
   return json.version;
 }
 
-function report(error: unknown, args: readonly string[], program: Command): number {
-  if (error instanceof CommanderError) return reportUsage(error, args, program);
+async function report(error: unknown, args: readonly string[], program: Command): Promise<number> {
+  if (error instanceof CommanderError) return reportUsage((await misspelt(error, args)) ?? error, args, program);
   if (program.opts<{ stack?: boolean }>().stack === true && error instanceof Error) note(String(error.stack));
   if (error instanceof AbortedError) return interruptedCode;
   if (error instanceof KloopError) note(`kloop: ${messageOf(error)}`);
   else note(`kloop: ${messageOf(error)}; this should not happen, run again with --stack for details`);
   return error instanceof UsageError ? 2 : 1;
+}
+
+/** Where a required option is missing: an unknown one, which says better what went wrong. */
+async function misspelt({ code }: CommanderError, args: readonly string[]): Promise<CommanderError | undefined> {
+  if (code !== 'commander.missingMandatoryOptionValue') return undefined;
+  const program = await makeProgram(verbOf(args));
+  for (const command of program.commands) {
+    command.action(() => undefined);
+    for (const option of command.options) option.mandatory = false;
+  }
+  try {
+    await program.parseAsync(args, { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError && error.code === 'commander.unknownOption') return error;
+  }
+  return undefined;
 }
 
 function reportUsage(error: CommanderError, args: readonly string[], program: Command): number {
@@ -87,11 +109,12 @@ function reportUsage(error: CommanderError, args: readonly string[], program: Co
   return 2;
 }
 
-/** `kloop run ... | head` closes the pipe early; that is no error. */
-function quietAfterClosedPipe(stream: NodeJS.WriteStream): void {
+/** `kloop run ... | head` closes the pipe early, which is no error; a full disk is one. */
+function endWhereNobodyReads(stream: NodeJS.WriteStream): void {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(0);
-    throw error;
+    if (stream === process.stdout) note(`kloop: ${messageOf(asStorageError('standard output', error))}`);
+    process.exit(1);
   });
 }
 

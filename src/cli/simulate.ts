@@ -82,6 +82,9 @@ export const simulate: Verb = (program) => {
 };
 
 async function simulateAction(spec: string | undefined, flags: Flags): Promise<void> {
+  if (flags.csv === true && flags.sweep === undefined) {
+    throw new UsageError('--csv prints a sweep, and there is none', { hint: 'give --sweep, or print --json' });
+  }
   const machine = machineOf(flags.machine);
   if (flags.printMachine === true) {
     printJson(machine);

@@ -16,6 +16,7 @@ const reasons: Readonly<Record<string, string>> = {
   EACCES: 'no permission to write',
   EPERM: 'not allowed to write',
   EROFS: 'the file system is read-only',
+  ENOENT: 'there is no such directory',
   ENOTDIR: 'a part of the path is not a directory',
   EISDIR: 'is a directory',
   EFBIG: 'the file is too large for this file system',

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -24,6 +24,10 @@ describe('usage errors (exit code 2)', () => {
     [['run', 'demo'], /'--prompt <text>' not specified; see `kloop run --help`/],
     [['run', '--prompt', 'x'], /missing required argument 'model'/],
     [['run', 'demo', '--prompt', 'x', '--tempreature', '1'], /unknown option '--tempreature'.*--temperature/],
+    [['run', 'demo', '--promt', 'x'], /unknown option '--promt' \(Did you mean --prompt\?\); see `kloop run --help`/],
+    [['help', 'rnu'], /unknown command 'rnu'; see `kloop --help`/],
+    [['simulate', 'demo', '--machine', 'h200', '--csv'], /--csv prints a sweep.*--sweep/],
+    [['bench', 'demo', '--depth', '1000'], /depth of 1000 .*context of 512/],
     [
       ['run', 'demo', '--prompt', 'x', '--max-tokens', 'many'],
       /'many' is invalid. It must be a whole number, at least 1/,
@@ -36,6 +40,14 @@ describe('usage errors (exit code 2)', () => {
     [['explain', 'llama-3.1-8b', '--sockets', '0'], /'0' is invalid/],
   ])('%j', async (args, message) => {
     expect(await failure(args, 2)).toMatch(message);
+  });
+
+  it.skipIf(!existsSync('/dev/full'))('says that output could not be written', async () => {
+    const { code, stderr } = await runCli(['presets'], { wrap: ['sh', '-c', 'exec "$@" > /dev/full', 'sh'] });
+    expect([code, stderr]).toEqual([
+      1,
+      'kloop: standard output: no space left on the disk; free some space or choose another place\n',
+    ]);
   });
 
   it('prints help where nothing is asked', async () => {

@@ -52,7 +52,8 @@ export function openGguf(path: string): GgufFile {
 
 function parseHeader(file: OpenFile): Pick<GgufFile, 'headerHash' | 'metadata' | 'tensors'> {
   const reader = new HeaderReader(file);
-  if (file.size < 24 || reader.u32('the magic number') !== magic) throw reader.fail('is not a GGUF file');
+  if (file.size < 24 || reader.u32('the magic number') !== magic)
+    throw reader.fail('is not a GGUF file, or only its beginning; download it again');
   checkVersion(reader.u32('the version'), file.path);
   // A tensor takes 24 bytes and its name, a key 13 and its text.
   const tensorCount = reader.count('the number of tensors', 24);
