@@ -43,15 +43,18 @@ export interface MemoryMap {
   strideOf(values: readonly Name[]): number;
 }
 
+/** Bytes that a value of a program takes. */
+export type RoomOf = (tensor: Tensor, program: Program) => number;
+
 /** Room of one value at the largest extents. */
 export function bytesAtLimits(tensor: Tensor, program: Program): number {
   return tensorBytes(tensor, program.limits);
 }
 
-export function mapMemory(programs: readonly Program[]): MemoryMap {
+export function mapMemory(programs: readonly Program[], roomOf: RoomOf = bytesAtLimits): MemoryMap {
   const places = new Map<Name, Place>();
   const allocator = new Allocator();
-  const values = valuesOf(programs);
+  const values = valuesOf(programs, roomOf);
   const place = (name: Name): void => {
     const { tensor, program, value } = defined(values.get(name), name);
     if (places.has(name)) return;
@@ -59,7 +62,7 @@ export function mapMemory(programs: readonly Program[]): MemoryMap {
     if (origin.kind === 'checkpoint') {
       places.set(name, { space: 'weights', offset: defined(origin.placement, `placement of ${name}`).offset });
     } else {
-      places.set(name, { space: 'arena', offset: allocator.take(bytesAtLimits(tensor, program)) });
+      places.set(name, { space: 'arena', offset: allocator.take(roomOf(tensor, program)) });
     }
   };
   // Members of a stack first, in their order, so that they have a constant stride.
@@ -86,15 +89,15 @@ interface Mapped {
 }
 
 /** Values of all programs; of equal names, the one that takes more room. */
-function valuesOf(programs: readonly Program[]): Map<Name, Mapped> {
+function valuesOf(programs: readonly Program[], roomOf: RoomOf): Map<Name, Mapped> {
   const values = new Map<Name, Mapped>();
   for (const program of programs) {
     for (const value of program.values) {
       const known = values.get(value.name);
       const agrees = known === undefined || placementText(known.value) === placementText(value);
       assert(agrees, `programs of one plan place ${value.name} differently`);
-      const bytes = bytesAtLimits(value.tensor, program);
-      if (known !== undefined && bytesAtLimits(known.tensor, known.program) >= bytes) continue;
+      const bytes = roomOf(value.tensor, program);
+      if (known !== undefined && roomOf(known.tensor, known.program) >= bytes) continue;
       values.set(value.name, { value, tensor: value.tensor, program });
     }
   }

@@ -60,7 +60,7 @@ class Sequence {
     const { heads, kvHeads, headDim, block, length, window = 0, softcap = 0 } = this.shape;
     const signature = `void step_${format}_${headDim}x${heads / kvHeads}(int32_t *numbers, float scale, float softcap, float *y, float *q, float *k, float *v, int32_t *slots, int32_t *positions, uint8_t *keys, uint8_t *values, uint8_t *arena)`;
     const step = library.func(signature) as (...values: unknown[]) => void;
-    const context = length + 3;
+    const context = Math.ceil((length + 3) / 16) * 16;
     // What was never written is not a number in any format.
     const cache = (): Uint8Array => new Uint8Array(2 * bytesOf(format, kvHeads * context * headDim)).fill(0xff);
     const [keys, values] = [cache(), cache()];
@@ -131,9 +131,9 @@ const shapes: readonly Shape[] = [
   { heads: 3, kvHeads: 1, headDim: 64, block: 32, length: 32 },
   { heads: 3, kvHeads: 1, headDim: 64, block: 32, length: 33 },
   { heads: 2, kvHeads: 2, headDim: 96, block: 16, length: 41 },
-  { heads: 10, kvHeads: 2, headDim: 32, block: 24, length: 77, softcap: 5 },
+  { heads: 10, kvHeads: 2, headDim: 32, block: 48, length: 77, softcap: 5 },
   { heads: 7, kvHeads: 1, headDim: 32, block: 16, length: 50, window: 9 },
-  { heads: 6, kvHeads: 3, headDim: 64, block: 8, length: 60, window: 21 },
+  { heads: 6, kvHeads: 3, headDim: 64, block: 32, length: 60, window: 21 },
   { heads: 6, kvHeads: 2, headDim: 8, block: 16, length: 39 },
   { heads: 1, kvHeads: 1, headDim: 80, block: 16, length: 53 },
 ];

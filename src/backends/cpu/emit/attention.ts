@@ -3,6 +3,7 @@ import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
 import type { Name, Program, Region, Tensor } from '../../../ir/program.js';
 import { isKind } from '../../../ir/visit.js';
 import { defined } from '../../../util/assert.js';
+import { bytesAtLimits } from '../../memory-map.js';
 import { elementType } from './names.js';
 
 /**
@@ -10,6 +11,22 @@ import { elementType } from './names.js';
  * and values take 128 KiB, which the second-level cache holds; merging two blocks costs about as much as two positions.
  */
 export const contextBlock = 256;
+
+/** Positions that stand together in the KV cache (TILE in engine.h). */
+const tile = 16;
+
+/** Room for a context: whole tiles. */
+export function positionsOf(context: number): number {
+  return Math.ceil(context / tile) * tile;
+}
+
+/** Room of a value: a KV cache, the only state of four dimensions, has whole tiles. */
+export function roomOf(tensor: Tensor, program: Program): number {
+  const [slots, kvHeads, context, headDim] = tensor.shape;
+  const isCache = tensor.role === 'state' && tensor.shape.length === 4 && typeof context === 'number';
+  const shape = isCache ? [slots!, kvHeads!, positionsOf(context), headDim!] : tensor.shape;
+  return bytesAtLimits({ ...tensor, shape }, program);
+}
 
 /** Instances of the kernel (DEFINE_ATTENTION in attention.h), each once. */
 export function attentionInstances(programs: readonly Program[]): string[] {

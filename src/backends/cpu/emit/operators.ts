@@ -2,7 +2,7 @@
 import { isQuantized } from '../../../ir/formats.js';
 import type { OperatorKind, OperatorOf } from '../../../ir/program.js';
 import { unreachable } from '../../../util/assert.js';
-import { contextBlock } from './attention.js';
+import { contextBlock, positionsOf } from './attention.js';
 import { floatLiteral, type OperatorContext } from './scope.js';
 
 /** Query heads that are computed together (GROUP in attention.h). */
@@ -64,7 +64,7 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const [kvHeads, context, headDim] = [1, 2, 3].map((axis) => at.fixed(updates.keys, axis));
     const states = `${at.name(updates.keys)}, ${at.name(updates.values)}`;
     const rows = [reads.k, reads.v, reads.slots, reads.positions].map((name) => at.name(name)).join(', ');
-    const shape = `${at.rows(reads.k)}, ${kvHeads!}, ${headDim!}, ${context!}, ${contextBlock}`;
+    const shape = `${at.rows(reads.k)}, ${kvHeads!}, ${headDim!}, ${positionsOf(context!)}, ${contextBlock}`;
     at.statement(`${dtype}_append_kv(${states}, ${rows}, ${shape}, ${at.attentionUnit(kvHeads!)});`);
   },
 
@@ -79,7 +79,7 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const blocks = [at.mostRows(reads.q), heads, Math.ceil(context! / contextBlock), headDim! + 2];
     const waiting = at.division === 'context' ? at.sharedMemory([4, ...blocks]) : 0;
     const memory = `${contextBlock}, ${own}, ${waiting}, ${at.headCounters}`;
-    const shape = `${heads}, ${kvHeads!}, ${headDim!}, ${context!}, ${numbers}, ${memory}`;
+    const shape = `${heads}, ${kvHeads!}, ${headDim!}, ${positionsOf(context!)}, ${numbers}, ${memory}`;
     const operands = [writes.y, reads.q, reads.keys, reads.values, reads.slots, reads.positions];
     const names = operands.map((name) => at.name(name)).join(', ');
     const rows = at.rows(writes.y);

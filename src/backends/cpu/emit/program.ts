@@ -7,7 +7,7 @@ import { assert, defined } from '../../../util/assert.js';
 import { CodeWriter } from '../../../util/code-writer.js';
 import { packedLength } from '../../../passes/pack-weights.js';
 import { Allocator, mapMemory, type MemoryMap } from '../../memory-map.js';
-import { attentionInstances } from './attention.js';
+import { attentionInstances, roomOf } from './attention.js';
 import { emitKernel } from './kernel.js';
 import { StageProfile, type ProfiledStage } from './profile.js';
 
@@ -27,7 +27,7 @@ export function emitPrograms(
   { profile: wanted = false }: { readonly profile?: boolean } = {},
 ): EmittedSource {
   const profile = wanted ? new StageProfile() : undefined;
-  const memory = mapMemory(programs);
+  const memory = mapMemory(programs, roomOf);
   const writer = new CodeWriter();
   const counters = new Allocator(memory.valueBytes);
   const headCounters = counters.take(cacheLine * mostKvHeads(programs));

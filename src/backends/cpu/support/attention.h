@@ -1,6 +1,6 @@
 /*
- * KV cache and attention. Caches are [slots, kv_heads, context, head_dim]; a row reads the positions of its slot up to its
- * own. Idle rows have position -1.
+ * KV cache and attention. Caches are [slots, kv_heads, context, head_dim] in tiles of 16 positions (kv_formats.h), so that
+ * the context is a multiple of 16; a row reads the positions of its slot up to its own. Idle rows have position -1.
  *
  * The context is cut into blocks of a fixed number of positions. Every row attends to one block after the other, and the
  * results of blocks are merged in their order (Milakov and Gimelshein, arXiv 1805.02867). So the order of sums depends on
@@ -14,16 +14,16 @@
 #include "kv_formats.h"
 #include "vector_math.h"
 
-/* Query heads that are computed together where they share keys and values, and vectors of their results. */
-#define GROUP 4
-#define VALUES_AT_ONCE SIMD_VALUES
-#define UNROLL_ALL _Pragma("GCC unroll 4")
+/* Positions whose values stay in the nearest cache until all of their dimensions are read. */
+#define POSITIONS_AT_ONCE 64
+/* Elements of a vector of which `left` are left. */
+#define PART(left) ((left) < 16 ? (left) : 16)
 
 struct attention_shape {
   int heads, kv_heads, head_dim, context;
   float scale, softcap;
   int window;
-  /* Positions of a block. */
+  /* Positions of a block: whole tiles. */
   int block;
   /* Offset in the worker's own memory of GROUP x block floats for scores, then (rows + 1) x 2 x group for the largest scores
    * and sums, then group x head_dim for the values of a block. */
@@ -91,19 +91,6 @@ static inline void cap_scores(float *scores, int count, float cap) {
   }
 }
 
-/* Memory that is read soon. Keys of the next block are asked for while values are read, and the other way round: both are too
- * short for the processor to see them come. */
-static inline void fetch_ahead(const void *from, size_t bytes) {
-  for (size_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch((const uint8_t *)from + at, 0, 3);
-}
-
-/* Of a block of a row: whether its heads are the first to read it, whether the row has no other block, and which positions,
- * counted from its own first one, this unit reads next. */
-struct surroundings {
-  bool first, alone;
-  int next, next_count;
-};
-
 /* Of some positions and one row: for every query head of a group the largest score, the sum of exp(score - largest), and the
  * values weighted by these. */
 struct partial {
@@ -151,6 +138,33 @@ static inline struct reach reach_of(int position, const struct attention_shape *
   return (struct reach){first, position, first / a->block, position / a->block};
 }
 
+/* Blocks that a unit reads, and whether other units wait to be merged with it. A single row's are cut into runs that follow one
+ * another in memory; of several rows, which end at different blocks, units take every `parts`-th. */
+struct blocks {
+  int begin, end, step;
+  bool waits;
+};
+
+static inline struct blocks blocks_of(const int32_t *positions, int rows, const struct attention_shape *a,
+                                      struct attention_unit unit) {
+  struct blocks blocks = {unit.part, 0, unit.parts, false};
+  for (int row = 0; row < rows; ++row) {
+    if (positions[row] < 0) continue;
+    const struct reach reach = reach_of(positions[row], a);
+    if (reach.last_block >= blocks.end) blocks.end = reach.last_block + 1;
+    if (reach.last_block > reach.first_block) blocks.waits = unit.parts > 1;
+    if (rows > 1) continue;
+    const int first = reach.first_block, count = reach.last_block + 1 - first;
+    blocks.begin = first + count * unit.part / unit.parts;
+    blocks.end = first + count * (unit.part + 1) / unit.parts;
+    blocks.step = 1;
+  }
+  return blocks;
+}
+
+/* The part that reads a block in which a row's own position lies: the last, if there is one row. */
+static inline int part_that_appends(int block, int rows, int parts) { return rows > 1 ? block % parts : parts - 1; }
+
 /* Where the result of a block waits for the others of its row and head. */
 static inline struct partial waiting_at(const struct worker *me, const struct attention_shape *a, int row, int kv_head,
                                         int block) {
@@ -193,19 +207,23 @@ static __attribute__((noinline, unused)) void merge_head(struct worker *me, floa
   }
 }
 
+/* Where the tile of a position begins, in elements of which a position has `size`. */
+static inline size_t tile_start(int slot, int kv_heads, int head, int context, int position, int size) {
+  return (((size_t)slot * (size_t)kv_heads + (size_t)head) * (size_t)context + (size_t)(position & -TILE)) * (size_t)size;
+}
+
 #define DEFINE_APPEND(dtype, element)                                                                                    \
   static __attribute__((noinline, unused)) void dtype##_append_kv(                                                       \
       element *keys, element *values, const float *k, const float *v, const int32_t *slots, const int32_t *positions,    \
       int rows, int kv_heads, int head_dim, int context, int block, struct attention_unit unit) {                        \
-    const size_t size = (size_t)dtype##_position(head_dim);                                                              \
     for (int row = 0; row < rows; ++row) {                                                                               \
-      if (positions[row] < 0 || positions[row] / block % unit.parts != unit.part) continue;                              \
+      const int position = positions[row];                                                                               \
+      if (position < 0 || part_that_appends(position / block, rows, unit.parts) != unit.part) continue;                  \
       for (int head = unit.heads.begin; head < unit.heads.end; ++head) {                                                 \
         const size_t from = ((size_t)row * (size_t)kv_heads + (size_t)head) * (size_t)head_dim;                          \
-        const size_t to = (((size_t)slots[row] * (size_t)kv_heads + (size_t)head) * (size_t)context +                    \
-                           (size_t)positions[row]) * size;                                                               \
-        dtype##_store_state(keys + to, k + from, head_dim);                                                              \
-        dtype##_store_state(values + to, v + from, head_dim);                                                            \
+        const size_t to = tile_start(slots[row], kv_heads, head, context, position, dtype##_position(head_dim));         \
+        dtype##_store_key(keys + to, position % TILE, k + from, head_dim);                                               \
+        dtype##_store_value(values + to, position % TILE, v + from, head_dim);                                           \
       }                                                                                                                  \
     }                                                                                                                    \
   }
@@ -214,150 +232,98 @@ DEFINE_APPEND(f32, float)
 DEFINE_APPEND(bf16, uint16_t)
 DEFINE_APPEND(q8_0, uint8_t)
 
-/* Attention with heads of `dim` elements, of which `group` share keys and values: programs define what they need. */
+/* Attention with heads of `dim` elements, of which `group` share keys and values: programs define what they need. Positions
+ * `begin` .. `end` are counted from the tile where the keys and values begin, and so are scores. */
 #define DEFINE_ATTENTION(dtype, element, dim, group)                                                                     \
-  /* scores[h][p] for `heads` query heads (a constant) that share keys: four keys are loaded once for all of them. */    \
-  static inline __attribute__((always_inline)) void dtype##_scores_##dim##x##group(                                      \
-      int heads, float *scores, int stride, const float *q, const element *keys, int count, float scale,                 \
-      const element *ahead) {                                                                                            \
-    const size_t size = (size_t)dtype##_position(dim);                                                                   \
-    for (int p = 0; p < count; p += 16) {                                                                                \
-      const int n = count - p < 16 ? count - p : 16;                                                                     \
-      v16 sums[GROUP][16];                                                                                               \
-      if (ahead) fetch_ahead(ahead + (size_t)p * size, 16 * size * sizeof *ahead);                                       \
-      for (int j = 0; j < 16; j += SIMD_KEYS) {                                                                          \
-        v16 sum[GROUP][SIMD_KEYS];                                                                                       \
-        UNROLL_ALL                                                                                                       \
-        for (int h = 0; h < heads; ++h)                                                                                  \
-          UNROLL_ALL                                                                                                     \
-          for (int k = 0; k < SIMD_KEYS; ++k) sum[h][k] = v16_zero();                                                    \
-        for (int i = 0; i < dim; i += 16) {                                                                              \
-          v16 key[SIMD_KEYS];                                                                                            \
-          UNROLL_ALL                                                                                                     \
-          for (int k = 0; k < SIMD_KEYS; ++k) {                                                                          \
-            /* Positions that are not there are computed as the last one, and not stored. */                             \
-            const int place = j + k < n ? p + j + k : count - 1;                                                         \
-            key[k] = dtype##_load_state(keys + (size_t)place * size, i, dim - i);                                        \
-          }                                                                                                              \
-          UNROLL_ALL                                                                                                     \
-          for (int h = 0; h < heads; ++h) {                                                                              \
-            const v16 query = f32_load_state(q + h * dim, i, dim - i);                                                   \
-            UNROLL_ALL                                                                                                   \
-            for (int k = 0; k < SIMD_KEYS; ++k) sum[h][k] = v16_fma(query, key[k], sum[h][k]);                           \
-          }                                                                                                              \
-        }                                                                                                                \
-        UNROLL_ALL                                                                                                       \
-        for (int h = 0; h < heads; ++h)                                                                                  \
-          UNROLL_ALL                                                                                                     \
-          for (int k = 0; k < SIMD_KEYS; ++k) sums[h][j + k] = sum[h][k];                                                \
-      }                                                                                                                  \
-      for (int h = 0; h < heads; ++h)                                                                                    \
-        v16_store_part(scores + (size_t)h * (size_t)stride + p, v16_mul(v16_sum16(sums[h]), v16_set(scale)), n);         \
-    }                                                                                                                    \
-  }                                                                                                                      \
-                                                                                                                         \
-  /* y[h] = sum over p of weights[h][p] * values[p] * scale[h], for 16 x `vectors` elements (a constant) from `first` on. */ \
+  /* Sums of weighted values, 16 x `vectors` elements (a constant) from `first` on, over a few tiles that stay in the        \
+   * nearest cache until all elements have been summed. */                                                               \
   static inline __attribute__((always_inline)) void dtype##_weigh_##dim##x##group(                                       \
-      int heads, int vectors, float *y, const float *weights, const element *values, int count, int first, int stride,   \
-      const float *scale, const element *ahead, int ahead_count) {                                                       \
-    const size_t size = (size_t)dtype##_position(dim);                                                                   \
+      int heads, int first, int vectors, float *y, const float *weights, const element *values, int begin, int end,      \
+      int stride) {                                                                                                      \
     v16 sums[GROUP][VALUES_AT_ONCE];                                                                                     \
     for (int h = 0; h < heads; ++h)                                                                                      \
-      for (int j = 0; j < vectors; ++j) sums[h][j] = v16_zero();                                                         \
-    for (int p = 0; p < count; ++p, values += size) {                                                                    \
-      if (p < ahead_count) fetch_ahead(ahead + (size_t)p * size, size * sizeof *ahead);                                  \
-      for (int j = 0; j < vectors; ++j) {                                                                                \
-        const v16 value = dtype##_load_state(values, first + 16 * j, dim - first - 16 * j);                              \
-        for (int h = 0; h < heads; ++h)                                                                                  \
-          sums[h][j] = v16_fma(v16_set(weights[(size_t)h * (size_t)stride + (size_t)p]), value, sums[h][j]);             \
-      }                                                                                                                  \
-    }                                                                                                                    \
-    for (int h = 0; h < heads; ++h) {                                                                                    \
-      for (int j = 0; j < vectors; ++j) {                                                                                \
-        const int i = first + 16 * j, n = dim - i < 16 ? dim - i : 16;                                                   \
-        v16_store_part(y + h * dim + i, v16_mul(sums[h][j], v16_set(scale[h])), n);                                      \
-      }                                                                                                                  \
-    }                                                                                                                    \
+      for (int j = 0; j < vectors; ++j) sums[h][j] = f32_load_value(y + h * dim + first + 16 * j, PART(dim - first - 16 * j)); \
+    for (int tile = begin & -TILE; tile < end; tile += TILE)                                                             \
+      dtype##_weigh(heads, dim, first, vectors, sums, weights + tile, stride, values + (size_t)tile * (size_t)dtype##_position(dim), \
+                    begin > tile ? begin - tile : 0, end - tile < TILE ? end - tile : TILE);                             \
+    for (int h = 0; h < heads; ++h)                                                                                      \
+      for (int j = 0; j < vectors; ++j) v16_store_part(y + h * dim + first + 16 * j, sums[h][j], PART(dim - first - 16 * j)); \
   }                                                                                                                      \
                                                                                                                          \
   /* `heads` query heads at some positions. */                                                                           \
   static inline __attribute__((always_inline)) void dtype##_attend_##dim##x##group(                                      \
-      int heads, struct partial to, const float *q, const element *keys, const element *values, int count,               \
-      const struct attention_shape *a, float *scores, struct surroundings around) {                                      \
-    float scale[GROUP];                                                                                                  \
-    dtype##_scores_##dim##x##group(heads, scores, a->block, q, keys, count, a->scale, around.first ? values : NULL);     \
-    for (int h = 0; h < heads; ++h) {                                                                                    \
-      float *row = scores + (size_t)h * (size_t)a->block;                                                                \
-      if (a->softcap > 0.0f) cap_scores(row, count, a->softcap);                                                         \
-      to.sums[h] = softmax_sum(row, count, to.largest + h);                                                              \
-      scale[h] = around.alone ? 1.0f / to.sums[h] : 1.0f;                                                                \
+      int heads, struct partial to, const float *q, const element *keys, const element *values, int begin, int end,      \
+      const struct attention_shape *a, float *scores, bool alone) {                                                      \
+    const int stride = a->block;                                                                                         \
+    for (int tile = begin & -TILE; tile < end; tile += TILE) {                                                           \
+      v16 sums[GROUP];                                                                                                   \
+      dtype##_dots(heads, dim, sums, q, keys + (size_t)tile * (size_t)dtype##_position(dim));                            \
+      for (int h = 0; h < heads; ++h) v16_store(scores + h * stride + tile, v16_mul(sums[h], v16_set(a->scale)));        \
     }                                                                                                                    \
-    const element *ahead = keys + (size_t)around.next * (size_t)dtype##_position(dim);                                   \
-    int i = 0, ahead_count = around.first ? around.next_count : 0;                                                       \
-    for (; i + 16 * VALUES_AT_ONCE <= dim; i += 16 * VALUES_AT_ONCE, ahead_count = 0)                                    \
-      dtype##_weigh_##dim##x##group(heads, VALUES_AT_ONCE, to.values, scores, values, count, i, a->block, scale, ahead,  \
-                                    ahead_count);                                                                        \
-    const int rest = (dim % (16 * VALUES_AT_ONCE) + 15) / 16;                                                            \
-    if (rest > 0)                                                                                                        \
-      dtype##_weigh_##dim##x##group(heads, rest, to.values, scores, values, count, i, a->block, scale, ahead, ahead_count); \
+    for (int h = 0; h < heads; ++h) {                                                                                    \
+      float *row = scores + h * stride + begin;                                                                          \
+      if (a->softcap > 0.0f) cap_scores(row, end - begin, a->softcap);                                                   \
+      to.sums[h] = softmax_sum(row, end - begin, to.largest + h);                                                        \
+    }                                                                                                                    \
+    memset(to.values, 0, (size_t)(heads * dim) * sizeof *to.values);                                                     \
+    for (int from = begin, next; from < end; from = next) {                                                              \
+      next = (from & -TILE) + POSITIONS_AT_ONCE < end ? (from & -TILE) + POSITIONS_AT_ONCE : end;                        \
+      int i = 0;                                                                                                         \
+      for (; i + 16 * VALUES_AT_ONCE <= dim; i += 16 * VALUES_AT_ONCE)                                                   \
+        dtype##_weigh_##dim##x##group(heads, i, VALUES_AT_ONCE, to.values, scores, values, from, next, stride);          \
+      const int rest = (dim % (16 * VALUES_AT_ONCE) + 15) / 16;                                                          \
+      if (rest > 0) dtype##_weigh_##dim##x##group(heads, i, rest, to.values, scores, values, from, next, stride);        \
+    }                                                                                                                    \
+    if (alone) finish_values(to, heads, dim);                                                                            \
   }                                                                                                                      \
                                                                                                                          \
   /* All query heads of a key/value head. */                                                                             \
   static __attribute__((noinline, unused)) void dtype##_attend_all_##dim##x##group(                                      \
-      struct partial to, const float *q, const element *keys, const element *values, int count,                          \
-      const struct attention_shape *a, float *scores, struct surroundings around) {                                      \
+      struct partial to, const float *q, const element *keys, const element *values, int begin, int end,                 \
+      const struct attention_shape *a, float *scores, bool alone) {                                                      \
     int g = 0;                                                                                                           \
-    for (; g + GROUP <= group; g += GROUP, around.first = false) {                                                       \
+    for (; g + GROUP <= group; g += GROUP) {                                                                             \
       const struct partial part = {to.values + g * dim, to.largest + g, to.sums + g};                                    \
-      dtype##_attend_##dim##x##group(GROUP, part, q + g * dim, keys, values, count, a, scores, around);                  \
+      dtype##_attend_##dim##x##group(GROUP, part, q + g * dim, keys, values, begin, end, a, scores, alone);              \
     }                                                                                                                    \
     const struct partial part = {to.values + g * dim, to.largest + g, to.sums + g};                                      \
     if (group % GROUP > 0)                                                                                               \
-      dtype##_attend_##dim##x##group(group % GROUP, part, q + g * dim, keys, values, count, a, scores, around);          \
+      dtype##_attend_##dim##x##group(group % GROUP, part, q + g * dim, keys, values, begin, end, a, scores, alone);      \
   }                                                                                                                      \
                                                                                                                          \
   static __attribute__((noinline, unused)) void dtype##_attention_##dim##x##group(                                       \
       struct worker *me, float *y, const float *q, const element *keys, const element *values, const int32_t *slots,     \
       const int32_t *positions, int rows, struct attention_shape a, struct attention_unit unit) {                        \
-    const int width = group * dim;                                                                                       \
-    const size_t size = (size_t)dtype##_position(dim);                                                                   \
+    const int width = group * dim, size = dtype##_position(dim);                                                         \
     float *scores = own(me, a.scores), *states = scores + GROUP * a.block, *block_values = states + 2 * group * (rows + 1); \
-    int last_block = -1;                                                                                                 \
-    bool waits = false;                                                                                                  \
-    for (int row = 0; row < rows; ++row) {                                                                               \
-      const struct reach reach = reach_of(positions[row], &a);                                                           \
-      if (positions[row] < 0) continue;                                                                                  \
-      if (reach.last_block > last_block) last_block = reach.last_block;                                                  \
-      if (reach.last_block > reach.first_block) waits = unit.parts > 1;                                                  \
-    }                                                                                                                    \
+    const struct blocks blocks = blocks_of(positions, rows, &a, unit);                                                   \
     for (int kv_head = unit.heads.begin; kv_head < unit.heads.end; ++kv_head) {                                          \
       float *head_y = y + (size_t)(kv_head * width);                                                                     \
       const float *head_q = q + (size_t)(kv_head * width);                                                               \
       const size_t row_width = (size_t)(a.kv_heads * width);                                                             \
       for (int row = 0; row < rows && unit.part == 0; ++row)                                                             \
         if (positions[row] < 0) memset(head_y + (size_t)row * row_width, 0, (size_t)width * sizeof *y);                  \
-      for (int block = unit.part; block <= last_block; block += unit.parts) {                                            \
+      for (int block = blocks.begin; block < blocks.end; block += blocks.step) {                                         \
         for (int row = 0; row < rows; ++row) {                                                                           \
           const struct reach reach = reach_of(positions[row], &a);                                                       \
           if (positions[row] < 0 || block < reach.first_block || block > reach.last_block) continue;                     \
-          const int first = block == reach.first_block ? reach.first : block * a.block;                                  \
-          const int count = (block == reach.last_block ? reach.last + 1 : (block + 1) * a.block) - first;                \
-          const size_t start = (((size_t)slots[row] * (size_t)a.kv_heads + (size_t)kv_head) * (size_t)a.context +        \
-                                (size_t)first) * size;                                                                   \
+          const int start = block * a.block, end = (block == reach.last_block ? reach.last + 1 : start + a.block) - start; \
+          const int begin = block == reach.first_block ? reach.first - start : 0;                                        \
+          const size_t at = tile_start(slots[row], a.kv_heads, kv_head, a.context, start, size);                         \
           const bool alone = reach.first_block == reach.last_block;                                                      \
-          const int next = (block + unit.parts) * a.block, left = reach.last + 1 - next;                                 \
-          const struct surroundings around = {true, alone, next - first, left < count ? left : count};                   \
           const struct partial all = {head_y + (size_t)row * row_width, states + 2 * group * row,                        \
                                       states + 2 * group * row + group};                                                 \
           const struct partial now = {block_values, states + 2 * group * rows, states + 2 * group * rows + group};       \
           const bool merges = unit.parts == 1 && block > reach.first_block;                                              \
           const struct partial to = merges ? now : alone || unit.parts == 1 ? all : waiting_at(me, &a, row, kv_head, block); \
-          dtype##_attend_all_##dim##x##group(to, head_q + (size_t)row * row_width, keys + start, values + start, count, &a, scores, around); \
-          me->bytes_read += 2 * (uint64_t)count * (uint64_t)size * sizeof *keys;                                         \
+          dtype##_attend_all_##dim##x##group(to, head_q + (size_t)row * row_width, keys + at, values + at, begin, end, &a, \
+                                             scores, alone);                                                             \
+          me->bytes_read += 2 * (uint64_t)(end - begin) * (uint64_t)size * sizeof *keys;                                 \
           if (merges) merge_partial(all, now, group, dim);                                                               \
           if (merges && block == reach.last_block) finish_values(all, group, dim);                                       \
         }                                                                                                                \
       }                                                                                                                  \
-      if (waits && finishes_head(me, &a, kv_head, unit.parts)) merge_head(me, y, positions, rows, &a, kv_head, states);  \
+      if (blocks.waits && finishes_head(me, &a, kv_head, unit.parts))                                                    \
+        merge_head(me, y, positions, rows, &a, kv_head, states);                                                         \
     }                                                                                                                    \
   }

@@ -34,6 +34,8 @@
  * without work is given back to a host. */
 #define ENGINE_YIELD_NS 500000
 #define CACHE_LINE 64
+/* Outputs of a tile of weights, and positions of a tile of the KV cache: as many as a vector has lanes. */
+#define TILE 16
 /* Chunks of a worker's part of a stage: one would leave nothing to take over, many cost time. */
 #define CHUNKS_PER_WORKER 2
 /* A stage is named by launch and number: 32 and 20 bits, above 12 bits that count chunks. */

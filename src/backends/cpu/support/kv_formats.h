@@ -1,10 +1,24 @@
 /*
- * What a position of the KV cache looks like in each format: `dtype_position(head_dim)` elements, stored from float32 and
- * loaded 16 at a time. q8_0 is GGUF's: blocks of a binary16 scale and 32 int8, so that heads are whole blocks.
+ * How the KV cache is stored, by format. Positions stand in tiles of 16. In a tile of keys every dimension of all 16
+ * positions stands together, so that a vector holds 16 positions: scores need no sums across lanes, as outputs need none
+ * (linear.h). Values stand position by position: there a vector holds dimensions.
+ *
+ *   keys    f32: [dim][16]             bf16: [dim / 2][16][2]     q8_0: [dim / 32] x ([16] scales, [32][16])
+ *   values  f32, bf16: [16][dim]                                  q8_0: [dim / 32][16] scales, [16][dim]
+ *
+ * Of 32 bf16 values those of the first and of the second half alternate: one load gives two vectors. q8_0 is GGUF's in its
+ * numbers: for every 32 dimensions of a position a binary16 scale and int8.
  */
 #pragma once
 #include <stdint.h>
 #include <string.h>
+#include "engine.h"
+
+/* Query heads that are computed together where they share keys and values. */
+#define GROUP 4
+/* Vectors of values that are summed together. */
+#define VALUES_AT_ONCE SIMD_VALUES
+#define UNROLL_ALL _Pragma("GCC unroll 4")
 
 /* Elements of a block of q8_0, and its bytes. */
 #define KV_BLOCK 32
@@ -33,42 +47,192 @@ static inline uint16_t to_f16(float value) {
   return (uint16_t)(quotient + (rest > half || (rest == half && (quotient & 1u))));
 }
 
-static inline int f32_position(int head_dim) { return head_dim; }
-static inline int bf16_position(int head_dim) { return head_dim; }
-static inline int q8_0_position(int head_dim) { return head_dim / KV_BLOCK * KV_BLOCK_BYTES; }
+/* Elements of the cache per position of a head; a tile takes 16 times as many, all together. */
+static inline int f32_position(int dim) { return dim; }
+static inline int bf16_position(int dim) { return dim; }
+static inline int q8_0_position(int dim) { return dim / KV_BLOCK * KV_BLOCK_BYTES; }
 
-static inline void f32_store_state(float *to, const float *from, int count) { memcpy(to, from, (size_t)count * sizeof *to); }
-static inline void bf16_store_state(uint16_t *to, const float *from, int count) {
-  for (int i = 0; i < count; ++i) to[i] = to_bf16(from[i]);
+/* Stores a position of a tile from float32. */
+static inline void f32_store_key(float *tile, int position, const float *from, int dim) {
+  for (int i = 0; i < dim; ++i) tile[i * TILE + position] = from[i];
 }
-static inline void q8_0_store_state(uint8_t *to, const float *from, int count) {
-  for (; count >= KV_BLOCK; count -= KV_BLOCK, to += KV_BLOCK_BYTES, from += KV_BLOCK) {
-    float largest = 0.0f;
-    for (int i = 0; i < KV_BLOCK; ++i) largest = fabsf(from[i]) > largest ? fabsf(from[i]) : largest;
-    const float scale = largest / 127.0f, inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
-    const uint16_t stored = to_f16(scale);
-    memcpy(to, &stored, sizeof stored);
-    for (int i = 0; i < KV_BLOCK; ++i) {
-      /* Ties away from zero. What is not a number, or was infinite, is 0: no integer stands for it. */
-      const float q = from[i] * inverse;
-      const int whole = fabsf(q) < 128.0f ? (int)(q < 0.0f ? (double)q - 0.5 : (double)q + 0.5) : 0;
-      to[2 + i] = (uint8_t)(int8_t)whole;
+static inline void f32_store_value(float *tile, int position, const float *from, int dim) {
+  memcpy(tile + (size_t)position * (size_t)dim, from, (size_t)dim * sizeof *tile);
+}
+
+static inline void bf16_store_key(uint16_t *tile, int position, const float *from, int dim) {
+  for (int i = 0; i < dim; ++i) tile[i / 2 * 2 * TILE + 2 * position + i % 2] = to_bf16(from[i]);
+}
+static inline void bf16_store_value(uint16_t *tile, int position, const float *from, int dim) {
+  uint16_t *to = tile + (size_t)position * (size_t)dim;
+  int i = 0;
+  for (; i + 32 <= dim; i += 32)
+    for (int j = 0; j < 32; ++j) to[i + j] = to_bf16(from[i + j / 2 + j % 2 * 16]);
+  for (; i < dim; ++i) to[i] = to_bf16(from[i]);
+}
+
+/* The int8 of a block, and its scale. */
+static inline uint16_t quantize_block(int8_t *to, const float *from) {
+  float largest = 0.0f;
+  for (int i = 0; i < KV_BLOCK; ++i) largest = fabsf(from[i]) > largest ? fabsf(from[i]) : largest;
+  const float scale = largest / 127.0f, inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+  for (int i = 0; i < KV_BLOCK; ++i) {
+    /* Ties away from zero. What is not a number, or was infinite, is 0: no integer stands for it. */
+    const float q = from[i] * inverse;
+    to[i] = (int8_t)(fabsf(q) < 128.0f ? (int)(q < 0.0f ? (double)q - 0.5 : (double)q + 0.5) : 0);
+  }
+  return to_f16(scale);
+}
+static inline void q8_0_store_key(uint8_t *tile, int position, const float *from, int dim) {
+  for (int i = 0; i < dim; i += KV_BLOCK, tile += TILE * KV_BLOCK_BYTES) {
+    int8_t quantized[KV_BLOCK];
+    const uint16_t scale = quantize_block(quantized, from + i);
+    memcpy(tile + (size_t)position * sizeof scale, &scale, sizeof scale);
+    uint8_t *to = tile + TILE * sizeof scale + position;
+    for (int j = 0; j < KV_BLOCK; ++j) to[j * TILE] = (uint8_t)quantized[j];
+  }
+}
+static inline void q8_0_store_value(uint8_t *tile, int position, const float *from, int dim) {
+  uint8_t *to = tile + (size_t)(dim / KV_BLOCK) * TILE * sizeof(uint16_t) + (size_t)position * (size_t)dim;
+  for (int i = 0; i < dim; i += KV_BLOCK) {
+    const uint16_t scale = quantize_block((int8_t *)to + i, from + i);
+    memcpy(tile + ((size_t)(i / KV_BLOCK) * TILE + (size_t)position) * sizeof scale, &scale, sizeof scale);
+  }
+}
+
+/* Two dimensions of the keys of a tile. */
+static inline void f32_load_keys(const float *tile, int i, v16 *even, v16 *odd) {
+  *even = v16_load(tile + i * TILE);
+  *odd = v16_load(tile + (i + 1) * TILE);
+}
+static inline void bf16_load_keys(const uint16_t *tile, int i, v16 *even, v16 *odd) {
+  v16_load_bf16_pairs(tile + i * TILE, even, odd);
+}
+
+/* Sums of a head that run side by side, so that none waits for itself. */
+#define CHAINS(heads) ((heads) > 2 ? SIMD_SUMS / 4 : (heads) > 1 ? SIMD_SUMS / 2 : 4)
+
+/* sums[h] = dot products of `heads` queries (a constant, as is `dim`) and the 16 keys of a tile. */
+#define DEFINE_DOTS(dtype, element)                                                                                      \
+  static inline __attribute__((always_inline)) void dtype##_dots(int heads, int dim, v16 *sums, const float *q,          \
+                                                                 const element *tile) {                                  \
+    const int chains = CHAINS(heads);                                                                                    \
+    v16 sum[GROUP][4];                                                                                                   \
+    for (int h = 0; h < heads; ++h)                                                                                      \
+      for (int c = 0; c < chains; ++c) sum[h][c] = v16_zero();                                                                \
+    for (int i = 0; i < dim; i += 4) {                                                                                   \
+      UNROLL_ALL                                                                                                         \
+      for (int c = 0; c < 4; c += 2) {                                                                                   \
+        if (i + c >= dim) continue;                                                                                      \
+        v16 even, odd;                                                                                                   \
+        dtype##_load_keys(tile, i + c, &even, &odd);                                                                     \
+        UNROLL_ALL                                                                                                       \
+        for (int h = 0; h < heads; ++h) {                                                                                \
+          v16 *first = &sum[h][c % chains], *second = &sum[h][(c + 1) % chains];                                         \
+          *first = v16_fma(v16_set(q[h * dim + i + c]), even, *first);                                                   \
+          *second = v16_fma(v16_set(q[h * dim + i + c + 1]), odd, *second);                                              \
+        }                                                                                                                \
+      }                                                                                                                  \
+    }                                                                                                                    \
+    for (int h = 0; h < heads; ++h) {                                                                                    \
+      sums[h] = sum[h][0];                                                                                               \
+      for (int c = 1; c < chains; ++c) sums[h] = v16_add(sums[h], sum[h][c]);                                            \
+    }                                                                                                                    \
+  }
+
+DEFINE_DOTS(f32, float)
+DEFINE_DOTS(bf16, uint16_t)
+
+static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, v16 *sums, const float *q,
+                                                            const uint8_t *tile) {
+  for (int h = 0; h < heads; ++h) sums[h] = v16_zero();
+  const int chains = CHAINS(heads);
+  for (int i = 0; i < dim; i += KV_BLOCK, tile += TILE * KV_BLOCK_BYTES) {
+    const uint8_t *keys = tile + TILE * sizeof(uint16_t);
+    v16 sum[GROUP][4];
+    for (int h = 0; h < heads; ++h)
+      for (int c = 0; c < chains; ++c) sum[h][c] = v16_zero();
+    for (int j = 0; j < KV_BLOCK; j += 4) {
+      UNROLL_ALL
+      for (int c = 0; c < 4; ++c) {
+        const v16 key = v16_from_int(v16i_load_signed(keys + (j + c) * TILE));
+        UNROLL_ALL
+        for (int h = 0; h < heads; ++h)
+          sum[h][c % chains] = v16_fma(v16_set(q[h * dim + i + j + c]), key, sum[h][c % chains]);
+      }
+    }
+    const v16 scale = v16_load_f16((const uint16_t *)tile);
+    for (int h = 0; h < heads; ++h) {
+      for (int c = 1; c < chains; ++c) sum[h][0] = v16_add(sum[h][0], sum[h][c]);
+      sums[h] = v16_fma(sum[h][0], scale, sums[h]);
     }
   }
 }
 
-/* Elements i .. i + 15 of a position, of which `count` are left. */
-static inline v16 f32_load_state(const float *p, int i, int count) {
-  return count >= 16 ? v16_load(p + i) : v16_load_part(p + i, count);
+/* Dimensions i .. i + 31 of the values of a position. */
+static inline void f32_load_values(const float *p, v16 *low, v16 *high) {
+  *low = v16_load(p);
+  *high = v16_load(p + 16);
 }
-static inline v16 bf16_load_state(const uint16_t *p, int i, int count) {
-  if (count >= 16) return v16_load_bf16(p + i);
+static inline void bf16_load_values(const uint16_t *p, v16 *low, v16 *high) { v16_load_bf16_pairs(p, low, high); }
+/* The last of them, `count` of 16. */
+static inline v16 f32_load_value(const float *p, int count) {
+  return count == 16 ? v16_load(p) : v16_load_part(p, count);
+}
+static inline v16 bf16_load_value(const uint16_t *p, int count) {
+  if (count == 16) return v16_load_bf16(p);
   uint16_t whole[16] = {0};
-  memcpy(whole, p + i, (size_t)count * sizeof *p);
+  memcpy(whole, p, (size_t)count * sizeof *p);
   return v16_load_bf16(whole);
 }
-static inline v16 q8_0_load_state(const uint8_t *p, int i, int count) {
-  (void)count;
-  const uint8_t *block = p + (size_t)(i / KV_BLOCK) * KV_BLOCK_BYTES;
-  return v16_mul(v16_set_f16((const uint16_t *)block), v16_from_int(v16i_load_signed(block + 2 + i % KV_BLOCK)));
+
+/* sums[h] += weights[h][p] * values[p] for the positions `begin` .. `end` of a tile: 16 x `vectors` dimensions from `first` on
+ * of `heads` query heads. All but the positions are constants; weights of heads are `stride` apart. */
+#define DEFINE_WEIGH(dtype, element)                                                                                     \
+  static inline __attribute__((always_inline)) void dtype##_weigh(int heads, int dim, int first, int vectors,            \
+                                                                  v16 sums[GROUP][VALUES_AT_ONCE], const float *weights, \
+                                                                  int stride, const element *tile, int begin, int end) { \
+    for (int p = begin; p < end; ++p) {                                                                                  \
+      const element *values = tile + (size_t)p * (size_t)dim + first;                                                    \
+      UNROLL_ALL                                                                                                         \
+      for (int j = 0; j < vectors; j += 2) {                                                                             \
+        const int left = dim - first - 16 * j;                                                                           \
+        v16 low, high = v16_zero();                                                                                      \
+        if (left >= 32) {                                                                                                \
+          dtype##_load_values(values + 16 * j, &low, &high);                                                             \
+        } else {                                                                                                         \
+          low = dtype##_load_value(values + 16 * j, left < 16 ? left : 16);                                              \
+          if (left > 16) high = dtype##_load_value(values + 16 * j + 16, left - 16);                                     \
+        }                                                                                                                \
+        UNROLL_ALL                                                                                                       \
+        for (int h = 0; h < heads; ++h) {                                                                                \
+          const v16 weight = v16_set(weights[h * stride + p]);                                                           \
+          sums[h][j] = v16_fma(weight, low, sums[h][j]);                                                                 \
+          if (left > 16) sums[h][j + 1] = v16_fma(weight, high, sums[h][j + 1]);                                         \
+        }                                                                                                                \
+      }                                                                                                                  \
+    }                                                                                                                    \
+  }
+
+DEFINE_WEIGH(f32, float)
+DEFINE_WEIGH(bf16, uint16_t)
+
+static inline __attribute__((always_inline)) void q8_0_weigh(int heads, int dim, int first, int vectors,
+                                                             v16 sums[GROUP][VALUES_AT_ONCE], const float *weights,
+                                                             int stride, const uint8_t *tile, int begin, int end) {
+  const int blocks = vectors / 2;
+  float scaled[GROUP][VALUES_AT_ONCE / 2][TILE];
+  for (int b = 0; b < blocks; ++b) {
+    const v16 scale = v16_load_f16((const uint16_t *)tile + (first / KV_BLOCK + b) * TILE);
+    for (int h = 0; h < heads; ++h) v16_store(scaled[h][b], v16_mul(v16_load(weights + h * stride), scale));
+  }
+  const uint8_t *values = tile + (size_t)(dim / KV_BLOCK) * TILE * sizeof(uint16_t) + first;
+  for (int p = begin; p < end; ++p) {
+    UNROLL_ALL
+    for (int j = 0; j < vectors; ++j) {
+      const v16 value = v16_from_int(v16i_load_signed(values + (size_t)p * (size_t)dim + 16 * j));
+      UNROLL_ALL
+      for (int h = 0; h < heads; ++h) sums[h][j] = v16_fma(v16_set(scaled[h][j / 2][p]), value, sums[h][j]);
+    }
+  }
 }

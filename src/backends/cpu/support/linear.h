@@ -9,8 +9,6 @@
 #pragma once
 #include "engine.h"
 
-#define TILE 16
-
 enum weight_format { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16 };
 
 static inline __attribute__((always_inline)) void load_two_inputs(enum weight_format format, const uint8_t *tile, int input,

@@ -7,7 +7,7 @@
 #define SIMD_NAME "avx2"
 #define SIMD_ROWS 2
 #define SIMD_MANY_ROWS 2
-#define SIMD_KEYS 1
+#define SIMD_SUMS 4
 #define SIMD_VALUES 2
 
 typedef struct {

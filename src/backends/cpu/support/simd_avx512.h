@@ -7,8 +7,8 @@
 /* Rows that are multiplied with a tile at once, where there are no more, and where there are: their sums fit the registers. */
 #define SIMD_ROWS 4
 #define SIMD_MANY_ROWS 8
-/* Attention: keys at once for as many query heads as share them, and vectors of their results. */
-#define SIMD_KEYS 4
+/* Attention: sums of scores side by side, and vectors of values. */
+#define SIMD_SUMS 8
 #define SIMD_VALUES 4
 
 typedef __m512 v16;
