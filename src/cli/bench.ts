@@ -117,7 +117,7 @@ async function benchAction(model: string, { json = false, peer: peers = [], ...f
 async function withProgress(options: BenchOptions): Promise<BenchReport> {
   const bar = progressBar();
   try {
-    return await runBench({
+    const report = await runBench({
       ...options,
       onProgress: (label, done, total, unit) => bar.update(label, done, total, unit),
       onNotice: (line) => {
@@ -125,8 +125,10 @@ async function withProgress(options: BenchOptions): Promise<BenchReport> {
         note(paint(process.stderr, 'yellow', `kloop: ${line}`));
       },
     });
-  } finally {
     bar.end();
+    return report;
+  } finally {
+    bar.stop();
   }
 }
 

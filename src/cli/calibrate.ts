@@ -56,8 +56,9 @@ async function calibrateAction(flags: Flags): Promise<void> {
       onProgress: (label, done, total, unit) => bar.update(label, done, total, unit),
       signal: interrupt.signal,
     });
-  } finally {
     bar.end();
+  } finally {
+    bar.stop();
   }
   await writeMachine(file, machine);
   if (json) printJson(machine);

@@ -18,7 +18,7 @@ export async function loadForCli(
 ): Promise<Model> {
   const bar = progressBar();
   try {
-    return await loadModel(spec, {
+    const model = await loadModel(spec, {
       ...options,
       onProgress: ({ phase, done, total, unit }) => bar.update(phases[phase], done, total, unit),
       onNotice: (line) => {
@@ -26,7 +26,9 @@ export async function loadForCli(
         if (!quiet) note(paint(process.stderr, 'yellow', `kloop: ${line}`));
       },
     });
-  } finally {
     bar.end();
+    return model;
+  } finally {
+    bar.stop();
   }
 }

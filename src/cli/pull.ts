@@ -26,6 +26,6 @@ async function pullAction(repo: string, { revision }: { revision?: string }): Pr
     bar.end();
     print(directory);
   } finally {
-    bar.end();
+    bar.stop();
   }
 }

@@ -41,8 +41,9 @@ async function synthAction(name: string, { out, seed, layers, dtype }: Flags): P
       signal: interrupt.signal,
       onProgress: (done, total) => bar.update(`writing ${preset.name}`, done, total, 'bytes'),
     });
-  } finally {
     bar.end();
+  } finally {
+    bar.stop();
   }
   note(`${out} holds ${preset.name} with random weights; run it with \`kloop run ${out} --prompt TEXT\``);
 }

@@ -60,9 +60,17 @@ describe('ProgressBar', () => {
     nowMs = 1500;
     bar.update('measuring', 2, 4, 'steps');
     bar.end();
-    expect(text).toContain(
-      '\rmeasuring [########........] 50% 2 of 4\u001b[K'.replace('########........', '########........'),
-    );
+    expect(text).toContain('\rmeasuring [########........] 50% 2 of 4\u001b[K');
+  });
+
+  it('does not say that what was stopped is done', () => {
+    const { bar, at, text } = fake(false);
+    bar.update('pull', 0, 10, 'steps');
+    at(500);
+    bar.update('pull', 5, 10, 'steps');
+    bar.stop();
+    bar.stop();
+    expect(text()).toBe('pull ...\npull: stopped after 500 ms\n');
   });
 
   it('shows what takes long and is told of once', async () => {

@@ -70,10 +70,19 @@ export class ProgressBar {
 
   /** Ends the phase: the line of a terminal is wiped, elsewhere the time taken is written. */
   end(): void {
+    this.#end('done in');
+  }
+
+  /** Ends the phase before its work is done; nothing where there is none. */
+  stop(): void {
+    this.#end('stopped after');
+  }
+
+  #end(how: string): void {
     clearTimeout(this.#waiting);
     if (this.#shown) {
       const took = formatDuration(this.#now() - this.#startedMs);
-      this.#stream.write(this.#stream.isTTY === true ? '\r\u001b[K' : `${this.#label ?? ''}: done in ${took}\n`);
+      this.#stream.write(this.#stream.isTTY === true ? '\r\u001b[K' : `${this.#label ?? ''}: ${how} ${took}\n`);
     }
     this.#label = undefined;
     this.#shown = false;
@@ -82,18 +91,20 @@ export class ProgressBar {
   #draw(label: string, done: number, total: number, unit: 'bytes' | 'steps', elapsedMs: number): void {
     const amount = (value: number): string => (unit === 'bytes' ? formatBytes(value) : String(value));
     const room = Math.max(1, (this.#stream.columns ?? 80) - 1);
-    const parts: string[] = [];
-    if (total > 0) {
-      const part = Math.min(1, done / total);
-      parts.push(`${Math.floor(part * 100)}%`, `${amount(done)} of ${amount(total)}`);
-      // What tells the most comes before what is left out where the terminal is narrow.
-      const width = Math.min(mostBarWidth, room - `${label} [] ${parts.join(' ')}`.length);
-      const filled = Math.round(part * width);
-      if (width >= leastBarWidth) parts.unshift(`[${'#'.repeat(filled)}${'.'.repeat(width - filled)}]`);
-    } else {
-      parts.push(done > 0 ? amount(done) : '...');
+    const part = total > 0 ? Math.min(1, done / total) : 0;
+    const parts =
+      total > 0
+        ? [`${Math.floor(part * 100)}%`, `${amount(done)} of ${amount(total)}`]
+        : [done > 0 ? amount(done) : '...'];
+    const lengthWith = (...more: string[]): number => [label, ...parts, ...more].join(' ').length;
+    // Where the terminal is narrow, first the bar becomes shorter, then it is left out, and then the rate.
+    const rate = `${formatBytes(Math.round((done / elapsedMs) * 1000))}/s`;
+    if (unit === 'bytes' && elapsedMs > 0 && lengthWith(rate) <= room) parts.push(rate);
+    const width = Math.min(mostBarWidth, room - lengthWith('[]'));
+    const filled = Math.round(part * width);
+    if (total > 0 && width >= leastBarWidth) {
+      parts.unshift(`[${'#'.repeat(filled)}${'.'.repeat(width - filled)}]`);
     }
-    if (unit === 'bytes' && elapsedMs > 0) parts.push(`${formatBytes(Math.round((done / elapsedMs) * 1000))}/s`);
     this.#stream.write(`\r${[label, ...parts].join(' ').slice(0, room)}\u001b[K`);
   }
 }
