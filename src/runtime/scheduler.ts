@@ -37,6 +37,7 @@ export class Scheduler {
   #running: RunningStep | undefined;
   #loop: Promise<void> | undefined;
   #closed = false;
+  #ended = false;
 
   constructor(executable: Executable, { limits, now = () => performance.now() }: SchedulerOptions) {
     assert(limits.rows >= limits.slots && limits.samples >= limits.slots, 'a step must hold a row of every slot');
@@ -60,12 +61,18 @@ export class Scheduler {
     return sequence.outcome.finally(() => signal?.removeEventListener('abort', onAbort));
   }
 
+  /** Closed to the end: what was running has been told. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
   /** Aborts all requests, waits until the executable is idle, and closes it. */
   async close(): Promise<void> {
     this.#closed = true;
     for (const sequence of [...this.#sequences]) this.#abort(sequence);
     await this.#loop;
     await this.#executable.close();
+    this.#ended = true;
   }
 
   async #run(): Promise<void> {

@@ -246,11 +246,18 @@ describe('Session', () => {
 
   it('stops everything when the model is closed', async () => {
     const { model, executable } = setUp();
-    const generation = model.session().generate(tokensOf('abc'));
+    const session = model.session();
+    const generation = session.generate(tokensOf('abc'));
     await model.close();
     expect((await generation.result).finishReason).toBe('abort');
     expect(executable.closed).toBe(true);
     expect(() => model.session()).toThrow(/closed/);
+    expect(() => session.generate('x')).toThrow('the model of this session is closed');
+  });
+
+  it.each([[undefined], [null], [3], [{}], [{ messages: 'hi' }]])('refuses the prompt %j', (prompt) => {
+    const { model } = setUp();
+    expect(() => model.session().generate(prompt as string)).toThrow(/must be a text, a list of token ids/);
   });
 
   it('passes seeds on in two halves, and makes a random one where none is given', async () => {

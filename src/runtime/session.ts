@@ -66,6 +66,8 @@ export class Session {
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
     if (this.#closed) throw new UsageError('this session is closed');
+    if (this.#engine.scheduler.ended) throw new UsageError('the model of this session is closed');
+    requirePrompt(prompt);
     if (this.#current !== undefined) {
       throw new UsageError('this session is already making text', { hint: 'wait for it or use a second session' });
     }
@@ -169,6 +171,13 @@ export class Session {
     checkPrompt(tokens, { context: limits.context, vocab });
     return tokens;
   }
+}
+
+/** For callers whose types were not checked. */
+function requirePrompt(prompt: unknown): void {
+  if (typeof prompt === 'string' || Array.isArray(prompt)) return;
+  if (typeof prompt === 'object' && prompt !== null && 'messages' in prompt && Array.isArray(prompt.messages)) return;
+  throw new UsageError('the prompt must be a text, a list of token ids, or { messages: [...] }');
 }
 
 /** Collects tokens, their likelihoods and text of one generation and hands the pieces on. */
