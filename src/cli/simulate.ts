@@ -21,7 +21,7 @@ import { sweepPoints, type SweepPoint } from '../simulator/sweep-grid.js';
 import { timeline } from '../simulator/timeline.js';
 import { simulationJson } from '../simulator/to-json.js';
 import { chromeTrace } from '../simulator/trace.js';
-import { UsageError } from '../util/errors.js';
+import { UnsupportedModelError, UsageError } from '../util/errors.js';
 import { asStorageError } from '../util/files.js';
 import { formatTable } from '../util/table.js';
 import { formatBytes, formatDuration, significant } from '../util/units.js';
@@ -56,7 +56,11 @@ export const simulate: Verb = (program) => {
     .argument('[model]', 'a name that `kloop presets` lists, a model that is only priced, or a model directory')
     .requiredOption('--machine <machine>', `${machineNames}, or a .json file`)
     .addOption(new Option('--quant <format>', "format of the weights (default: the model's)").choices(quantNames))
-    .option('--sockets <n>', 'accelerators that share the model (default: all of the machine)', integer(1, 4096))
+    .option(
+      '--sockets <n>',
+      'accelerators that share the model (default: as many of the machine as divide the model)',
+      integer(1, 4096),
+    )
     .option('--batch <n>', 'sequences decoded together', integer(1, 4096), 1)
     .option(
       '--context <n>',
@@ -92,7 +96,7 @@ async function simulateAction(spec: string | undefined, flags: Flags): Promise<v
   }
   if (spec === undefined) throw new UsageError('which model?', { hint: 'for example `kloop simulate llama-3.1-8b`' });
   const model = specOf(spec, flags.quant);
-  const point: SweepPoint = {
+  const asked: SweepPoint = {
     schedule: flags.schedule,
     sockets: flags.sockets ?? machine.maxSockets,
     batch: flags.batch,
@@ -100,11 +104,12 @@ async function simulateAction(spec: string | undefined, flags: Flags): Promise<v
     orchestration: flags.orchestration ?? machine.orchestration ?? 'offloaded',
     values: {},
   };
+  const priced = priceModel(model);
+  const point = flags.sockets === undefined ? dividedAmongMost(priced, machine, asked) : asked;
   if (flags.sweep !== undefined) {
     await runSweep(model, machine, point, flags.sweep, formatOf(flags));
     return;
   }
-  const priced = priceModel(model);
   const workload = priced.workload(machine, point);
   const simulation = runSimulation(workload, machine, point.orchestration);
   if (flags.trace !== undefined) await writeTrace(flags.trace, chromeTrace(workload, machine, point.orchestration));
@@ -117,6 +122,24 @@ async function simulateAction(spec: string | undefined, flags: Flags): Promise<v
     );
     for (const line of timeline(separate!, looped!, machine, point.orchestration, process.stdout.columns)) print(line);
   }
+}
+
+/** With as many sockets of the machine as the model can be divided among; a small model does not fill a large machine. */
+function dividedAmongMost(priced: PricedModel, machine: Machine, point: SweepPoint): SweepPoint {
+  for (let { sockets } = point; sockets > 1; sockets--) {
+    const tried = { ...point, sockets };
+    try {
+      priced.workload(machine, tried);
+    } catch (error) {
+      if (error instanceof UnsupportedModelError) continue;
+      throw error;
+    }
+    if (sockets < point.sockets) {
+      note(`kloop: ${priced.name} is divided among ${sockets} sockets, since it cannot be among ${point.sockets}`);
+    }
+    return tried;
+  }
+  return { ...point, sockets: 1 };
 }
 
 /** A preset or priced model by name; of a checkpoint only shapes and formats are looked at. */
@@ -158,7 +181,7 @@ async function runSweep(
     bar.end();
     for (const line of formatSweep(points, results, format)) print(line);
   } finally {
-    bar.end();
+    bar.stop();
   }
 }
 

@@ -31,6 +31,15 @@ describe('kloop simulate', () => {
     expect(json['bandwidth_fraction']).toBeLessThan(1);
   });
 
+  it('divides a small model among fewer sockets, and says so; not where a number was asked for', async () => {
+    const { code, stdout, stderr } = await runShared(['simulate', 'demo', '--machine', 'sn40l', '--json']);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ sockets: 6 });
+    expect(stderr).toBe('kloop: demo is divided among 6 sockets, since it cannot be among 16\n');
+    const asked = await runShared(['simulate', 'demo', '--machine', 'sn40l', '--sockets', '16']);
+    expect([asked.code, asked.stderr]).toEqual([1, expect.stringContaining('cannot be divided among 16 sockets')]);
+  });
+
   it('takes a machine of the user, printed and changed', async () => {
     const printed = await runShared(['simulate', '--machine', 'sn40l', '--print-machine']);
     const machine = JSON.parse(printed.stdout) as { name: string; memory: { bandwidth: { value: number } } };
