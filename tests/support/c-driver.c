@@ -33,7 +33,7 @@ int main(int argc, char **argv) {
   const int threads = atoi(argv[2]);
   /* Copied by an even number of threads, mapped by an odd one. */
   const double weights[] = {0, (double)KLOOP_WEIGHT_BYTES};
-  void *engine = kloop_open(argv[1], threads, NULL, weights, threads % 2 == 0 ? 1 : 0, error, sizeof error);
+  void *engine = kloop_open(argv[1], threads, NULL, weights, threads % 2 == 0 ? 1 : 0, threads % 2, error, sizeof error);
   if (!engine) fail(error);
   FILE *script = fopen(argv[3], "rb"), *output = fopen(argv[4], "wb");
   if (!script || !output) fail("cannot open script or output");

@@ -223,6 +223,7 @@ describe.runIf(hasCompiler).each(usable.map((set) => [set.name, set] as const))(
         const divisions: readonly Division[] = [
           { rows: 1, parts: 1 },
           { rows: 1, parts: 2 },
+          { rows: 1, parts: 5, backwards: true },
           { rows: 7, parts: 2, backwards: true },
           { rows: 20, parts: 3 },
           { rows: 5, parts: 8, backwards: true },

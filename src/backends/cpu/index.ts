@@ -13,15 +13,15 @@ import type { Backend, Capabilities, ExecutionPlan, PrepareOptions } from '../ba
 import { defaultCacheDir } from '../cache-dir.js';
 import { tellOfCompiling } from '../compile-progress.js';
 import { WorkerExecutable } from '../worker-executable.js';
-import { contextBlock } from './emit/attention.js';
+import { contextBlock, roomOf } from './emit/attention.js';
 import { emitPrograms } from './emit/program.js';
 import { chooseInstructionSet } from './instruction-set.js';
-import { bytesAtLimits, type MemoryMap } from '../memory-map.js';
+import type { MemoryMap } from '../memory-map.js';
 import { loadLibrary, stageTimes } from './library.js';
 import { physicalCores, processorsFor } from './processors.js';
 import type { CpuSetup } from './setup.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
-import { spansToCopy } from './weights-memory.js';
+import { spansToCopy, takesLargePages } from './weights-memory.js';
 
 /** At the same depth below src/ and dist/. */
 const workerFile = new URL('../../../dist/backends/cpu/worker.js', import.meta.url);
@@ -101,6 +101,7 @@ async function prepare(
     libraryPath: library.value,
     weightsPath: packed.value,
     spans: spansToCopy(plan.step, options.weightsMemory),
+    largePages: takesLargePages(memory.valueBytes),
     threads,
     // A kernel runs on the thread that would tell them.
     showsTokens: false,
@@ -109,7 +110,7 @@ async function prepare(
     offsets: arenaOffsets(programs, memory),
     states: plan.step.values
       .filter(({ origin }) => origin.kind === 'state')
-      .map(({ name, tensor }) => [name, bytesAtLimits(tensor, plan.step)] as const),
+      .map(({ name, tensor }) => [name, roomOf(tensor, plan.step)] as const),
     aborted: new Int32Array(new SharedArrayBuffer(4)),
   };
   const kernels = loadLibrary(library.value);

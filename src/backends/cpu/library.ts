@@ -4,10 +4,13 @@ import { ToolchainError, messageOf } from '../../util/errors.js';
 import type { StageTime } from '../backend.js';
 import type { EngineAddress } from '../messages.js';
 import type { ProfiledStage } from './emit/profile.js';
+import type { CpuSetup } from './setup.js';
+
+export type EngineSetup = Pick<CpuSetup, 'weightsPath' | 'threads' | 'processors' | 'spans' | 'largePages'>;
 
 export interface KernelLibrary {
   /** @throws ToolchainError with the library's own reason */
-  open(weightsPath: string, threads: number, processors: Int32Array | null, spans: Float64Array): EngineAddress;
+  open(setup: EngineSetup): EngineAddress;
   close(engine: EngineAddress): void;
   launch(engine: EngineAddress, program: number, call: number, rows: number, samples: number): void;
   write(engine: EngineAddress, offset: number, from: Int32Array | Float32Array): void;
@@ -25,7 +28,7 @@ export function loadLibrary(path: string): KernelLibrary {
   const library = loadShared(path);
   const open = library.func(
     'void *kloop_open(const char *path, int threads, const int32_t *processors, const double *spans, int span_count, ' +
-      'uint8_t *error, int error_size)',
+      'int large_pages, uint8_t *error, int error_size)',
   );
   const close = library.func('void kloop_close(void *engine)');
   const launch = library.func('void kloop_launch(void *engine, int program, int call, int rows, int samples)');
@@ -35,9 +38,11 @@ export function loadLibrary(path: string): KernelLibrary {
   const abort = library.func('void kloop_abort(void *engine, int aborted)');
   const counters = library.func('void kloop_counters(void *engine, double *counters)');
   return {
-    open(weightsPath, threads, processors, spans) {
+    open({ weightsPath, threads, processors, spans, largePages }) {
       const error = new Uint8Array(errorBytes);
-      const engine: unknown = open(weightsPath, threads, processors, spans, spans.length / 2, error, errorBytes);
+      const count = spans.length / 2;
+      const large = largePages ? 1 : 0;
+      const engine: unknown = open(weightsPath, threads, processors, spans, count, large, error, errorBytes);
       if (engine === null) {
         const text = Buffer.from(error).toString('utf8').replace(/\0.*$/s, '');
         throw new ToolchainError(`the model could not be started: ${text}`);

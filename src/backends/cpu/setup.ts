@@ -9,6 +9,8 @@ export interface CpuSetup extends WorkerSetup {
   readonly processors: Int32Array | null;
   /** Offset and bytes of every matrix that is copied; none where the file is mapped. */
   readonly spans: Float64Array;
+  /** The arena is in large pages. */
+  readonly largePages: boolean;
   /** Offsets into the arena of all values that are not weights. */
   readonly offsets: ReadonlyMap<Name, number>;
   /** Bytes of every state. */

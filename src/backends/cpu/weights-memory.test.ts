@@ -8,7 +8,7 @@ import { compileModel } from '../../passes/pipeline.js';
 import { packedLength } from '../../passes/pack-weights.js';
 import type { WeightsMemory } from '../backend.js';
 import { createCpuBackend } from './index.js';
-import { spansToCopy } from './weights-memory.js';
+import { spansToCopy, takesLargePages } from './weights-memory.js';
 
 const workspace = new Workspace();
 const cacheDir = mkdtempSync(join(tmpdir(), 'kloop-weights-memory-'));
@@ -89,5 +89,13 @@ describe('an engine', () => {
       });
       await expect(preparing).rejects.toThrow(/cannot read \d+ bytes of packed weights: the file is too short/);
     }
+  });
+});
+
+describe('takesLargePages', () => {
+  it('keeps caches in small pages that would take much of the memory at once', () => {
+    expect(takesLargePages(1000, 8000)).toBe(true);
+    expect(takesLargePages(1001, 8000)).toBe(false);
+    expect(takesLargePages(4096)).toBe(true);
   });
 });

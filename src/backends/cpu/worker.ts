@@ -22,7 +22,7 @@ class Engine implements ServedEngine {
 
   constructor(private readonly setup: CpuSetup) {
     this.library = loadLibrary(setup.libraryPath);
-    this.address = this.library.open(setup.weightsPath, setup.threads, setup.processors, setup.spans);
+    this.address = this.library.open(setup);
     const { step, response } = setup.plan;
     this.programs = response === undefined ? [step] : [step, response];
     for (const { name, origin } of step.values) {

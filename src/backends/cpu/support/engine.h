@@ -381,7 +381,16 @@ static void *worker_main(void *argument_) {
   }
 }
 
-/* Pages come when they are touched; small ones, so that a long context costs nothing before it is used. */
+/* Asks for large pages, which need far fewer entries of the address cache and are read ahead over their whole length. */
+static void prefer_large_pages(void *memory, uint64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  madvise(memory, bytes, MADV_HUGEPAGE);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
+
+/* Pages come when they are touched. */
 static void *map_memory(uint64_t bytes) {
   void *memory = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return memory == MAP_FAILED ? NULL : memory;
@@ -413,15 +422,13 @@ static bool map_weights(struct engine *e, int file, char *error, size_t error_si
   return true;
 }
 
-/* Room for the weights in large pages, which need far fewer entries of the address cache; false where there is none. */
+/* Room for the weights in large pages; false where there is none. */
 static bool allocate_weights(struct engine *e) {
   const uint64_t page = (uint64_t)2 << 20;
   e->weights_area_bytes = e->weight_bytes + page;
   void *area = mmap(NULL, e->weights_area_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (area == MAP_FAILED) return false;
-#if defined(MADV_HUGEPAGE)
-  madvise(area, e->weights_area_bytes, MADV_HUGEPAGE);
-#endif
+  prefer_large_pages(area, e->weights_area_bytes);
   e->weights_area = area;
   e->weights = (uint8_t *)(((uintptr_t)area + page - 1) & ~(uintptr_t)(page - 1));
   return true;
@@ -472,7 +479,7 @@ static bool finish_loading(struct engine *e, char *error, size_t error_size) {
   return false;
 }
 
-static struct engine *engine_allocate(int threads, uint64_t arena_bytes, uint64_t own_bytes, uint64_t weight_bytes,
+static struct engine *engine_allocate(int threads, uint64_t arena_bytes, bool large_pages, uint64_t own_bytes, uint64_t weight_bytes,
                                       char *error, size_t error_size) {
   struct engine *e = aligned_alloc(CACHE_LINE, sizeof *e);
   if (!e) {
@@ -485,6 +492,7 @@ static struct engine *engine_allocate(int threads, uint64_t arena_bytes, uint64_
   e->own_bytes = own_bytes;
   e->weight_bytes = weight_bytes;
   e->arena = map_memory(arena_bytes);
+  if (e->arena && large_pages) prefer_large_pages(e->arena, arena_bytes);
   e->own = map_memory(own_bytes * (uint64_t)e->threads + 1);
   if (e->arena && e->own) return e;
   snprintf(error, error_size, "out of memory: %llu bytes for activations and KV cache",

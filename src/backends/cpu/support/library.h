@@ -6,11 +6,11 @@
 
 /*
  * NULL on failure, with the reason in `error`. `processors`: one for each thread, to stay on; NULL where they move freely.
- * `spans`: offset and bytes of every matrix that is to be copied.
+ * `spans`: offset and bytes of every matrix that is to be copied. `large_pages`: of the arena.
  */
 EXPORT void *kloop_open(const char *weights_path, int threads, const int32_t *processors, const double *spans,
-                        int span_count, char *error, int error_size) {
-  struct engine *e = engine_allocate(threads, KLOOP_ARENA_BYTES, KLOOP_OWN_BYTES, KLOOP_WEIGHT_BYTES, error,
+                        int span_count, int large_pages, char *error, int error_size) {
+  struct engine *e = engine_allocate(threads, KLOOP_ARENA_BYTES, large_pages, KLOOP_OWN_BYTES, KLOOP_WEIGHT_BYTES, error,
                                      (size_t)error_size);
   if (!e) return NULL;
   if (engine_start(e, weights_path, processors, (const struct span *)spans, span_count, error, (size_t)error_size)) return e;
