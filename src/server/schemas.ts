@@ -16,7 +16,11 @@ function generationShape(limits: ServerLimits) {
     model: z.string().max(512),
     max_tokens: z.int().min(1).nullish(),
     n: z.int().min(1).max(limits.choices).nullish(),
-    stop: z.union([stop, z.array(stop).max(limits.stops)]).nullish(),
+    stop: z
+      .union([stop, z.array(stop).max(limits.stops)], {
+        error: `must be a text, or a list of at most ${limits.stops}, each of 1 to 1024 characters`,
+      })
+      .nullish(),
     seed: z.int().nullish(),
     temperature: z.number().min(0).max(1000).nullish(),
     top_p: probability.nullish(),

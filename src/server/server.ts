@@ -1,6 +1,6 @@
 /** The server: a socket, the app behind it, and an orderly end in which every request that was taken is answered. */
 import type { Server } from 'node:http';
-import { isIP, type AddressInfo } from 'node:net';
+import { createServer, isIP, type AddressInfo, type Server as SocketServer } from 'node:net';
 import { createAdaptorServer } from '@hono/node-server';
 import type { Logger } from 'pino';
 import type { Model } from '../runtime/model.js';
@@ -95,6 +95,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }) as Server;
   server.maxConnections = limits.connections;
   try {
+    if (options.preload !== undefined && options.preload.length > 0) await checkAddress(host, port);
     for (const name of options.preload ?? []) await models.with(name, () => undefined);
     await listen(server, host, port);
   } catch (error) {
@@ -151,11 +152,27 @@ function reasonOf(error: unknown): unknown {
   return error.cause ?? new UsageError(error.message, { hint: 'ask for fewer --slots or a smaller --context' });
 }
 
-function listen(server: Server, host: string, port: number): Promise<void> {
+/** Before a model is loaded, which can take minutes. */
+async function checkAddress(host: string, port: number): Promise<void> {
+  const server = createServer();
+  await listen(server, host, port);
+  await new Promise((resolve) => server.close(resolve));
+}
+
+/** What usually is the reason, in words. */
+const listenProblems: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another program listens there',
+  EADDRNOTAVAIL: 'this machine has no such address',
+  EACCES: 'it is not allowed',
+  ENOTFOUND: 'there is no such host',
+};
+
+function listen(server: SocketServer, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', (error) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const reason = listenProblems[error.code ?? ''] ?? messageOf(error);
       reject(
-        new UsageError(`cannot listen on ${host}:${port}: ${messageOf(error)}`, {
+        new UsageError(`cannot listen on ${host}:${port}: ${reason}`, {
           hint: 'choose another --port or --host',
           cause: error,
         }),

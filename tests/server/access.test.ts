@@ -2,7 +2,7 @@
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { text as textOf } from 'node:stream/consumers';
 import { pino } from 'pino';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { ServerOptions } from '../../src/server/server.js';
 import { startServer } from '../../src/server/server.js';
 import { UsageError } from '../../src/util/errors.js';
@@ -45,7 +45,14 @@ describe('the address', () => {
 
   it('is refused with one line where it is taken', async () => {
     const { url } = await serve();
-    await expect(start({ port: Number(new URL(url).port) })).rejects.toThrow(/cannot listen on 127.0.0.1.*--port/);
+    const port = Number(new URL(url).port);
+    const message = /cannot listen on 127.0.0.1:\d+: another program listens there; choose another --port/;
+    await expect(start({ port })).rejects.toThrow(message);
+    // Before anything is loaded.
+    const load = vi.fn(() => Promise.reject(new Error('loaded')));
+    const models = [{ name: 'large', context: 8, bytes: 1, load }];
+    await expect(start({ port, models, preload: ['large'] })).rejects.toThrow(message);
+    expect(load).not.toHaveBeenCalled();
   });
 });
 
