@@ -10,10 +10,10 @@
  * by, where it is negative). With --before, a build of another revision (its repository, built) is measured in turn.
  */
 import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
 import { pathToFileURL } from 'node:url';
+import { scriptOptions } from './options.mjs';
 
-const { values: flags, positionals } = parseArgs({
+const { values: flags, positionals } = scriptOptions({
   allowPositionals: true,
   options: {
     quant: { type: 'string', default: 'q8_0' },

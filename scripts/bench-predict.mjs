@@ -7,13 +7,13 @@
  */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { spreadOf } from '../dist/util/statistics.js';
+import { scriptOptions } from './options.mjs';
 
 const entry = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 const threshold = 0.15;
 
-const { values } = parseArgs({
+const { values } = scriptOptions({
   options: {
     models: { type: 'string', default: 'tinystories-15m,smollm2-135m,llama-3.2-1b' },
     quants: { type: 'string', default: 'q8_0,q4_0' },

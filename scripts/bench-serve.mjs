@@ -7,15 +7,15 @@
  *   npm run bench:serve -- MODEL --quant q8_0 --streams 1,4,16 --input-tokens 512 --output-tokens 128 --rounds 3
  *   npm run bench:serve -- MODEL --url http://127.0.0.1:8080 --vocab 32000 --rate 4 --requests 100
  */
-import { parseArgs } from 'node:util';
 import { defaultCacheDir } from '../dist/backends/cache-dir.js';
 import { openSubject } from '../dist/bench/subject.js';
 import { runLoad } from '../dist/bench/serve/load.js';
 import { reportLines, reportOf } from '../dist/bench/serve/report.js';
 import { startServe } from '../dist/bench/serve/serve-process.js';
 import { median } from '../dist/util/statistics.js';
+import { scriptOptions } from './options.mjs';
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = scriptOptions({
   allowPositionals: true,
   options: {
     url: { type: 'string' },

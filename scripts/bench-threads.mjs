@@ -10,7 +10,6 @@
  */
 import { spawn } from 'node:child_process';
 import { setTimeout as pause } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import { createCpuBackend } from '../dist/backends/cpu/index.js';
 import { physicalCores } from '../dist/backends/cpu/processors.js';
 import { defaultCacheDir } from '../dist/backends/cache-dir.js';
@@ -22,8 +21,9 @@ import { chooseFormats } from '../dist/runtime/load-model.js';
 import { ratioOf, spreadOf } from '../dist/util/statistics.js';
 import { formatTable } from '../dist/util/table.js';
 import { significant } from '../dist/util/units.js';
+import { scriptOptions } from './options.mjs';
 
-const { values: flags, positionals } = parseArgs({
+const { values: flags, positionals } = scriptOptions({
   allowPositionals: true,
   options: {
     quant: { type: 'string', default: 'q8_0' },

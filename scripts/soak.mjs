@@ -8,10 +8,10 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import { parseArgs } from 'node:util';
 import { startServe } from '../dist/bench/serve/serve-process.js';
+import { scriptOptions } from './options.mjs';
 
-const { values } = parseArgs({
+const { values } = scriptOptions({
   options: { minutes: { type: 'string', default: '5' }, model: { type: 'string', default: 'demo' } },
 });
 const minutes = Number(values.minutes);
