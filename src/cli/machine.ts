@@ -65,7 +65,10 @@ export async function inspectCompiler(): Promise<readonly Finding[]> {
   const about = { key: 'compiler', title: 'compiler', value: compiler ?? null };
   if (compiler !== undefined) return [{ ...about, text: `${compiler.path}: ${compiler.version}` }, instructions];
   const problem = 'without one models run on the slow reference backend; Debian: apt install gcc';
-  return [{ ...about, text: 'none', problem }, instructions];
+  return [
+    { ...about, text: 'none', problem },
+    { ...instructions, text: `${name}, once there is a compiler` },
+  ];
 }
 
 export async function inspectMemory(): Promise<Finding> {

@@ -28,6 +28,13 @@ describe('machines that lack something', () => {
     expect(stderr).toMatch(/^kloop: no C compiler found[^\n]*\n$/);
   });
 
+  it('without a compiler doctor does not say that there are kernels', async () => {
+    const { code, stdout } = await runCli(['doctor'], { env: { PATH: '' } });
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^! {3}compiler +none \(without one/m);
+    expect(stdout).toMatch(/^ok {2}kernels use +\w+, once there is a compiler$/m);
+  });
+
   it('without a compiler the CPU backend says what to install', async () => {
     const { code, stdout, stderr } = await run(['--backend', 'cpu'], { PATH: '' });
     expect([code, stdout]).toEqual([1, '']);
