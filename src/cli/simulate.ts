@@ -120,7 +120,9 @@ async function simulateAction(spec: string | undefined, flags: Flags): Promise<v
     const [separate, looped] = (['layer', 'looped'] as const).map((schedule) =>
       priced.workload(machine, { ...point, schedule }),
     );
-    for (const line of timeline(separate!, looped!, machine, point.orchestration, process.stdout.columns)) print(line);
+    // Terminals that were told no size say 0.
+    const columns = process.stdout.columns > 0 ? process.stdout.columns : undefined;
+    for (const line of timeline(separate!, looped!, machine, point.orchestration, columns)) print(line);
   }
 }
 

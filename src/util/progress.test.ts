@@ -63,6 +63,18 @@ describe('ProgressBar', () => {
     expect(text).toContain('\rmeasuring [########........] 50% 2 of 4\u001b[K');
   });
 
+  it('takes a terminal that was told no size for one of 80 columns', () => {
+    let text = '';
+    let nowMs = 0;
+    const stream = { isTTY: true, columns: 0, write: (piece: string) => (text += piece) };
+    const bar = new ProgressBar({ stream, now: () => nowMs });
+    bar.update('compile', 0, 4, 'steps');
+    nowMs = 500;
+    bar.update('compile', 2, 4, 'steps');
+    bar.end();
+    expect(text).toContain(`\rcompile [${'#'.repeat(12)}${'.'.repeat(12)}] 50% 2 of 4\u001b[K`);
+  });
+
   it('does not say that what was stopped is done', () => {
     const { bar, at, text } = fake(false);
     bar.update('pull', 0, 10, 'steps');

@@ -90,7 +90,9 @@ export class ProgressBar {
 
   #draw(label: string, done: number, total: number, unit: 'bytes' | 'steps', elapsedMs: number): void {
     const amount = (value: number): string => (unit === 'bytes' ? formatBytes(value) : String(value));
-    const room = Math.max(1, (this.#stream.columns ?? 80) - 1);
+    // Terminals that were told no size say 0.
+    const { columns = 0 } = this.#stream;
+    const room = Math.max(1, (columns > 0 ? columns : 80) - 1);
     const part = total > 0 ? Math.min(1, done / total) : 0;
     const parts =
       total > 0
