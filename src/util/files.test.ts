@@ -1,11 +1,13 @@
 import { spawnSync } from 'node:child_process';
 import {
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   readdirSync,
   renameSync,
   rmSync,
+  symlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -14,7 +16,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { StorageError } from './errors.js';
-import { asStorageError, createDirectoryAtomic, temporaryDirectory, writeFileAtomic } from './files.js';
+import { asStorageError, createDirectoryAtomic, makeDirectory, temporaryDirectory, writeFileAtomic } from './files.js';
 
 let dir: string;
 beforeEach(() => {
@@ -51,6 +53,24 @@ describe('writeFileAtomic', () => {
   it('says so when a part of the path is a file', async () => {
     writeFileSync(join(dir, 'a'), '');
     await expect(writeFileAtomic(join(dir, 'a', 'b'), () => Promise.resolve())).rejects.toThrow(StorageError);
+  });
+});
+
+describe('makeDirectory', () => {
+  it('makes all that is missing, and takes what is there', async () => {
+    const path = join(dir, 'a', 'b', 'c');
+    await Promise.all([makeDirectory(path), makeDirectory(path)]);
+    await makeDirectory(path);
+    expect(existsSync(path)).toBe(true);
+  });
+
+  it('gives up where a file is in the way, a link leads nowhere, or nothing can be made', async () => {
+    await writeFile(join(dir, 'file'), '');
+    symlinkSync(join(dir, 'nowhere', 'x'), join(dir, 'link'));
+    await expect(makeDirectory(join(dir, 'file'))).rejects.toThrow('EEXIST');
+    await expect(makeDirectory(join(dir, 'file', 'x'))).rejects.toThrow('ENOTDIR');
+    await expect(makeDirectory(join(dir, 'link', 'x'))).rejects.toThrow('ENOENT');
+    if (existsSync('/proc/self')) await expect(makeDirectory('/proc/kloop')).rejects.toThrow(/ENOENT|EACCES|EPERM/);
   });
 });
 

@@ -4,7 +4,7 @@
  * Failures of the file system become StorageErrors.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -40,6 +40,28 @@ export function asStorageError(file: string, error: unknown): unknown {
   return new StorageError(file, reasons[code] ?? messageOf(error), { hint, cause: error });
 }
 
+/**
+ * Creates a directory and those above it. `recursive` of Node tries for ever where a directory is there in which none can be
+ * made, such as /proc. Throws what the system says.
+ */
+export async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const code = errorCode(error);
+    const found = statSync(path, { throwIfNoEntry: false });
+    // A link that leads nowhere is found by whoever writes there.
+    if (found?.isDirectory() === true || (found === undefined && code === 'EEXIST')) return;
+    const parent = dirname(resolve(path));
+    if (code !== 'ENOENT') throw error;
+    // Another process may have made it since.
+    if (!existsSync(parent)) await makeDirectory(parent);
+    await mkdir(path).catch((again: unknown) => {
+      if (errorCode(again) !== 'EEXIST') throw again;
+    });
+  }
+}
+
 /** A name in the directory of `path` that no other process or call uses; on the same file system, so it can be renamed. */
 export function temporaryBeside(path: string): string {
   const full = resolve(path);
@@ -51,7 +73,7 @@ export async function temporaryDirectory(parent: string, name: string): Promise<
   const path = join(parent, name);
   const temporary = temporaryBeside(path);
   try {
-    await mkdir(parent, { recursive: true });
+    await makeDirectory(parent);
     sweepAbandoned(path);
     await mkdir(temporary);
     return temporary;
@@ -92,7 +114,7 @@ function isAlive(pid: number): boolean {
 export async function writeFileAtomic(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
   const temporary = temporaryBeside(path);
   try {
-    await mkdir(dirname(temporary), { recursive: true });
+    await makeDirectory(dirname(temporary));
     sweepAbandoned(path);
     const file = await open(temporary, 'wx');
     try {
@@ -116,7 +138,7 @@ export async function createDirectoryAtomic(path: string, fill: (directory: stri
   const temporary = temporaryBeside(path);
   try {
     refuseOccupied(path);
-    mkdirSync(dirname(temporary), { recursive: true });
+    await makeDirectory(dirname(temporary));
     sweepAbandoned(path);
     mkdirSync(temporary);
     await fill(temporary);
