@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, statfs } from 'node:fs/promises';
+import { statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { openCheckpoint, type Checkpoint } from '../checkpoint/directory.js';
 import { ggufFormats, type GgufFormat } from '../checkpoint/gguf/format.js';
@@ -16,7 +16,7 @@ import type { ModelConfig } from '../models/model-config.js';
 import { findPreset, type Preset } from '../models/presets.js';
 import { parameterCount } from '../models/tensors.js';
 import { StorageError, UsageError } from '../util/errors.js';
-import { asStorageError } from '../util/files.js';
+import { asStorageError, makeDirectory } from '../util/files.js';
 import { formatBytes } from '../util/units.js';
 
 /** Bytes done, of how many. */
@@ -96,7 +96,7 @@ function isGgufFormat(format: DType): format is GgufFormat {
 async function requireSpace(file: string, bytes: number): Promise<void> {
   const directory = dirname(file);
   try {
-    await mkdir(directory, { recursive: true });
+    await makeDirectory(directory);
   } catch (error) {
     throw asStorageError(directory, error);
   }

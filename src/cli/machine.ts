@@ -1,6 +1,6 @@
 /** What `doctor` finds out about this machine, one function per finding. A finding that fails is a problem, no error. */
 import { execFile } from 'node:child_process';
-import { access, constants, mkdir, readFile, statfs } from 'node:fs/promises';
+import { access, constants, readFile, statfs } from 'node:fs/promises';
 import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
 import { promisify } from 'node:util';
 import { measureReadBandwidth } from '../backends/cpu/bandwidth.js';
@@ -9,6 +9,7 @@ import { physicalCores } from '../backends/cpu/processors.js';
 import { findCompiler } from '../backends/cpu/toolchain.js';
 import { findCudaCompiler } from '../backends/cuda/compilers.js';
 import { messageOf } from '../util/errors.js';
+import { makeDirectory } from '../util/files.js';
 import { formatBytes } from '../util/units.js';
 
 export interface Finding {
@@ -94,7 +95,7 @@ export async function inspectBandwidth(): Promise<Finding> {
 export async function inspectCache(directory: string): Promise<Finding> {
   const about = { key: 'cache', title: 'cache' };
   try {
-    await mkdir(directory, { recursive: true });
+    await makeDirectory(directory);
     await access(directory, constants.W_OK);
     const { bavail, bsize } = await statfs(directory);
     const free = bavail * bsize;

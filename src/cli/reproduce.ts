@@ -2,12 +2,12 @@
  * `kloop reproduce`: every published figure beside ours, with the error. Exit code 1 when a threshold is missed: the
  * numbers are what the model gives, not what we would like.
  */
-import { mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { figures } from '../simulator/reproduce/figures.js';
 import { Lab } from '../simulator/reproduce/lab.js';
 import { formatMarkdown, formatReproduction, reproduce as runReproduction } from '../simulator/reproduce/report.js';
-import { asStorageError } from '../util/files.js';
+import { asStorageError, makeDirectory } from '../util/files.js';
 import { note, print, printJson } from './output.js';
 import type { Verb } from './verb.js';
 
@@ -40,7 +40,7 @@ async function writeFigures(directory: string, lab: Lab): Promise<void> {
   for (const { name, svg } of figures(lab)) {
     const file = join(directory, `${name}.svg`);
     try {
-      await mkdir(directory, { recursive: true });
+      await makeDirectory(directory);
       await writeFile(file, svg);
     } catch (error) {
       throw asStorageError(file, error);

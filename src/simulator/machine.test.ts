@@ -43,7 +43,7 @@ describe('readMachineFile', () => {
     const machine = findMachine('h200');
     const bad = (change: object): string => write({ ...machine, ...change });
     const at = (file: string) => (): unknown => readMachineFile(file);
-    expect(at(join(dir, 'absent.json'))).toThrow(/cannot read the machine file .*absent.json/);
+    expect(at(join(dir, 'absent.json'))).toThrow(/cannot read the machine file .*absent.json: there is no such file/);
     expect(at(write('{'))).toThrow(/is not JSON/);
     expect(at(write('[]'))).toThrow(UsageError);
     expect(at(bad({ maxSockets: 0 }))).toThrow(/maxSockets/);

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { dtypes } from '../ir/formats.js';
 import type { DType } from '../ir/program.js';
 import { messageOf, UsageError } from '../util/errors.js';
+import { errorCode } from '../util/files.js';
 
 /**
  * Where a number is from: `printed` in the source; `derived` by arithmetic on printed values; `inferred` (an assumption
@@ -160,7 +161,10 @@ export function readMachineFile(file: string): Machine {
     if (statSync(file).size > maxFileBytes) throw new Error('is larger than 1 MB');
     text = readFileSync(file, 'utf8');
   } catch (error) {
-    throw new UsageError(`cannot read the machine file ${file}: ${messageOf(error)}`);
+    const reason = errorCode(error) === 'ENOENT' ? 'there is no such file' : messageOf(error);
+    throw new UsageError(`cannot read the machine file ${file}: ${reason}`, {
+      hint: '`kloop simulate --help` lists the machines that need none',
+    });
   }
   let json: unknown;
   try {

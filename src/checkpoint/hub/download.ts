@@ -6,10 +6,10 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DownloadError } from '../../util/errors.js';
-import { asStorageError } from '../../util/files.js';
+import { asStorageError, makeDirectory } from '../../util/files.js';
 import { statFile } from '../json-file.js';
 import type { HubConnection, OpenResponse } from './http.js';
 import { RangeRefusedError, TransientError, openUrl, stopIfAborted, withRetries } from './http.js';
@@ -34,7 +34,7 @@ export async function downloadBlob(
   const incomplete = `${blob}.incomplete`;
   const complete = () => statFile(blob)?.size === file.bytes;
   if (!complete()) {
-    await mkdir(blobsDir, { recursive: true }).catch((error: unknown) =>
+    await makeDirectory(blobsDir).catch((error: unknown) =>
       Promise.reject(asStorageError(blobsDir, error) as Error),
     );
     await withLock(join(locksDir, `${file.etag}.kloop.lock`), hub.signal, async () => {

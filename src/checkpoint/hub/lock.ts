@@ -2,11 +2,11 @@
  * One process at a time per blob, by a lock file with the holder's process id. A lock whose holder is gone is taken
  * over; should two ever hold one after all, the hash check of the download still keeps wrong bytes out of the cache.
  */
-import { mkdir, open, readFile, rm, stat, utimes } from 'node:fs/promises';
+import { open, readFile, rm, stat, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { asStorageError, errorCode } from '../../util/files.js';
+import { asStorageError, errorCode, makeDirectory } from '../../util/files.js';
 import { stopIfAborted } from './http.js';
 
 const pollMs = 100;
@@ -36,7 +36,7 @@ export async function withLock<T>(path: string, signal: AbortSignal | undefined,
 
 async function tryLock(path: string): Promise<boolean> {
   try {
-    await mkdir(dirname(path), { recursive: true });
+    await makeDirectory(dirname(path));
     const file = await open(path, 'wx');
     await file.writeFile(`${process.pid} ${hostname()}`).finally(() => file.close());
     return true;

@@ -2,12 +2,12 @@
  * Downloads a model from a Hugging Face Hub into the standard cache (`models--OWNER--NAME/{blobs,refs,snapshots}`),
  * only the files kloop reads. A snapshot gets its ref, by which it is found, when all of it is there.
  */
-import { copyFile, mkdir, readlink, rename, rm, symlink } from 'node:fs/promises';
+import { copyFile, readlink, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { z } from 'zod';
 import { show } from '../../util/checked.js';
 import { DownloadError } from '../../util/errors.js';
-import { asStorageError, errorCode, temporaryBeside, writeFileAtomic } from '../../util/files.js';
+import { asStorageError, errorCode, makeDirectory, temporaryBeside, writeFileAtomic } from '../../util/files.js';
 import { readJsonFile } from '../json-file.js';
 import { downloadBlob } from './download.js';
 import type { HubConnection } from './http.js';
@@ -165,7 +165,7 @@ async function link(blob: string, path: string): Promise<void> {
   const temporary = temporaryBeside(path);
   try {
     if ((await readlink(path).catch(() => undefined)) === target) return;
-    await mkdir(dirname(path), { recursive: true });
+    await makeDirectory(dirname(path));
     await symlink(target, temporary).catch((error: unknown) => {
       if (errorCode(error) === 'EPERM' || errorCode(error) === 'ENOSYS') return copyFile(blob, temporary);
       throw error;
