@@ -34,9 +34,7 @@ export async function downloadBlob(
   const incomplete = `${blob}.incomplete`;
   const complete = () => statFile(blob)?.size === file.bytes;
   if (!complete()) {
-    await makeDirectory(blobsDir).catch((error: unknown) =>
-      Promise.reject(asStorageError(blobsDir, error) as Error),
-    );
+    await makeDirectory(blobsDir).catch((error: unknown) => Promise.reject(asStorageError(blobsDir, error) as Error));
     await withLock(join(locksDir, `${file.etag}.kloop.lock`), hub.signal, async () => {
       // Another process may have finished it while we waited.
       if (complete()) return;
