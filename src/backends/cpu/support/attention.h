@@ -85,7 +85,7 @@ static inline float softmax_sum(float *scores, int count, float *largest) {
 
 static inline void cap_scores(float *scores, int count, float cap) {
   for (int i = 0; i < count; i += 16) {
-    const int n = count - i < 16 ? count - i : 16;
+    const int n = PART(count - i);
     const v16 s = v16_mul(v16_load_part(scores + i, n), v16_set(1.0f / cap));
     v16_store_part(scores + i, v16_mul(v16_tanh(s), v16_set(cap)), n);
   }
@@ -103,7 +103,7 @@ static inline void finish_values(struct partial all, int group, int head_dim) {
     float *y = all.values + (size_t)h * (size_t)head_dim;
     const v16 scale = v16_set(1.0f / all.sums[h]);
     for (int i = 0; i < head_dim; i += 16) {
-      const int n = head_dim - i < 16 ? head_dim - i : 16;
+      const int n = PART(head_dim - i);
       v16_store_part(y + i, v16_mul(v16_load_part(y + i, n), scale), n);
     }
   }
@@ -121,7 +121,7 @@ static __attribute__((noinline, unused)) void merge_partial(struct partial to, s
     float *y = to.values + (size_t)h * (size_t)head_dim;
     const float *x = from.values + (size_t)h * (size_t)head_dim;
     for (int i = 0; i < head_dim; i += 16) {
-      const int n = head_dim - i < 16 ? head_dim - i : 16;
+      const int n = PART(head_dim - i);
       const v16 old = v16_mul(v16_load_part(y + i, n), v16_set(factors[0]));
       v16_store_part(y + i, v16_fma(v16_load_part(x + i, n), v16_set(factors[1]), old), n);
     }
@@ -235,19 +235,19 @@ DEFINE_APPEND(q8_0, uint8_t)
 /* Attention with heads of `dim` elements, of which `group` share keys and values: programs define what they need. Positions
  * `begin` .. `end` are counted from the tile where the keys and values begin, and so are scores. */
 #define DEFINE_ATTENTION(dtype, element, dim, group)                                                                     \
-  /* Sums of weighted values, 16 x `vectors` elements (a constant) from `first` on, over a few tiles that stay in the        \
+  /* Sums of weighted values, 16 x `vectors` elements (a constant) from `first` on, over a few tiles that stay in the    \
    * nearest cache until all elements have been summed. */                                                               \
   static inline __attribute__((always_inline)) void dtype##_weigh_##dim##x##group(                                       \
       int heads, int first, int vectors, float *y, const float *weights, const element *values, int begin, int end,      \
       int stride) {                                                                                                      \
     v16 sums[GROUP][VALUES_AT_ONCE];                                                                                     \
     for (int h = 0; h < heads; ++h)                                                                                      \
-      for (int j = 0; j < vectors; ++j) sums[h][j] = f32_load_value(y + h * dim + first + 16 * j, PART(dim - first - 16 * j)); \
+      for (int j = 0, i = first; j < vectors; ++j, i += 16) sums[h][j] = f32_load_value(y + h * dim + i, PART(dim - i)); \
     for (int tile = begin & -TILE; tile < end; tile += TILE)                                                             \
-      dtype##_weigh(heads, dim, first, vectors, sums, weights + tile, stride, values + (size_t)tile * (size_t)dtype##_position(dim), \
-                    begin > tile ? begin - tile : 0, end - tile < TILE ? end - tile : TILE);                             \
+      dtype##_weigh(heads, dim, first, vectors, sums, weights + tile, stride, values + tile * dtype##_position(dim),     \
+                    begin > tile ? begin - tile : 0, PART(end - tile));                                                  \
     for (int h = 0; h < heads; ++h)                                                                                      \
-      for (int j = 0; j < vectors; ++j) v16_store_part(y + h * dim + first + 16 * j, sums[h][j], PART(dim - first - 16 * j)); \
+      for (int j = 0, i = first; j < vectors; ++j, i += 16) v16_store_part(y + h * dim + i, sums[h][j], PART(dim - i));  \
   }                                                                                                                      \
                                                                                                                          \
   /* `heads` query heads at some positions. */                                                                           \
@@ -257,7 +257,7 @@ DEFINE_APPEND(q8_0, uint8_t)
     const int stride = a->block;                                                                                         \
     for (int tile = begin & -TILE; tile < end; tile += TILE) {                                                           \
       v16 sums[GROUP];                                                                                                   \
-      dtype##_dots(heads, dim, sums, q, keys + (size_t)tile * (size_t)dtype##_position(dim));                            \
+      dtype##_dots(heads, dim, dim, sums, q, keys + tile * dtype##_position(dim));                                       \
       for (int h = 0; h < heads; ++h) v16_store(scores + h * stride + tile, v16_mul(sums[h], v16_set(a->scale)));        \
     }                                                                                                                    \
     for (int h = 0; h < heads; ++h) {                                                                                    \
@@ -307,7 +307,8 @@ DEFINE_APPEND(q8_0, uint8_t)
         for (int row = 0; row < rows; ++row) {                                                                           \
           const struct reach reach = reach_of(positions[row], &a);                                                       \
           if (positions[row] < 0 || block < reach.first_block || block > reach.last_block) continue;                     \
-          const int start = block * a.block, end = (block == reach.last_block ? reach.last + 1 : start + a.block) - start; \
+          const int start = block * a.block;                                                                             \
+          const int end = block == reach.last_block ? reach.last + 1 - start : a.block;                                  \
           const int begin = block == reach.first_block ? reach.first - start : 0;                                        \
           const size_t at = tile_start(slots[row], a.kv_heads, kv_head, a.context, start, size);                         \
           const bool alone = reach.first_block == reach.last_block;                                                      \
@@ -315,7 +316,8 @@ DEFINE_APPEND(q8_0, uint8_t)
                                       states + 2 * group * row + group};                                                 \
           const struct partial now = {block_values, states + 2 * group * rows, states + 2 * group * rows + group};       \
           const bool merges = unit.parts == 1 && block > reach.first_block;                                              \
-          const struct partial to = merges ? now : alone || unit.parts == 1 ? all : waiting_at(me, &a, row, kv_head, block); \
+          const struct partial to =                                                                                      \
+              merges ? now : alone || unit.parts == 1 ? all : waiting_at(me, &a, row, kv_head, block);                   \
           dtype##_attend_all_##dim##x##group(to, head_q + (size_t)row * row_width, keys + at, values + at, begin, end, &a, \
                                              scores, alone);                                                             \
           me->bytes_read += 2 * (uint64_t)(end - begin) * (uint64_t)size * sizeof *keys;                                 \

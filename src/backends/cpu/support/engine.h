@@ -479,8 +479,8 @@ static bool finish_loading(struct engine *e, char *error, size_t error_size) {
   return false;
 }
 
-static struct engine *engine_allocate(int threads, uint64_t arena_bytes, bool large_pages, uint64_t own_bytes, uint64_t weight_bytes,
-                                      char *error, size_t error_size) {
+static struct engine *engine_allocate(int threads, uint64_t arena_bytes, bool large_pages, uint64_t own_bytes,
+                                      uint64_t weight_bytes, char *error, size_t error_size) {
   struct engine *e = aligned_alloc(CACHE_LINE, sizeof *e);
   if (!e) {
     snprintf(error, error_size, "out of memory");

@@ -100,7 +100,7 @@ static inline void q8_0_store_value(uint8_t *tile, int position, const float *fr
   }
 }
 
-/* Two dimensions of the keys of a tile. */
+/* Two dimensions of the keys of a tile; of q8_0 of one of its blocks, without the scales. */
 static inline void f32_load_keys(const float *tile, int i, v16 *even, v16 *odd) {
   *even = v16_load(tile + i * TILE);
   *odd = v16_load(tile + (i + 1) * TILE);
@@ -108,24 +108,26 @@ static inline void f32_load_keys(const float *tile, int i, v16 *even, v16 *odd) 
 static inline void bf16_load_keys(const uint16_t *tile, int i, v16 *even, v16 *odd) {
   v16_load_bf16_pairs(tile + i * TILE, even, odd);
 }
+static inline void q8_0_load_keys(const uint8_t *block, int i, v16 *even, v16 *odd) {
+  *even = v16_from_int(v16i_load_signed(block + i * TILE));
+  *odd = v16_from_int(v16i_load_signed(block + (i + 1) * TILE));
+}
 
-/* Sums of a head that run side by side, so that none waits for itself. */
-#define CHAINS(heads) ((heads) > 2 ? SIMD_SUMS / 4 : (heads) > 1 ? SIMD_SUMS / 2 : 4)
-
-/* sums[h] = dot products of `heads` queries (a constant, as is `dim`) and the 16 keys of a tile. */
-#define DEFINE_DOTS(dtype, element)                                                                                      \
-  static inline __attribute__((always_inline)) void dtype##_dots(int heads, int dim, v16 *sums, const float *q,          \
-                                                                 const element *tile) {                                  \
-    const int chains = CHAINS(heads);                                                                                    \
+/* sums[h] = dot products of `count` dimensions of `heads` queries, `dim` apart (all constants), and 16 keys. A head has several
+ * sums side by side where there are few heads, so that none waits for itself. */
+#define DEFINE_DOTS(name, element, load_keys)                                                                            \
+  static inline __attribute__((always_inline)) void name(int heads, int dim, int count, v16 *sums, const float *q,       \
+                                                         const element *tile) {                                          \
+    const int chains = heads > 2 ? SIMD_SUMS / 4 : heads > 1 ? SIMD_SUMS / 2 : 4;                                        \
     v16 sum[GROUP][4];                                                                                                   \
     for (int h = 0; h < heads; ++h)                                                                                      \
-      for (int c = 0; c < chains; ++c) sum[h][c] = v16_zero();                                                                \
-    for (int i = 0; i < dim; i += 4) {                                                                                   \
+      for (int c = 0; c < chains; ++c) sum[h][c] = v16_zero();                                                           \
+    for (int i = 0; i < count; i += 4) {                                                                                 \
       UNROLL_ALL                                                                                                         \
       for (int c = 0; c < 4; c += 2) {                                                                                   \
-        if (i + c >= dim) continue;                                                                                      \
+        if (i + c >= count) continue;                                                                                    \
         v16 even, odd;                                                                                                   \
-        dtype##_load_keys(tile, i + c, &even, &odd);                                                                     \
+        load_keys(tile, i + c, &even, &odd);                                                                             \
         UNROLL_ALL                                                                                                       \
         for (int h = 0; h < heads; ++h) {                                                                                \
           v16 *first = &sum[h][c % chains], *second = &sum[h][(c + 1) % chains];                                         \
@@ -140,32 +142,18 @@ static inline void bf16_load_keys(const uint16_t *tile, int i, v16 *even, v16 *o
     }                                                                                                                    \
   }
 
-DEFINE_DOTS(f32, float)
-DEFINE_DOTS(bf16, uint16_t)
+DEFINE_DOTS(f32_dots, float, f32_load_keys)
+DEFINE_DOTS(bf16_dots, uint16_t, bf16_load_keys)
+DEFINE_DOTS(q8_0_block_dots, uint8_t, q8_0_load_keys)
 
-static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, v16 *sums, const float *q,
+static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, int count, v16 *sums, const float *q,
                                                             const uint8_t *tile) {
   for (int h = 0; h < heads; ++h) sums[h] = v16_zero();
-  const int chains = CHAINS(heads);
-  for (int i = 0; i < dim; i += KV_BLOCK, tile += TILE * KV_BLOCK_BYTES) {
-    const uint8_t *keys = tile + TILE * sizeof(uint16_t);
-    v16 sum[GROUP][4];
-    for (int h = 0; h < heads; ++h)
-      for (int c = 0; c < chains; ++c) sum[h][c] = v16_zero();
-    for (int j = 0; j < KV_BLOCK; j += 4) {
-      UNROLL_ALL
-      for (int c = 0; c < 4; ++c) {
-        const v16 key = v16_from_int(v16i_load_signed(keys + (j + c) * TILE));
-        UNROLL_ALL
-        for (int h = 0; h < heads; ++h)
-          sum[h][c % chains] = v16_fma(v16_set(q[h * dim + i + j + c]), key, sum[h][c % chains]);
-      }
-    }
+  for (int i = 0; i < count; i += KV_BLOCK, tile += TILE * KV_BLOCK_BYTES) {
+    v16 block[GROUP];
+    q8_0_block_dots(heads, dim, KV_BLOCK, block, q + i, tile + TILE * sizeof(uint16_t));
     const v16 scale = v16_load_f16((const uint16_t *)tile);
-    for (int h = 0; h < heads; ++h) {
-      for (int c = 1; c < chains; ++c) sum[h][0] = v16_add(sum[h][0], sum[h][c]);
-      sums[h] = v16_fma(sum[h][0], scale, sums[h]);
-    }
+    for (int h = 0; h < heads; ++h) sums[h] = v16_fma(block[h], scale, sums[h]);
   }
 }
 

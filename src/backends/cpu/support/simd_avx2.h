@@ -65,12 +65,6 @@ static inline float v16_sum(v16 a) {
   four = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 }
-/* Lane i of the result is the sum of the lanes of rows[i]. */
-static inline v16 v16_sum16(const v16 *rows) {
-  float sums[16];
-  for (int i = 0; i < 16; ++i) sums[i] = v16_sum(rows[i]);
-  return v16_load(sums);
-}
 static inline float v16_largest(v16 a) {
   const __m256 eight = _mm256_max_ps(a.lo, a.hi);
   __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -85,10 +79,6 @@ static inline v16 v16_load_bf16(const uint16_t *p) { return (v16){v8_load_bf16(p
 static inline v16 v16_load_f16(const uint16_t *p) {
   return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
-}
-static inline v16 v16_set_f16(const uint16_t *p) {
-  const __m256 value = _mm256_cvtph_ps(_mm_set1_epi16((short)*p));
-  return (v16){value, value};
 }
 /* 32 bf16 values: those at even and at odd places. */
 static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {

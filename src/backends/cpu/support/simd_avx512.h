@@ -35,28 +35,12 @@ static inline void v16_store_int8(int8_t *p, v16 a) {
 /* a * 2^n for integral n. */
 static inline v16 v16_scale2(v16 a, v16 n) { return _mm512_scalef_ps(a, n); }
 static inline float v16_sum(v16 a) { return _mm512_reduce_add_ps(a); }
-/* Lane i of the result is the sum of the lanes of rows[i]: transposing while adding. */
-static inline v16 v16_sum4(v16 a, v16 b, v16 c, v16 d) {
-  const v16 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-  const v16 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-  const __m512d x = _mm512_castps_pd(ab), y = _mm512_castps_pd(cd);
-  return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
-}
-static inline v16 v16_sum_quarters(v16 a, v16 b) {
-  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-}
-static inline v16 v16_sum16(const v16 *rows) {
-  const v16 a = v16_sum4(rows[0], rows[1], rows[2], rows[3]), b = v16_sum4(rows[4], rows[5], rows[6], rows[7]);
-  const v16 c = v16_sum4(rows[8], rows[9], rows[10], rows[11]), d = v16_sum4(rows[12], rows[13], rows[14], rows[15]);
-  return v16_sum_quarters(v16_sum_quarters(a, b), v16_sum_quarters(c, d));
-}
 static inline float v16_largest(v16 a) { return _mm512_reduce_max_ps(a); }
 
 static inline v16 v16_load_bf16(const uint16_t *p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 static inline v16 v16_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
-static inline v16 v16_set_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)*p)); }
 /* 32 bf16 values: those at even and at odd places. */
 static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
   const __m512i pairs = _mm512_loadu_si512(p);

@@ -56,12 +56,6 @@ static inline float v16_sum(v16 a) {
   for (int i = 0; i < 8; ++i) half[i] = a.lane[i] + a.lane[i + 8];
   return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
 }
-/* Lane i of the result is the sum of the lanes of rows[i]. */
-static inline v16 v16_sum16(const v16 *rows) {
-  float sums[16];
-  for (int i = 0; i < 16; ++i) sums[i] = v16_sum(rows[i]);
-  return v16_load(sums);
-}
 static inline float v16_largest(v16 a) {
   float largest = a.lane[0];
   for (int i = 1; i < 16; ++i) largest = a.lane[i] > largest ? a.lane[i] : largest;
@@ -83,7 +77,6 @@ static inline float f16_value(uint16_t bits) {
 }
 static inline v16 v16_load_bf16(const uint16_t *p) { V16_EACH(i, bf16_value(p[i])); }
 static inline v16 v16_load_f16(const uint16_t *p) { V16_EACH(i, f16_value(p[i])); }
-static inline v16 v16_set_f16(const uint16_t *p) { return v16_set(f16_value(*p)); }
 /* 32 bf16 values: those at even and at odd places. */
 static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
   for (int i = 0; i < 16; ++i) {

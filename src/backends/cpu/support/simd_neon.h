@@ -61,12 +61,6 @@ static inline v16 v16_scale2(v16 a, v16 n) { V16_EACH(i, vmulq_f32(a.q[i], v4_po
 static inline float v16_sum(v16 a) {
   return vaddvq_f32(vaddq_f32(vaddq_f32(a.q[0], a.q[1]), vaddq_f32(a.q[2], a.q[3])));
 }
-/* Lane i of the result is the sum of the lanes of rows[i]. */
-static inline v16 v16_sum16(const v16 *rows) {
-  float sums[16];
-  for (int i = 0; i < 16; ++i) sums[i] = v16_sum(rows[i]);
-  return v16_load(sums);
-}
 static inline float v16_largest(v16 a) {
   return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.q[0], a.q[1]), vmaxq_f32(a.q[2], a.q[3])));
 }
@@ -76,10 +70,6 @@ static inline v16 v16_load_bf16(const uint16_t *p) {
 }
 static inline v16 v16_load_f16(const uint16_t *p) {
   V16_EACH(i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))));
-}
-static inline v16 v16_set_f16(const uint16_t *p) {
-  const float32x4_t value = vcvt_f32_f16(vreinterpret_f16_u16(vld1_dup_u16(p)));
-  V16_EACH(i, value);
 }
 /* 32 bf16 values: those at even and at odd places. */
 static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
