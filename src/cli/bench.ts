@@ -8,7 +8,7 @@ import { engineTitles, peerNames, type PeerName } from '../bench/workload.js';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
 import { listenForInterrupt } from './interrupt.js';
 import { defined, integer, kvOption, listOf, quantNames, weightsMemoryOption } from './options.js';
-import { note, paint, print, printJson, progressBar } from './output.js';
+import { note, paint, print, printJson, withProgressBar } from './output.js';
 import type { Verb } from './verb.js';
 
 interface Flags {
@@ -114,22 +114,17 @@ async function benchAction(model: string, { json = false, peer: peers = [], ...f
   }
 }
 
-async function withProgress(options: BenchOptions): Promise<BenchReport> {
-  const bar = progressBar();
-  try {
-    const report = await runBench({
+function withProgress(options: BenchOptions): Promise<BenchReport> {
+  return withProgressBar((bar) =>
+    runBench({
       ...options,
       onProgress: (label, done, total, unit) => bar.update(label, done, total, unit),
       onNotice: (line) => {
         bar.end();
         note(paint(process.stderr, 'yellow', `kloop: ${line}`));
       },
-    });
-    bar.end();
-    return report;
-  } finally {
-    bar.stop();
-  }
+    }),
+  );
 }
 
 function warnAboutBusySide({ idle }: BenchReport): void {

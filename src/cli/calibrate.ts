@@ -10,7 +10,7 @@ import { formatTable } from '../util/table.js';
 import { formatBytes, significant } from '../util/units.js';
 import { listenForInterrupt } from './interrupt.js';
 import { defined, integer, listOf } from './options.js';
-import { note, paint, print, printJson, progressBar } from './output.js';
+import { note, paint, print, printJson, withProgressBar } from './output.js';
 import type { Verb } from './verb.js';
 
 interface Flags {
@@ -46,20 +46,15 @@ async function calibrateAction(flags: Flags): Promise<void> {
   using interrupt = listenForInterrupt();
   const file = output ?? hostMachineFile(cacheDir);
   const backend = await chooseBackend('cpu', note);
-  const bar = progressBar();
-  let machine: Machine;
-  try {
-    machine = await runCalibration({
+  const machine = await withProgressBar((bar) =>
+    runCalibration({
       backend,
       cacheDir,
       ...defined({ formats, rounds }),
       onProgress: (label, done, total, unit) => bar.update(label, done, total, unit),
       signal: interrupt.signal,
-    });
-    bar.end();
-  } finally {
-    bar.stop();
-  }
+    }),
+  );
   await writeMachine(file, machine);
   if (json) printJson(machine);
   else for (const line of describe(machine)) print(line);

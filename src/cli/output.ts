@@ -30,6 +30,14 @@ export function forTerminal(text: string, stream: NodeJS.WriteStream): string {
   return stream.isTTY ? text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, '') : text;
 }
 
-export function progressBar(): ProgressBar {
-  return new ProgressBar({ stream: process.stderr });
+/** Shows the progress of `work` on stderr, and whether it came to its end. */
+export async function withProgressBar<T>(work: (bar: ProgressBar) => Promise<T>): Promise<T> {
+  const bar = new ProgressBar({ stream: process.stderr });
+  try {
+    const result = await work(bar);
+    bar.end();
+    return result;
+  } finally {
+    bar.stop();
+  }
 }

@@ -1,7 +1,7 @@
 /** `kloop pull OWNER/NAME`: downloads a model from the Hub into the standard cache. */
 import { pullModel } from '../checkpoint/hub/pull.js';
 import { listenForInterrupt } from './interrupt.js';
-import { print, progressBar } from './output.js';
+import { print, withProgressBar } from './output.js';
 import { defined } from './options.js';
 import type { Verb } from './verb.js';
 
@@ -16,16 +16,12 @@ export const pull: Verb = (program) => {
 
 async function pullAction(repo: string, { revision }: { revision?: string }): Promise<void> {
   using interrupt = listenForInterrupt();
-  const bar = progressBar();
-  try {
-    const directory = await pullModel(repo, {
+  const directory = await withProgressBar((bar) =>
+    pullModel(repo, {
       ...defined({ revision }),
       signal: interrupt.signal,
       onProgress: ({ doneBytes, totalBytes }) => bar.update(`pulling ${repo}`, doneBytes, totalBytes, 'bytes'),
-    });
-    bar.end();
-    print(directory);
-  } finally {
-    bar.stop();
-  }
+    }),
+  );
+  print(directory);
 }

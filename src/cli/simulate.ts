@@ -27,7 +27,7 @@ import { formatTable } from '../util/table.js';
 import { formatBytes, formatDuration, significant } from '../util/units.js';
 import { machineNames, machineOf } from './machine-option.js';
 import { collect, integer, quantNames } from './options.js';
-import { note, paint, print, printJson, progressBar } from './output.js';
+import { note, paint, print, printJson, withProgressBar } from './output.js';
 import { formatSweep, type SweepFormat } from './sweep-output.js';
 import type { Verb } from './verb.js';
 
@@ -174,17 +174,13 @@ async function runSweep(
   format: SweepFormat,
 ): Promise<void> {
   const points = sweepPoints(base, specs, machine);
-  const bar = progressBar();
-  try {
-    const results = await sweep(
+  const results = await withProgressBar((bar) =>
+    sweep(
       { model, machine, points },
       { workers: availableParallelism(), onProgress: (done, total) => bar.update('simulating', done, total, 'steps') },
-    );
-    bar.end();
-    for (const line of formatSweep(points, results, format)) print(line);
-  } finally {
-    bar.stop();
-  }
+    ),
+  );
+  for (const line of formatSweep(points, results, format)) print(line);
 }
 
 async function writeTrace(file: string, pieces: Iterable<string>): Promise<void> {

@@ -5,7 +5,7 @@ import type { ModelConfig } from '../models/model-config.js';
 import { findPreset } from '../models/presets.js';
 import { UsageError } from '../util/errors.js';
 import { listenForInterrupt } from './interrupt.js';
-import { note, progressBar } from './output.js';
+import { note, withProgressBar } from './output.js';
 import { defined, integer } from './options.js';
 import type { Verb } from './verb.js';
 
@@ -34,16 +34,12 @@ async function synthAction(name: string, { out, seed, layers, dtype }: Flags): P
     throw new UsageError(`there is no preset ${JSON.stringify(name)}`, { hint: '`kloop presets` lists them' });
   }
   using interrupt = listenForInterrupt();
-  const bar = progressBar();
-  try {
-    await writeSynthetic({ ...preset.config, ...defined({ dtype }) }, out, {
+  await withProgressBar((bar) =>
+    writeSynthetic({ ...preset.config, ...defined({ dtype }) }, out, {
       ...defined({ seed, layers }),
       signal: interrupt.signal,
       onProgress: (done, total) => bar.update(`writing ${preset.name}`, done, total, 'bytes'),
-    });
-    bar.end();
-  } finally {
-    bar.stop();
-  }
+    }),
+  );
   note(`${out} holds ${preset.name} with random weights; run it with \`kloop run ${out} --prompt TEXT\``);
 }
