@@ -17,7 +17,7 @@ import { measureRounds } from '../dist/bench/rounds.js';
 import { planRun, threadCounts } from '../dist/bench/settings.js';
 import { openSubject } from '../dist/bench/subject.js';
 import { Variant } from '../dist/bench/variant.js';
-import { chooseFormats } from '../dist/runtime/load-model.js';
+import { chooseFormats, compressed } from '../dist/runtime/formats.js';
 import { ratioOf, spreadOf } from '../dist/util/statistics.js';
 import { formatTable } from '../dist/util/table.js';
 import { significant } from '../dist/util/units.js';
@@ -71,7 +71,8 @@ async function measure(model, neighbours) {
   });
   const backend = createCpuBackend();
   const plan = planRun(checkpoint.config, { tokens, promptTokens: 0 });
-  const formats = chooseFormats(checkpoint, backend, { quant: flags.quant }, notice);
+  const plain = chooseFormats(checkpoint, backend, { quant: flags.quant }, notice);
+  const formats = await compressed(plain, checkpoint, backend, { cacheDir });
   const variants = [];
   try {
     for (const threads of [...threadCounts(cores), 2 * cores]) {

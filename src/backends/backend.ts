@@ -37,6 +37,8 @@ export interface BandwidthMeter {
 export interface Capabilities {
   /** Formats a `linear` weight may have. */
   readonly weightFormats: readonly DType[];
+  /** Whether bf16 is read faster as bf16z, one of the formats. */
+  readonly readsCompressed?: boolean;
   /** Formats the KV cache may have. */
   readonly stateFormats: readonly DType[];
   readonly schedules: readonly Schedule[];

@@ -12,7 +12,7 @@ import { blockOf } from '../ir/formats.js';
 import { schedules as allSchedules, type DType, type Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { parameterCount } from '../models/tensors.js';
-import { chooseFormats } from '../runtime/load-model.js';
+import { chooseFormats, compressed, type Formats } from '../runtime/formats.js';
 import { AbortedError, messageOf, ToolchainError, UsageError } from '../util/errors.js';
 import { defined } from '../util/assert.js';
 import { availableMemory } from '../util/memory.js';
@@ -26,7 +26,7 @@ import { describeMachine, type Machine } from './machine.js';
 import type { Peer, PeerInfo } from './peer.js';
 import { peerVariants } from './peer-variant.js';
 import { openPeers, requirePeers } from './peers.js';
-import { predictorFor } from './predict.js';
+import { predictorFor, type Predict } from './predict.js';
 import { duelsOf, resultsOf, type Duel, type Result } from './results.js';
 import { measureRounds, type Measurements } from './rounds.js';
 import { planRun, threadCounts, type Plan, type Sizes } from './settings.js';
@@ -47,6 +47,8 @@ export interface BenchOptions extends Sizes {
   readonly kv?: DType;
   /** Default: all. */
   readonly schedules?: readonly Schedule[];
+  /** Measure also with bf16 weights as they are, where they are read in fewer bytes (cpu). */
+  readonly uncompressed?: boolean;
   /** Measure `operator` also with a launch for each kernel call, where they are one graph (cuda). */
   readonly singleLaunches?: boolean;
   /** Default: one per core; with peers, the powers of two below that as well. */
@@ -69,6 +71,8 @@ export interface BenchReport {
   readonly synthetic: boolean;
   readonly backend: string;
   readonly quant: DType;
+  /** Weights of bf16 are kept in bf16z. */
+  readonly compressed: boolean;
   readonly kv: DType;
   readonly plan: Plan;
   readonly rounds: number;
@@ -116,6 +120,8 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
 }
 
 /** What is measured, and the variants that measure it; compiled where that was necessary to know what they need. */
+type Chosen = Pick<Setup, 'backend' | 'formats' | 'plainFormats' | 'threads'>;
+
 interface Planned {
   readonly plan: Plan;
   readonly choices: readonly Choice[];
@@ -139,10 +145,16 @@ class Bench {
     requirePeers(peerNames, backend);
     const threads = this.#threads(backend);
     const subject = await this.#openSubject();
-    const formats = chooseFormats(subject.checkpoint, backend, this.#options, this.#notice);
-    const { plan, choices } = this.#plan(subject.checkpoint, { backend, formats, threads });
+    const { checkpoint } = subject;
+    const plainFormats = chooseFormats(checkpoint, backend, this.#options, this.#notice);
+    const formats = await compressed(plainFormats, checkpoint, backend, {
+      cacheDir: this.#cacheDir,
+      onProgress: (done, total) => this.#progress('reading weights', done, total, 'bytes'),
+      ...(signal === undefined ? {} : { signal }),
+    });
+    const { plan, choices } = this.#plan(checkpoint, { backend, formats, plainFormats, threads });
     const setup: Setup = {
-      ...{ checkpoint: subject.checkpoint, backend, formats, plan, threads, kv, cacheDir: this.#cacheDir },
+      ...{ checkpoint, backend, formats, plainFormats, plan, threads, kv, cacheDir: this.#cacheDir },
       ...{ onProgress: this.#progress, onNotice: this.#notice, signal },
     };
     const peers = await this.#openPeers(peerNames, setup);
@@ -162,10 +174,11 @@ class Bench {
     const results = this.#predicted(setup, resultsOf(measured.series));
     return {
       machine: await describeMachine(),
-      config: subject.checkpoint.config,
+      config: checkpoint.config,
       synthetic: subject.synthetic,
       backend: backend.name,
       quant: formats.quant,
+      compressed: formats !== plainFormats,
       kv: formats.kv,
       plan,
       rounds,
@@ -181,18 +194,23 @@ class Bench {
   }
 
   /** With what the simulator says, where this machine has been measured for it. */
-  #predicted({ checkpoint, backend, plan, formats: { quant, formatOf } }: Setup, results: readonly Result[]): Result[] {
+  #predicted({ checkpoint, backend, plan, formats, plainFormats }: Setup, results: readonly Result[]): Result[] {
     const host = backend.name === 'cpu' ? readHostMachine(this.#cacheDir) : undefined;
     if (host === undefined) return [...results];
     const { config, weights } = checkpoint;
-    const formats = formatsByTensor(weights, formatOf);
-    const predict = predictorFor(
-      { config, quant, ...(formats === undefined ? {} : { formats }) },
-      host,
-      plan.limits.rows,
-    );
+    const predictorOf = ({ quant, formatOf }: Formats, compress: boolean): Predict => {
+      const byTensor = formatsByTensor(weights, formatOf);
+      return predictorFor(
+        { config, quant, compress, ...(byTensor === undefined ? {} : { formats: byTensor }) },
+        host,
+        plan.limits.rows,
+      );
+    };
+    const [predict, predictPlain] = [predictorOf(formats, true), predictorOf(plainFormats, false)];
     return results.map((result) => {
-      const predicted = predict(result);
+      const { identity } = result;
+      const plain = identity.engine === 'kloop' && identity.mode === 'uncompressed';
+      const predicted = (plain ? predictPlain : predict)(result);
       return predicted === undefined ? result : { ...result, predicted };
     });
   }
@@ -206,7 +224,7 @@ class Bench {
   }
 
   /** What is measured, and of what: where a device takes all memory at once, as much as it holds. */
-  #plan(checkpoint: Checkpoint, setup: Pick<Setup, 'backend' | 'formats' | 'threads'>): Planned {
+  #plan(checkpoint: Checkpoint, setup: Chosen): Planned {
     const { config } = checkpoint;
     const { backend } = setup;
     const { context, contexts = [] } = this.#options;
@@ -295,16 +313,22 @@ class Bench {
   }
 
   /** What is measured of ours, in the order in which it is shown. */
-  #choices({ threads, backend }: Pick<Setup, 'threads' | 'backend'>): Choice[] {
-    const { schedules = allSchedules, singleLaunches = false } = this.#options;
+  #choices({ threads, backend, formats, plainFormats }: Chosen): Choice[] {
+    const { schedules = allSchedules, singleLaunches = false, uncompressed = false } = this.#options;
     if (singleLaunches && (backend.name !== 'cuda' || !schedules.includes('operator'))) {
       throw new UsageError('only the operator schedule of the cuda backend has single launches to compare with', {
         hint: 'leave out --single-launches',
       });
     }
+    if (uncompressed && formats === plainFormats) {
+      throw new UsageError('no weights of this model are read in fewer bytes than they have', {
+        hint: 'leave out --uncompressed',
+      });
+    }
     return threads.flatMap((count) =>
       schedules.flatMap((schedule): Choice[] => {
         const choice = { schedule, threads: count };
+        if (uncompressed) return [choice, { ...choice, formats: plainFormats, uncompressed }];
         return singleLaunches && schedule === 'operator' ? [{ ...choice, launches: 'single' }, choice] : [choice];
       }),
     );

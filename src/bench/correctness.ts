@@ -2,7 +2,7 @@
  * What comes before any timing: all variants make the same tokens, and the peer, which rounds otherwise, agrees with them
  * or nearly so. A variant that computes something else is not slower or faster, it is wrong.
  */
-import type { Formats } from '../runtime/load-model.js';
+import type { Formats } from '../runtime/formats.js';
 import { KloopError } from '../util/errors.js';
 import { significant } from '../util/units.js';
 import type { Peer, PeerInfo } from './peer.js';

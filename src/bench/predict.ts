@@ -14,6 +14,8 @@ export interface Subject {
   readonly quant: DType;
   /** Of single matrices, where they differ. */
   readonly formats?: ReadonlyMap<string, DType>;
+  /** Whether bf16 is kept in fewer bytes. */
+  readonly compress: boolean;
 }
 
 /** Tokens per second of a result; undefined for what the machine file says nothing of: other threads, a peer. */

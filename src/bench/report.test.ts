@@ -48,6 +48,7 @@ function report(withPeer: boolean): BenchReport {
       synthetic: true,
       backend: 'cpu',
       quant: 'f32',
+      compressed: false,
       kv: 'f32',
       plan,
       rounds: 2,

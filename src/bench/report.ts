@@ -58,7 +58,8 @@ function headerLines({
   ...rest
 }: BenchReport): string[] {
   const { bandwidth, rounds, gates } = rest;
-  const weights = `${synthetic ? 'random ' : ''}${quant} weights, KV cache in ${kv}`;
+  const kept = rest.compressed ? ' (kept in bf16z)' : '';
+  const weights = `${synthetic ? 'random ' : ''}${quant} weights${kept}, KV cache in ${kv}`;
   const made = `${formatCount(parameterCount(config))} parameters, ${weights}, context ${plan.limits.context}`;
   const lines = [
     `${machine.cpu}, ${counted(machine.cores, 'core')}, ${machine.instructionSet}; ${machine.compiler ?? 'no compiler'}; Node ${machine.node}`,
@@ -242,6 +243,7 @@ export function reportJson(report: BenchReport): object {
     synthetic: report.synthetic,
     parameters: parameterCount(config),
     quant: report.quant,
+    compressed: report.compressed,
     kv_format: report.kv,
     backend: report.backend,
     context: plan.limits.context,

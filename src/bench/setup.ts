@@ -2,7 +2,7 @@
 import type { Backend } from '../backends/backend.js';
 import type { Checkpoint } from '../checkpoint/checkpoint.js';
 import type { DType } from '../ir/program.js';
-import { chooseFormats, type Formats } from '../runtime/load-model.js';
+import { chooseFormats, type Formats } from '../runtime/formats.js';
 import { AbortedError } from '../util/errors.js';
 import type { Plan } from './settings.js';
 import { Variant, type VariantOptions } from './variant.js';
@@ -13,6 +13,8 @@ export interface Setup {
   readonly checkpoint: Checkpoint;
   readonly backend: Backend;
   readonly formats: Formats;
+  /** The same before weights are kept in fewer bytes. */
+  readonly plainFormats: Formats;
   readonly plan: Plan;
   /** Numbers of threads to try. */
   readonly threads: readonly number[];
@@ -25,7 +27,9 @@ export interface Setup {
 }
 
 export type Choice = Pick<VariantOptions, 'schedule' | 'threads'> &
-  Partial<Pick<VariantOptions, 'backend' | 'formats' | 'launches' | 'plan' | 'profile' | 'weightsMemory'>>;
+  Partial<
+    Pick<VariantOptions, 'backend' | 'formats' | 'uncompressed' | 'launches' | 'plan' | 'profile' | 'weightsMemory'>
+  >;
 
 /** The caller closes it. Throws what compiling and loading throws. */
 export function prepareVariant(setup: Setup, choice: Choice): Promise<Variant> {

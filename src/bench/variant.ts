@@ -14,7 +14,7 @@ import type {
 import type { Checkpoint } from '../checkpoint/directory.js';
 import type { Limits, Schedule } from '../ir/program.js';
 import { modelCompiler } from '../passes/pipeline.js';
-import type { Formats } from '../runtime/load-model.js';
+import type { Formats } from '../runtime/formats.js';
 import { readCounters } from '../runtime/usage.js';
 import { assert, defined } from '../util/assert.js';
 import { fillerTokens, type Candidate, type Counts, type Identity, type Sample, type Workload } from './workload.js';
@@ -26,6 +26,8 @@ export interface VariantOptions {
   /** Default: graph, where the backend has that. */
   readonly launches?: 'graph' | 'single';
   readonly formats: Formats;
+  /** It is measured for having its bf16 weights as they are. */
+  readonly uncompressed?: boolean;
   /** One slot and one sample. */
   readonly limits: Limits;
   /** Where it has been compiled already. */
@@ -66,10 +68,11 @@ export class Variant implements Candidate {
   readonly #vocab: number;
 
   private constructor(executable: Executable, options: VariantOptions, vocab: number) {
-    const { schedule, threads, launches } = options;
+    const { schedule, threads, launches, uncompressed } = options;
     this.identity = {
       ...{ engine: 'kloop', schedule, threads },
       ...(launches === 'single' ? { mode: 'single launches' } : {}),
+      ...(uncompressed === true ? { mode: 'uncompressed' } : {}),
     };
     this.#executable = executable;
     this.#limits = options.limits;

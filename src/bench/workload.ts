@@ -80,7 +80,7 @@ export type Identity =
       readonly engine: 'kloop';
       readonly schedule: string;
       /** Kernel calls are launched one by one, where they are one graph otherwise. */
-      readonly mode?: 'single launches';
+      readonly mode?: 'single launches' | 'uncompressed';
       readonly threads: number;
     }
   | PeerIdentity;

@@ -4,12 +4,16 @@ import { unreachable } from '../util/assert.js';
 import { f32ToBf16Array, f32ToF16Array } from '../util/float.js';
 import { quantizedBytes, quantizeQ4_0, quantizeQ8_0 } from './quantize.js';
 
-/** Rounds values (whole blocks, for a quantized format) to `dtype`, little-endian; the bytes of f32 are the values' own. */
+/**
+ * Rounds values (whole blocks, for a quantized format) to `dtype`, little-endian; the bytes of f32 are the values' own, and
+ * bf16z is bf16 until it is packed.
+ */
 export function encodeWeights(values: Float32Array, dtype: DType): Uint8Array {
   switch (dtype) {
     case 'f32':
       return bytesOfArray(values);
     case 'bf16':
+    case 'bf16z':
       return bytesOfArray(f32ToBf16Array(values));
     case 'f16':
       return bytesOfArray(f32ToF16Array(values));

@@ -8,14 +8,13 @@ import { createHash } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { paddedColumns, tileRows } from '../ir/packed-layout.js';
+import { tileBytesOf, tileRows } from '../ir/packed-layout.js';
 import type { Placement, Program, Tensor } from '../ir/program.js';
-import { bytesOf } from '../ir/tensor.js';
 import { assert } from '../util/assert.js';
 import { AbortedError } from '../util/errors.js';
 import { writeFileAtomic } from '../util/files.js';
-import { encodeWeights } from './encode.js';
-import { firstNonFinite, nonFiniteError } from './finite.js';
+import { compressTiles } from './compress.js';
+import { readRows } from './read-rows.js';
 import { packTiles } from './tiles.js';
 import type { Weights } from './weights.js';
 
@@ -89,15 +88,25 @@ async function writeWeight(file: FileHandle, entry: PackedWeight, weights: Weigh
   const { source, firstRow, tensor, placement } = entry;
   const [rows, columns] = tensor.shape as readonly number[];
   if (placement.form === 'rows') {
-    await writeAt(file, readRows(weights, source, firstRow, rows!, tensor), placement.offset);
+    await writeAt(file, readRows(weights, source, firstRow, rows!, tensor.dtype), placement.offset);
     return;
   }
-  const rowBytes = bytesOf(tensor.dtype, paddedColumns(columns!));
-  const rowsAtOnce = Math.max(tileRows, Math.floor(chunkBytes / rowBytes / tileRows) * tileRows);
-  for (let row = 0; row < rows!; row += rowsAtOnce) {
-    const count = Math.min(rowsAtOnce, rows! - row);
-    const tiles = packTiles(readRows(weights, source, firstRow + row, count, tensor), count, columns!, tensor.dtype);
-    await writeAt(file, tiles, placement.offset + row * rowBytes);
+  const { dtype } = tensor;
+  const tiles = Math.ceil(rows! / tileRows);
+  const bytes = tileBytesOf(dtype, columns!);
+  const tilesAtOnce = Math.max(1, Math.floor(chunkBytes / bytes.tile));
+  for (let firstTile = 0; firstTile < tiles; firstTile += tilesAtOnce) {
+    const row = firstTile * tileRows;
+    const count = Math.min(tilesAtOnce * tileRows, rows! - row);
+    const data = readRows(weights, source, firstRow + row, count, dtype);
+    const at = placement.offset + firstTile * bytes.tile;
+    if (dtype === 'bf16z') {
+      const packed = compressTiles(data, count, columns!, { firstTile, tiles });
+      await writeAt(file, packed.tiles, at);
+      await writeAt(file, packed.far, placement.offset + tiles * bytes.tile + firstTile * bytes.far);
+    } else {
+      await writeAt(file, packTiles(data, count, columns!, dtype), at);
+    }
   }
 }
 
@@ -107,16 +116,4 @@ export async function writeAt(file: FileHandle, bytes: Uint8Array, position: num
     const { bytesWritten } = await file.write(bytes, done, bytes.length - done, position + done);
     done += bytesWritten;
   }
-}
-
-/** Rows of a checkpoint tensor in the program's format: as stored, or converted to what was asked for. */
-function readRows(weights: Weights, source: string, first: number, count: number, { dtype }: Tensor): Uint8Array {
-  const { dtype: stored, shape } = weights.describe(source);
-  const bytes = weights.read(source, first, count);
-  const bad = firstNonFinite(bytes, stored);
-  if (bad >= 0) {
-    const perRow = shape.slice(1).reduce((product, dim) => product * dim, 1);
-    throw nonFiniteError(weights, source, first * perRow + bad);
-  }
-  return stored === dtype ? bytes : encodeWeights(weights.readF32(source, first, count), dtype);
 }

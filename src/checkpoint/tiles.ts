@@ -13,9 +13,13 @@ import { blockOf, isQuantized, type QuantizedDType } from '../ir/formats.js';
 import { paddedColumns, tileRows } from '../ir/packed-layout.js';
 import type { DType } from '../ir/program.js';
 import { unreachable } from '../util/assert.js';
+import { compressTiles } from './compress.js';
 import { scaleOffsets } from './dequantize.js';
 
-/** Tiles of 16 rows, rows and columns padded with zeros. */
+/**
+ * Tiles of 16 rows, rows and columns padded with zeros.
+ * @param data rows as they are stored; for bf16z those of bf16, and all rows of the matrix
+ */
 export function packTiles(data: Uint8Array, rows: number, columns: number, dtype: DType): Uint8Array {
   if (isQuantized(dtype)) return packBlocks(data, rows, columns, dtype);
   switch (dtype) {
@@ -24,6 +28,10 @@ export function packTiles(data: Uint8Array, rows: number, columns: number, dtype
     case 'bf16':
       // Two neighbours are moved as one.
       return interleave(padColumns(data, rows, columns, 2), rows, paddedColumns(columns) / 2, 4);
+    case 'bf16z': {
+      const { tiles, far } = compressTiles(data, rows, columns);
+      return Buffer.concat([tiles, far]);
+    }
     case 'f16':
       return interleave(padColumns(data, rows, columns, 2), rows, paddedColumns(columns), 2);
     case 'i32':

@@ -16,6 +16,7 @@ interface Flags {
   readonly weightsMemory?: WeightsMemory;
   readonly kv?: DType;
   readonly schedules?: readonly Schedule[];
+  readonly uncompressed?: boolean;
   readonly singleLaunches?: boolean;
   readonly threads?: readonly number[];
   readonly backend?: string;
@@ -43,6 +44,10 @@ export const bench: Verb = (program) => {
     .addOption(weightsMemoryOption())
     .addOption(kvOption())
     .option('--schedules <list>', 'comma-separated (default: operator,layer,looped,response)', scheduleList)
+    .option(
+      '--uncompressed',
+      'measure also with bf16 weights as they are, not in the fewer bytes they are kept in (cpu)',
+    )
     .option('--single-launches', 'measure operator also with a launch per kernel, not as one CUDA graph (cuda)')
     .option('--threads <list>', 'comma-separated (default: one per core; with --peer also fewer)', threadList)
     .addOption(new Option('--backend <backend>', 'what runs the kernels (default: auto)').choices(backendNames))

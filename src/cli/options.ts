@@ -72,6 +72,7 @@ export interface LoadFlags {
   readonly schedule?: Schedule;
   readonly backend?: (typeof backendNames)[number];
   readonly quant?: DType;
+  readonly compress?: boolean;
   readonly kv?: DType;
   readonly threads?: number;
   readonly pin?: boolean;
@@ -100,6 +101,7 @@ export function addLoadOptions(command: Command): Command {
     .addOption(scheduleOption())
     .addOption(new Option('--backend <backend>', 'what runs the kernels (default: auto)').choices(backendNames))
     .addOption(new Option('--quant <format>', "format of the weights (default: the checkpoint's)").choices(quantNames))
+    .option('--no-compress', 'keep bf16 weights as they are, not in the fewer bytes that hold the same numbers (cpu)')
     .addOption(kvOption())
     .option('--threads <n>', 'worker threads (default: one per core)', integer(1, 256))
     .option('--pin', 'keep every thread on a processor of its own')
@@ -113,8 +115,8 @@ export function addLoadOptions(command: Command): Command {
 }
 
 export function loadOptionsOf(flags: LoadFlags): LoadOptions {
-  const { schedule, backend, quant, kv, threads, pin, weightsMemory, context, cacheDir } = flags;
-  return defined({ schedule, backend, quant, kv, threads, pin, weightsMemory, context, cacheDir });
+  const { schedule, backend, quant, compress, kv, threads, pin, weightsMemory, context, cacheDir } = flags;
+  return defined({ schedule, backend, quant, compress, kv, threads, pin, weightsMemory, context, cacheDir });
 }
 
 /** The object without its undefined fields. */

@@ -14,6 +14,8 @@ const blocks: Readonly<Record<DType, Block>> = {
   f32: { elements: 1, bytes: 4 },
   i32: { elements: 1, bytes: 4 },
   bf16: { elements: 1, bytes: 2 },
+  // Without what every tile of 16 rows has in front, see packed-layout.ts.
+  bf16z: { elements: 8, bytes: 12 },
   f16: { elements: 1, bytes: 2 },
   q8_0: { elements: 32, bytes: 34 },
   q4_0: { elements: 32, bytes: 18 },
@@ -25,15 +27,20 @@ const blocks: Readonly<Record<DType, Block>> = {
   q6_k: { elements: 256, bytes: 210 },
 };
 
-/** Formats of blocks. */
-export type QuantizedDType = Exclude<DType, 'f32' | 'i32' | 'bf16' | 'f16'>;
+/** Formats of blocks that share scales. */
+export type QuantizedDType = Exclude<DType, 'f32' | 'i32' | 'bf16' | 'bf16z' | 'f16'>;
 
 export function blockOf(dtype: DType): Block {
   return blocks[dtype];
 }
 
 export function isQuantized(dtype: DType): dtype is QuantizedDType {
-  return blocks[dtype].elements > 1;
+  return blocks[dtype].elements > 1 && dtype !== 'bf16z';
+}
+
+/** The format that has the same numbers, one by one. */
+export function plainFormat<T extends DType>(dtype: T): Exclude<T, 'bf16z'> | 'bf16' {
+  return dtype === 'bf16z' ? 'bf16' : (dtype as Exclude<T, 'bf16z'>);
 }
 
 export const dtypes = Object.keys(blocks) as readonly DType[];

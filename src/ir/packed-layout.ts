@@ -3,7 +3,7 @@
  * to reach it is 0. Written by checkpoint/packed.ts, placed by packWeights, read by the kernels.
  */
 import { checkedProduct } from '../util/checked.js';
-import type { Tensor } from './program.js';
+import type { DType, Tensor } from './program.js';
 import { bytesOf } from './tensor.js';
 
 /** Rows of a tile: what one vector holds. */
@@ -14,12 +14,37 @@ export function paddedColumns(columns: number): number {
   return columns + (columns % 2);
 }
 
+/** Columns that bf16z keeps together. */
+export const compressedGroup = 8;
+
+/** Weights outside of its eight codes that a tile of bf16z has itself. */
+export const nearExceptions = 6;
+
+/** How many more it may have, by its columns, behind the last tile of its matrix: about two in a thousand. */
+export function farExceptions(columns: number): number {
+  return Math.floor(columns / 32) + 2;
+}
+
+const cacheLine = 64;
+
+/** Bytes of a tile, and of what there is behind the last one for each of them. */
+export interface TileBytes {
+  readonly tile: number;
+  readonly far: number;
+}
+
+export function tileBytesOf(dtype: DType, columns: number): TileBytes {
+  if (dtype !== 'bf16z') return { tile: bytesOf(dtype, tileRows * paddedColumns(columns)), far: 0 };
+  const far = Math.ceil((farExceptions(columns) * (4 + 2)) / cacheLine) * cacheLine;
+  return { tile: cacheLine + bytesOf(dtype, tileRows * columns), far };
+}
+
 /** Bytes of a packed weight, or undefined beyond 2^53; vectors are stored as they are. */
 export function packedBytes({ dtype, shape }: Tensor): number | undefined {
   const [rows, columns] = shape;
   if (typeof rows !== 'number') return undefined;
   if (columns === undefined) return bytesOf(dtype, rows);
   if (shape.length !== 2 || typeof columns !== 'number') return undefined;
-  const elements = checkedProduct([Math.ceil(rows / tileRows) * tileRows, paddedColumns(columns)]);
-  return elements === undefined ? undefined : bytesOf(dtype, elements);
+  const { tile, far } = tileBytesOf(dtype, columns);
+  return checkedProduct([Math.ceil(rows / tileRows), tile + far]);
 }

@@ -10,9 +10,12 @@
 /** `[a-z][a-z0-9_]*` inside kernels; program values may add `.layer` and `.tToken` suffixes: `w_q.3`, `tokens.t1`. */
 export type Name = string;
 
-/** Sizes are in formats.ts; what q8_0 and the like mean is in checkpoint/dequantize.ts. */
+/**
+ * Sizes are in formats.ts; what q8_0 and the like mean is in checkpoint/dequantize.ts. bf16z is bf16 in fewer bytes, the same
+ * numbers (checkpoint/compress.ts).
+ */
 export type DType =
-  'f32' | 'bf16' | 'f16' | 'i32' | 'q8_0' | 'q4_0' | 'q4_1' | 'q5_0' | 'q5_1' | 'q4_k' | 'q5_k' | 'q6_k';
+  'f32' | 'bf16' | 'bf16z' | 'f16' | 'i32' | 'q8_0' | 'q4_0' | 'q4_1' | 'q5_0' | 'q5_1' | 'q4_k' | 'q5_k' | 'q6_k';
 export type Dim = number | 'rows' | 'samples';
 /** `index` is what the host says about rows: token ids, positions, slots, sampling settings. */
 export type Role = 'activation' | 'weight' | 'state' | 'index';

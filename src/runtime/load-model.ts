@@ -1,23 +1,23 @@
 /** From a name on the command line or in a program to a model that is ready to make text. */
 import { basename } from 'node:path';
 import type { Backend, Executable, ExecutionPlan, MemoryNeed, Progress, WeightsMemory } from '../backends/backend.js';
+import { defaultCacheDir } from '../backends/cache-dir.js';
 import { chooseBackend } from '../backends/registry.js';
 import { formatsByTensor } from '../checkpoint/checkpoint.js';
 import { openCheckpoint, type Checkpoint } from '../checkpoint/directory.js';
 import type { GenerationDefaults } from '../checkpoint/generation.js';
 import { resolveModel } from '../checkpoint/resolve.js';
-import { blockOf } from '../ir/formats.js';
 import type { DType, Limits, Schedule } from '../ir/program.js';
 import { tensorBytes } from '../ir/tensor.js';
-import { defaultStateFormat } from '../models/build.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { packedLength } from '../passes/pack-weights.js';
 import { compileModel } from '../passes/pipeline.js';
 import { createTokenizer, loadTokenizer, type Tokenizer } from '../text/tokenizer.js';
 import { defined } from '../util/assert.js';
-import { AbortedError, UnsupportedModelError, UsageError } from '../util/errors.js';
+import { AbortedError, UsageError } from '../util/errors.js';
 import { ChatFormat } from './chat-format.js';
 import { fitContext } from './fit-context.js';
+import { chooseFormats, compressed, type Formats } from './formats.js';
 import { Model } from './model.js';
 import type { SamplingOptions } from './sampling.js';
 
@@ -28,6 +28,8 @@ export interface LoadOptions {
   readonly schedule?: Schedule;
   /** Format of the matrices. Default: that of the checkpoint; precision is never lowered unasked. */
   readonly quant?: DType;
+  /** Keep bf16 matrices in fewer bytes where they fit, without loss (bf16z). Default: yes. */
+  readonly compress?: boolean;
   /** Format of the KV cache. Default: f32 for f32 weights, bf16 for others. */
   readonly kv?: DType;
   /** Worker threads; default: what the backend finds best. */
@@ -69,11 +71,12 @@ export async function loadModel(spec: string, options: LoadOptions = {}): Promis
   const checkpoint = openCheckpoint(directory, nameOf(spec, directory));
   try {
     const { config, tokenizerConfig, chatTemplate, toolTemplate } = checkpoint;
-    const target = chooseTarget(checkpoint, backend, options, onNotice);
-    const { schedule, limits, formats } = target;
+    const chosen = chooseTarget(checkpoint, backend, options, onNotice);
+    const { schedule, limits, formats } = chosen;
     const mixed = formatsByTensor(checkpoint.weights, formats.formatOf);
     const tokenizer = tokenizerOf(checkpoint);
     stopIf(signal);
+    const target = options.compress === false ? chosen : await compressTarget(checkpoint, backend, chosen, options);
     const executable = await prepare(checkpoint, backend, target, options);
     return new Model({
       name: config.name,
@@ -161,81 +164,6 @@ function tokenizerOf({ tokenizerFile, tokenizerJson, tokenizerConfig }: Checkpoi
   return createTokenizer(tokenizerFile, tokenizerJson, tokenizerConfig);
 }
 
-/** The format that most matrices get, that of each one where they may differ, and that of the KV cache. */
-export interface Formats {
-  readonly quant: DType;
-  readonly formatOf: ((tensor: string) => DType) | undefined;
-  readonly kv: DType;
-}
-
-/**
- * Matrices of a GGUF file stay as they are unless a format is asked for: throws UnsupportedModelError where the backend
- * does not run one of them. Of other checkpoints, see chooseFormat.
- */
-export function chooseFormats(
-  { path, config, weights, format, formatOf }: Checkpoint,
-  backend: Backend,
-  asked: { readonly quant?: DType; readonly kv?: DType },
-  onNotice: (line: string) => void,
-): Formats {
-  if (formatOf === undefined || asked.quant !== undefined) {
-    const quant = chooseFormat(config, backend, asked.quant, onNotice);
-    return { quant, formatOf: undefined, kv: chooseKvFormat(config, backend, asked.kv, quant) };
-  }
-  const { weightFormats } = backend.capabilities;
-  for (const name of weights.names()) {
-    const { dtype, shape } = weights.describe(name);
-    if (shape.length < 2 || weightFormats.includes(dtype)) continue;
-    throw new UnsupportedModelError(`${path}: the ${backend.name} backend does not run tensor ${name} of ${dtype}`, {
-      hint: 'convert the weights with --quant, for example to q8_0',
-    });
-  }
-  return { quant: format, formatOf, kv: chooseKvFormat(config, backend, asked.kv, format) };
-}
-
-/** The format of the matrices; one that the backend lacks is widened where that is exact, and never narrowed. */
-export function chooseFormat(
-  config: ModelConfig,
-  backend: Backend,
-  asked: DType | undefined,
-  onNotice: (line: string) => void,
-): DType {
-  const { weightFormats } = backend.capabilities;
-  const format = asked ?? config.dtype;
-  if (weightFormats.includes(format)) return format;
-  if (asked === undefined && weightFormats.includes('f32')) {
-    onNotice(`the ${backend.name} backend does not run ${format} weights; they are widened to f32, which is exact`);
-    return 'f32';
-  }
-  throw new UsageError(`the ${backend.name} backend does not run ${format} weights`, {
-    hint: `choose one of ${weightFormats.join(', ')}`,
-  });
-}
-
-/** Throws UsageError for a format that the backend does not keep a cache in, or that the model's heads do not fit. */
-function chooseKvFormat(
-  { name, headDim }: ModelConfig,
-  backend: Backend,
-  asked: DType | undefined,
-  quant: DType,
-): DType {
-  if (asked === undefined) return defaultStateFormat(quant);
-  const { stateFormats } = backend.capabilities;
-  if (!stateFormats.includes(asked)) {
-    throw new UsageError(`the ${backend.name} backend keeps no KV cache in ${asked}`, {
-      hint: `choose one of ${stateFormats.join(', ')}`,
-    });
-  }
-  const { elements } = blockOf(asked);
-  if (headDim % elements === 0) return asked;
-  throw new UsageError(
-    `a KV cache in ${asked} has blocks of ${elements}, and the heads of ${name} are ${headDim} wide`,
-    {
-      hint: 'choose f32 or bf16',
-    },
-  );
-}
-
 interface Target {
   readonly schedule: Schedule;
   readonly limits: Limits;
@@ -268,6 +196,20 @@ function chooseTarget(
   };
   const fitted = fitContext(limits, needOf, onNotice);
   return { ...target, limits: fitted, plan: defined(plans.get(fitted.context), 'plan of the context') };
+}
+
+async function compressTarget(
+  checkpoint: Checkpoint,
+  backend: Backend,
+  target: Target,
+  { cacheDir = defaultCacheDir(), onProgress, signal }: LoadOptions,
+): Promise<Target> {
+  const formats = await compressed(target.formats, checkpoint, backend, {
+    cacheDir,
+    onProgress: (done, total) => onProgress?.({ phase: 'read', done, total, unit: 'bytes' }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+  return { ...target, formats };
 }
 
 function compileTarget(

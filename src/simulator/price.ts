@@ -31,6 +31,8 @@ export interface WeightFormats {
   readonly quant?: DType;
   /** Of single matrices, by the checkpoint's names, where they differ. */
   readonly formats?: ReadonlyMap<string, DType>;
+  /** Whether a machine that was measured with bf16z has bf16 matrices in it, as kloop runs them there. Default: yes. */
+  readonly compress?: boolean;
 }
 
 /** @throws UsageError for a name that is neither a preset nor a model that is only priced */
@@ -89,16 +91,29 @@ export class PricedProgram implements PricedModel {
       throw new UsageError(`${this.name} has a context of ${this.config.context} positions, not ${context}`);
     }
     const { tile, capacity } = machine.onChip;
-    const key = [sockets, tile.value, capacity.value, machine.memory.capacity.value].join();
+    const compressed = this.formats.compress !== false && machine.compute.weightRates?.bf16z !== undefined;
+    const key = [sockets, tile.value, capacity.value, machine.memory.capacity.value, compressed].join();
     const rows = Math.max(64, batch, promptTokens ?? 0);
     let known = this.compilers.get(key);
     if (known === undefined || known.rows < rows) {
-      known = { rows, compile: compilerFor(this.config, this.formats, machine, sockets, rows) };
+      const formats = compressed ? compressedFormats(this.config, this.formats) : this.formats;
+      known = { rows, compile: compilerFor(this.config, formats, machine, sockets, rows) };
       this.compilers.set(key, known);
     }
     const { plan } = known.compile(schedule);
     return lowerProgram((promptTokens === undefined ? plan.response : undefined) ?? plan.step, extents);
   }
+}
+
+/** bf16z for bf16; a matrix whose rows do not fit it stays as it is when the program is built. */
+function compressedFormats(config: ModelConfig, { quant, formats }: WeightFormats): WeightFormats {
+  const compress = (format: DType): DType => (format === 'bf16' ? 'bf16z' : format);
+  return {
+    quant: compress(quant ?? config.dtype),
+    ...(formats === undefined
+      ? {}
+      : { formats: new Map([...formats].map(([name, format]) => [name, compress(format)])) }),
+  };
 }
 
 function compilerFor(

@@ -60,7 +60,9 @@ export async function driverCase(
 ): Promise<DriverCase> {
   const config = modelConfig(name, dtype, { max_position_embeddings: 1024 });
   const limits = { ...smallLimits, samples: smallLimits.rows, context: smallLimits.context + first };
-  const options = { schedule: 'response', limits, responseTokens, workers: 2 } as const;
+  // As they are run.
+  const weightFormat = dtype === 'bf16' ? 'bf16z' : dtype;
+  const options = { schedule: 'response', limits, responseTokens, workers: 2, weightFormat } as const;
   const { plan } = compileModel(config, { ...options, capabilities: cpuCapabilities() });
   const weights = await workspace.weights(config);
   const weightsPath = await packedWeightsFile(plan.step, weights, { cacheDir: workspace.cacheDir });

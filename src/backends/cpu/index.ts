@@ -29,6 +29,8 @@ const workerFile = new URL('../../../dist/backends/cpu/worker.js', import.meta.u
 export function cpuCapabilities(): Capabilities {
   return {
     weightFormats: dtypes.filter((dtype) => dtype !== 'i32'),
+    // Without vectors there is more to compute than to read.
+    readsCompressed: chooseInstructionSet().name !== 'generic',
     stateFormats: ['f32', 'bf16', 'q8_0'],
     schedules: ['operator', 'layer', 'looped', 'response'],
     maxSockets: 1,

@@ -8,10 +8,12 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Workspace } from '../../../tests/support/models.js';
 import { randomBlocks, seededRandom } from '../../../tests/support/random-blocks.js';
 import { dequantize } from '../../checkpoint/dequantize.js';
+import { isCompressible } from '../../checkpoint/compress.js';
 import { encodeWeights } from '../../checkpoint/encode.js';
 import { packTiles } from '../../checkpoint/tiles.js';
 import { blockOf, dtypes, isQuantized } from '../../ir/formats.js';
 import type { DType } from '../../ir/program.js';
+import { bf16ToF32Array } from '../../util/float.js';
 import { chooseInstructionSet, instructionSets } from './instruction-set.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
 
@@ -19,6 +21,7 @@ const formats = dtypes.filter((dtype) => dtype !== 'i32');
 
 const source = `#include KLOOP_SIMD
 #include "engine.h"
+#include "linear_compressed.h"
 #include "linear_quantized.h"
 #include "linear_blocks.h"
 static const struct call *const programs[] = {NULL};
@@ -84,7 +87,7 @@ function inputs(rows: number, width: number, random: () => number): Float32Array
 }
 
 /** Inputs of a block, or an odd number of them. */
-const elementsOf = (format: DType): number => (isQuantized(format) ? blockOf(format).elements : 13);
+const elementsOf = (format: DType): number => (blockOf(format).elements > 1 ? blockOf(format).elements : 13);
 
 /** A matrix as a checkpoint stores it, and the numbers that it holds. */
 function matrix(format: DType, out: number, width: number, random: () => number): [Uint8Array, Float32Array] {
@@ -94,8 +97,9 @@ function matrix(format: DType, out: number, width: number, random: () => number)
     dequantize(format, stored, weights);
     return [stored, weights];
   }
-  // With so few digits, every format holds them exactly.
-  weights.forEach((_, i) => (weights[i] = Math.round(random() * 64 - 32) / 16));
+  // With so few digits, every format holds them exactly; a few are of another size than the others.
+  const scale = (): number => (random() < 0.01 ? 2 ** -Math.floor(random() * 10) : 1);
+  weights.forEach((_, i) => (weights[i] = (Math.round(random() * 64 - 32) / 16) * scale()));
   return [encodeWeights(weights, format), weights];
 }
 
@@ -130,6 +134,38 @@ describe.runIf(hasCompiler).each(usable)('%s', (instructionSet) => {
   beforeAll(async () => {
     kernels = await load(instructionSet);
   }, 120_000);
+
+  it('bf16z computes what bf16 does, bit for bit, whatever weights stick out', () => {
+    const random = seededRandom(11);
+    const [out, width] = [41, 96];
+    const bits = Uint16Array.from({ length: out * width }, () => 0x3800 + Math.floor(random() * 0x800));
+    // Tile 0: none; tile 1: as many as there is room for, at both ends and side by side; tile 2: a few.
+    const scattered = [0, 1, 95, 15 * width, 15 * width + 95, 700, 701, 702, 703, 704, 800];
+    const odd = [0x8000, 0x0000, 0x0001, 0x7f7f, 0xff7f, 0x8080, 0x4f12, 0xcf12, 0x2345, 0x0100, 0x5fff];
+    scattered.forEach((at, i) => (bits[16 * width + at] = odd[i]!));
+    [33 * width + 5, 40 * width + 95].forEach((at) => (bits[at] = 0x9876));
+    const data = new Uint8Array(bits.buffer);
+    expect(isCompressible(data, out, width)).toBe(true);
+    const x = inputs(13, width, random).map((value) => value * 2 ** -80);
+    for (const rows of [1, 3, 13]) {
+      const [compressed, plain] = (['bf16z', 'bf16'] as const).map((dtype) => {
+        const y = new Float32Array(rows * out).fill(NaN);
+        const packed = packTiles(data, out, width, dtype);
+        kernels.linear(dtype)(y, x.subarray(0, rows * width), packed, null, rows, width, out, 0, 3);
+        return y;
+      });
+      expect(compressed).toEqual(plain);
+      expect(compressed!.every(Number.isFinite)).toBe(true);
+    }
+    const tokens = Int32Array.from({ length: out }, (_, token) => token);
+    const [compressed, plain] = (['bf16z', 'bf16'] as const).map((dtype) => {
+      const y = new Float32Array(out * width);
+      kernels.embed(dtype)(y, tokens, packTiles(data, out, width, dtype), out, width);
+      return y;
+    });
+    expect(compressed).toEqual(plain);
+    expect(plain).toEqual(bf16ToF32Array(bits));
+  });
 
   describe.each(formats)('%s', (format) => {
     it.each(shapes)('linear: $rows rows, $blocks blocks, $out outputs', ({ rows, blocks, out, bias = false }) => {

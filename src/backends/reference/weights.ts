@@ -2,6 +2,7 @@
 import { encodeWeights } from '../../checkpoint/encode.js';
 import { widen, type Weights } from '../../checkpoint/weights.js';
 import type { LoadWeight } from '../../ir/interpret.js';
+import { plainFormat } from '../../ir/formats.js';
 import { sliceShard } from '../../ir/machine-values.js';
 import type { Shard } from '../../ir/program.js';
 import { assert } from '../../util/assert.js';
@@ -30,7 +31,7 @@ export function weightLoader(weights: Weights): LoadWeight {
     }
     const full = weights.readF32(origin.tensor, first, count);
     const own = shard === undefined ? full : sliceShard(full, whole, shard, socket);
-    const { dtype } = tensor;
+    const dtype = plainFormat(tensor.dtype);
     assert(dtype !== 'i32', 'weights are numbers');
     const values = stored === dtype ? own : widen(encodeWeights(own, dtype), dtype);
     loaded.set(key, values);

@@ -46,8 +46,8 @@ export interface Cases {
 export const promptFormats = ['q8_0', 'bf16'] as const satisfies readonly DType[];
 export type PromptFormat = (typeof promptFormats)[number];
 
-/** Formats that `--quant` knows; those of a block within a GGUF file are worked on as on-chip memory reads. */
-export const calibratedFormats = ['q8_0', 'q4_0', 'bf16', 'f16', 'f32'] as const satisfies readonly DType[];
+/** Formats that `--quant` knows, and what bf16 is kept in; those of a block within a GGUF file are worked on as on-chip memory reads. */
+export const calibratedFormats = ['q8_0', 'q4_0', 'bf16z', 'bf16', 'f16', 'f32'] as const satisfies readonly DType[];
 
 /** Positions of the cache, and tokens before those that are timed. */
 export const context = 256;

@@ -157,7 +157,7 @@ const programs = new WeakMap<Case, PricedProgram>();
 type Step = 'token' | 'prompt';
 
 function programOf(one: Case): PricedProgram {
-  const program = programs.get(one) ?? new PricedProgram(one.config, { quant: one.quant });
+  const program = programs.get(one) ?? new PricedProgram(one.config, { quant: one.quant, compress: false });
   programs.set(one, program);
   return program;
 }
@@ -247,7 +247,9 @@ function withMatrixRate(machine: Machine, format: PromptFormat, index: number, v
 /** Those of q8_0 are those of all formats but of numbers with an exponent, which are timed as bf16. */
 function withMatrixRates(machine: Machine, format: PromptFormat, rates: MatrixRates): Machine {
   const own =
-    format === 'q8_0' ? { matrixRates: rates } : { formatMatrixRates: { bf16: rates, f16: rates, f32: rates } };
+    format === 'q8_0'
+      ? { matrixRates: rates }
+      : { formatMatrixRates: { bf16: rates, bf16z: rates, f16: rates, f32: rates } };
   return { ...machine, compute: { ...machine.compute, ...own } };
 }
 

@@ -1,6 +1,7 @@
 /** Names and types of a scope as C has them, and where its memory comes from. */
 import { isQuantized } from '../../../ir/formats.js';
 import type { Name, Program, Tensor } from '../../../ir/program.js';
+import { unreachable } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import type { Allocator } from '../../memory-map.js';
 import type { StageProfile } from './profile.js';
@@ -54,6 +55,8 @@ export function elementType(tensor: Tensor): string {
     case 'bf16':
     case 'f16':
       return 'uint16_t';
+    case 'bf16z':
+      return unreachable('only matrices of weights are in bf16z');
     default:
       return tensor.dtype satisfies never;
   }

@@ -40,6 +40,7 @@ export function emitPrograms(
   for (const header of [
     'engine.h',
     'linear.h',
+    'linear_compressed.h',
     'linear_quantized.h',
     'linear_blocks.h',
     'elementwise.h',

@@ -106,7 +106,7 @@ static inline void f32_load_keys(const float *tile, int i, v16 *even, v16 *odd) 
   *odd = v16_load(tile + (i + 1) * TILE);
 }
 static inline void bf16_load_keys(const uint16_t *tile, int i, v16 *even, v16 *odd) {
-  v16_load_bf16_pairs(tile + i * TILE, even, odd);
+  v16_from_bf16_pairs(v16b_load((const uint8_t *)(tile + i * TILE)), even, odd);
 }
 static inline void q8_0_load_keys(const uint8_t *block, int i, v16 *even, v16 *odd) {
   *even = v16_from_int(v16i_load_signed(block + i * TILE));
@@ -162,7 +162,9 @@ static inline void f32_load_values(const float *p, v16 *low, v16 *high) {
   *low = v16_load(p);
   *high = v16_load(p + 16);
 }
-static inline void bf16_load_values(const uint16_t *p, v16 *low, v16 *high) { v16_load_bf16_pairs(p, low, high); }
+static inline void bf16_load_values(const uint16_t *p, v16 *low, v16 *high) {
+  v16_from_bf16_pairs(v16b_load((const uint8_t *)p), low, high);
+}
 /* The last of them, `count` of 16. */
 static inline v16 f32_load_value(const float *p, int count) {
   return count == 16 ? v16_load(p) : v16_load_part(p, count);

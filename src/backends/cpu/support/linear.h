@@ -22,7 +22,7 @@ static inline __attribute__((always_inline)) void load_two_inputs(enum weight_fo
     *even = v16_load_f16(w);
     *odd = v16_load_f16(w + TILE);
   } else {
-    v16_load_bf16_pairs((const uint16_t *)tile + (size_t)input * TILE, even, odd);
+    v16_from_bf16_pairs(v16b_load(tile + (size_t)input * TILE * sizeof(uint16_t)), even, odd);
   }
 }
 

@@ -80,16 +80,6 @@ static inline v16 v16_load_f16(const uint16_t *p) {
   return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
 }
-/* 32 bf16 values: those at even and at odd places. */
-static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
-  const __m256i mask = _mm256_set1_epi32((int)0xffff0000u);
-  const __m256i lo = _mm256_loadu_si256((const __m256i *)p);
-  const __m256i hi = _mm256_loadu_si256((const __m256i *)(p + 16));
-  even->lo = _mm256_castsi256_ps(_mm256_slli_epi32(lo, 16));
-  even->hi = _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16));
-  odd->lo = _mm256_castsi256_ps(_mm256_and_si256(lo, mask));
-  odd->hi = _mm256_castsi256_ps(_mm256_and_si256(hi, mask));
-}
 
 /* Vectors of 16 int32, for dot products of small integers. */
 typedef struct {
@@ -125,8 +115,7 @@ static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t
   return (v16i){v8i_dot_q4(sum.lo, w, low4, high4), v8i_dot_q4(sum.hi, w + 32, low4, high4)};
 }
 
-/* Bytes and small scales of the formats with blocks (linear_blocks.h): 16 rows of four bytes. Shifts may carry bits over the
- * border of a byte: callers mask. */
+/* Vectors of 64 bytes: 16 rows of four. Shifts may carry bits over the border of a byte: callers mask. */
 typedef v16i v16b;
 
 #define V16I_BOTH(operation, a, ...) ((v16i){operation((a).lo, __VA_ARGS__), operation((a).hi, __VA_ARGS__)})
@@ -134,10 +123,38 @@ typedef v16i v16b;
 static inline v16b v16b_load(const uint8_t *p) {
   return (v16b){_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 32))};
 }
+static inline void v16b_store(uint8_t *p, v16b a) {
+  _mm256_storeu_si256((__m256i *)p, a.lo);
+  _mm256_storeu_si256((__m256i *)(p + 32), a.hi);
+}
 static inline v16b v16b_and(v16b a, int mask) { return V16I_BOTH(_mm256_and_si256, a, _mm256_set1_epi8((char)mask)); }
 static inline v16b v16b_or(v16b a, v16b b) { return (v16b){_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
 static inline v16b v16b_shl(v16b a, int n) { return V16I_BOTH(_mm256_slli_epi16, a, n); }
 static inline v16b v16b_shr(v16b a, int n) { return V16I_BOTH(_mm256_srli_epi16, a, n); }
+/* 16 bytes, four times. */
+static inline v16b v16b_set_quarters(const uint8_t *p) {
+  const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+  return (v16b){both, both};
+}
+/* Of every quarter, the bytes at these places of 0 .. 15 in it. */
+static inline v16b v16b_lookup(v16b quarters, v16b places) {
+  return (v16b){_mm256_shuffle_epi8(quarters.lo, places.lo), _mm256_shuffle_epi8(quarters.hi, places.hi)};
+}
+/* Bytes of a and b in turn: the first eight of every quarter, the last eight. */
+static inline v16b v16b_zip_first(v16b a, v16b b) {
+  return (v16b){_mm256_unpacklo_epi8(a.lo, b.lo), _mm256_unpacklo_epi8(a.hi, b.hi)};
+}
+static inline v16b v16b_zip_last(v16b a, v16b b) {
+  return (v16b){_mm256_unpackhi_epi8(a.lo, b.lo), _mm256_unpackhi_epi8(a.hi, b.hi)};
+}
+/* 32 bf16 values: those at even and at odd places. */
+static inline void v16_from_bf16_pairs(v16b pairs, v16 *even, v16 *odd) {
+  const __m256i mask = _mm256_set1_epi32((int)0xffff0000u);
+  even->lo = _mm256_castsi256_ps(_mm256_slli_epi32(pairs.lo, 16));
+  even->hi = _mm256_castsi256_ps(_mm256_slli_epi32(pairs.hi, 16));
+  odd->lo = _mm256_castsi256_ps(_mm256_and_si256(pairs.lo, mask));
+  odd->hi = _mm256_castsi256_ps(_mm256_and_si256(pairs.hi, mask));
+}
 /* Adds w . x in every lane: four weights of 0 .. 63, and the four int8 in x4. */
 static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
   const __m256i x = _mm256_set1_epi32(x4);

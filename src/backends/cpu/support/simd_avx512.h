@@ -41,12 +41,6 @@ static inline v16 v16_load_bf16(const uint16_t *p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 static inline v16 v16_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
-/* 32 bf16 values: those at even and at odd places. */
-static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
-  const __m512i pairs = _mm512_loadu_si512(p);
-  *even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-  *odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)));
-}
 
 /* Vectors of 16 int32, for dot products of small integers. */
 typedef __m512i v16i;
@@ -67,15 +61,29 @@ static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t
   return _mm512_dpbusd_epi32(sum, _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask), _mm512_set1_epi32(high4));
 }
 
-/* Bytes and small scales of the formats with blocks (linear_blocks.h): 16 rows of four bytes. Shifts may carry bits over the
- * border of a byte: callers mask. */
+/* Vectors of 64 bytes: 16 rows of four. Shifts may carry bits over the border of a byte: callers mask. */
 typedef __m512i v16b;
 
 static inline v16b v16b_load(const uint8_t *p) { return _mm512_loadu_si512(p); }
+static inline void v16b_store(uint8_t *p, v16b a) { _mm512_storeu_si512(p, a); }
 static inline v16b v16b_and(v16b a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi8((char)mask)); }
 static inline v16b v16b_or(v16b a, v16b b) { return _mm512_or_si512(a, b); }
 static inline v16b v16b_shl(v16b a, int n) { return _mm512_slli_epi16(a, (unsigned)n); }
 static inline v16b v16b_shr(v16b a, int n) { return _mm512_srli_epi16(a, (unsigned)n); }
+/* 16 bytes, four times. */
+static inline v16b v16b_set_quarters(const uint8_t *p) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p));
+}
+/* Of every quarter, the bytes at these places of 0 .. 15 in it. */
+static inline v16b v16b_lookup(v16b quarters, v16b places) { return _mm512_shuffle_epi8(quarters, places); }
+/* Bytes of a and b in turn: the first eight of every quarter, the last eight. */
+static inline v16b v16b_zip_first(v16b a, v16b b) { return _mm512_unpacklo_epi8(a, b); }
+static inline v16b v16b_zip_last(v16b a, v16b b) { return _mm512_unpackhi_epi8(a, b); }
+/* 32 bf16 values: those at even and at odd places. */
+static inline void v16_from_bf16_pairs(v16b pairs, v16 *even, v16 *odd) {
+  *even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+  *odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u)));
+}
 /* Adds w . x in every lane: four weights of 0 .. 63, and the four int8 in x4. */
 static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
   return _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x4));

@@ -77,13 +77,6 @@ static inline float f16_value(uint16_t bits) {
 }
 static inline v16 v16_load_bf16(const uint16_t *p) { V16_EACH(i, bf16_value(p[i])); }
 static inline v16 v16_load_f16(const uint16_t *p) { V16_EACH(i, f16_value(p[i])); }
-/* 32 bf16 values: those at even and at odd places. */
-static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
-  for (int i = 0; i < 16; ++i) {
-    even->lane[i] = bf16_value(p[2 * i]);
-    odd->lane[i] = bf16_value(p[2 * i + 1]);
-  }
-}
 
 /* Vectors of 16 int32, for dot products of small integers. */
 typedef struct {
@@ -117,8 +110,7 @@ static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t
   return sum;
 }
 
-/* Bytes and small scales of the formats with blocks (linear_blocks.h): 16 rows of four bytes, eight bytes at a time. Shifts
- * carry bits over the border of a byte: callers mask. */
+/* Vectors of 64 bytes: 16 rows of four, eight bytes at a time. Shifts carry bits over the border of a byte: callers mask. */
 typedef struct {
   uint64_t word[8];
 } v16b;
@@ -138,10 +130,43 @@ static inline v16b v16b_load(const uint8_t *p) {
   memcpy(&result, p, sizeof result);
   return result;
 }
+static inline void v16b_store(uint8_t *p, v16b a) { memcpy(p, &a, sizeof a); }
 static inline v16b v16b_and(v16b a, int mask) { V16B_EACH(i, a.word[i] & EIGHT_BYTES(mask)); }
 static inline v16b v16b_or(v16b a, v16b b) { V16B_EACH(i, a.word[i] | b.word[i]); }
 static inline v16b v16b_shl(v16b a, int n) { V16B_EACH(i, a.word[i] << n); }
 static inline v16b v16b_shr(v16b a, int n) { V16B_EACH(i, a.word[i] >> n); }
+/* 16 bytes, four times. */
+static inline v16b v16b_set_quarters(const uint8_t *p) {
+  v16b result;
+  for (int i = 0; i < 8; ++i) memcpy(&result.word[i], p + 8 * (i % 2), 8);
+  return result;
+}
+#define V16B_BYTES(i, a, b, expression)                                    \
+  uint8_t a_bytes[64], b_bytes[64], bytes[64];                             \
+  memcpy(a_bytes, &a, sizeof a_bytes);                                     \
+  memcpy(b_bytes, &b, sizeof b_bytes);                                     \
+  for (int i = 0; i < 64; ++i) bytes[i] = (expression);                    \
+  return v16b_load(bytes)
+/* Of every quarter, the bytes at these places of 0 .. 15 in it. */
+static inline v16b v16b_lookup(v16b quarters, v16b places) {
+  V16B_BYTES(i, quarters, places, a_bytes[(i & 48) + (b_bytes[i] & 15)]);
+}
+/* Bytes of a and b in turn: the first eight of every quarter, the last eight. */
+static inline v16b v16b_zip_first(v16b a, v16b b) {
+  V16B_BYTES(i, a, b, (i & 1 ? b_bytes : a_bytes)[(i & 48) + (i & 15) / 2]);
+}
+static inline v16b v16b_zip_last(v16b a, v16b b) {
+  V16B_BYTES(i, a, b, (i & 1 ? b_bytes : a_bytes)[(i & 48) + 8 + (i & 15) / 2]);
+}
+/* 32 bf16 values: those at even and at odd places. */
+static inline void v16_from_bf16_pairs(v16b pairs, v16 *even, v16 *odd) {
+  uint16_t values[32];
+  memcpy(values, &pairs, sizeof values);
+  for (int i = 0; i < 16; ++i) {
+    even->lane[i] = bf16_value(values[2 * i]);
+    odd->lane[i] = bf16_value(values[2 * i + 1]);
+  }
+}
 /* Adds w . x in every lane: four weights of 0 .. 63, and the four int8 in x4. */
 static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
   int8_t x[4];

@@ -71,14 +71,6 @@ static inline v16 v16_load_bf16(const uint16_t *p) {
 static inline v16 v16_load_f16(const uint16_t *p) {
   V16_EACH(i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))));
 }
-/* 32 bf16 values: those at even and at odd places. */
-static inline void v16_load_bf16_pairs(const uint16_t *p, v16 *even, v16 *odd) {
-  for (int i = 0; i < 4; ++i) {
-    const uint32x4_t pairs = vreinterpretq_u32_u16(vld1q_u16(p + 8 * i));
-    even->q[i] = vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16));
-    odd->q[i] = vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xffff0000u)));
-  }
-}
 
 /* Vectors of 16 int32, for dot products of small integers. Four registers each. */
 typedef struct {
@@ -122,7 +114,7 @@ static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t
   return sum;
 }
 
-/* Bytes and small scales of the formats with blocks (linear_blocks.h): 16 rows of four bytes. */
+/* Vectors of 64 bytes: 16 rows of four. */
 typedef struct {
   uint8x16_t q[4];
 } v16b;
@@ -141,10 +133,28 @@ typedef struct {
   return result
 
 static inline v16b v16b_load(const uint8_t *p) { V16B_EACH(i, vld1q_u8(p + 16 * i)); }
+static inline void v16b_store(uint8_t *p, v16b a) {
+  for (int i = 0; i < 4; ++i) vst1q_u8(p + 16 * i, a.q[i]);
+}
 static inline v16b v16b_and(v16b a, int mask) { V16B_EACH(i, vandq_u8(a.q[i], vdupq_n_u8((uint8_t)mask))); }
 static inline v16b v16b_or(v16b a, v16b b) { V16B_EACH(i, vorrq_u8(a.q[i], b.q[i])); }
 static inline v16b v16b_shl(v16b a, int n) { V16B_EACH(i, vshlq_u8(a.q[i], vdupq_n_s8((int8_t)n))); }
 static inline v16b v16b_shr(v16b a, int n) { return v16b_shl(a, -n); }
+/* 16 bytes, four times. */
+static inline v16b v16b_set_quarters(const uint8_t *p) { V16B_EACH(i, vld1q_u8(p)); }
+/* Of every quarter, the bytes at these places of 0 .. 15 in it. */
+static inline v16b v16b_lookup(v16b quarters, v16b places) { V16B_EACH(i, vqtbl1q_u8(quarters.q[i], places.q[i])); }
+/* Bytes of a and b in turn: the first eight of every quarter, the last eight. */
+static inline v16b v16b_zip_first(v16b a, v16b b) { V16B_EACH(i, vzip1q_u8(a.q[i], b.q[i])); }
+static inline v16b v16b_zip_last(v16b a, v16b b) { V16B_EACH(i, vzip2q_u8(a.q[i], b.q[i])); }
+/* 32 bf16 values: those at even and at odd places. */
+static inline void v16_from_bf16_pairs(v16b pairs, v16 *even, v16 *odd) {
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t words = vreinterpretq_u32_u8(pairs.q[i]);
+    even->q[i] = vreinterpretq_f32_u32(vshlq_n_u32(words, 16));
+    odd->q[i] = vreinterpretq_f32_u32(vandq_u32(words, vdupq_n_u32(0xffff0000u)));
+  }
+}
 /* Adds w . x in every lane: four weights of 0 .. 63, and the four int8 in x4. */
 static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
   const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(x4));

@@ -103,8 +103,9 @@ export function elementType(tensor: Tensor): string {
       return 'int32_t';
     case 'bf16':
       return 'uint16_t';
+    case 'bf16z':
     case 'f16':
-      return unreachable('the cuda backend has no f16');
+      return unreachable(`the cuda backend has no ${tensor.dtype}`);
     default:
       return tensor.dtype satisfies never;
   }
