@@ -115,7 +115,7 @@ interface Ready {
   readonly variant: Variant;
 }
 
-type Timed = Pick<Observations, 'us' | 'promptUs' | 'memoryRates'>;
+type Timed = Pick<Observations, 'us' | 'promptUs' | 'pausedPromptUs' | 'memoryRates'>;
 
 /** All cases are ready before the first is timed, and are timed in turn. */
 async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Timed> {
@@ -139,6 +139,7 @@ async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Ti
     }
     const us = new Map<Case, number[]>(tokenCases(cases).map((one) => [one, []]));
     const promptUs = new Map<Case, number[]>(promptCases(cases).map((one) => [one, []]));
+    const pausedPromptUs: number[] = [];
     const memoryRates = new Map<Case, number[]>(memoryCases(cases).map((one) => [one, []]));
     for (let round = 0; round < warmUpRounds + rounds; round++) {
       const counts = round >= warmUpRounds;
@@ -157,11 +158,15 @@ async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Ti
         const ofPrompt = promptUs.get(one);
         if (ofPrompt === undefined) continue;
         await pause(settleMs);
-        const prompt = await variant.time({ kind: 'prefill', tokens: promptTokens });
-        if (counts) ofPrompt.push(prompt.milliseconds * 1000);
+        const first = await variant.time({ kind: 'prefill', tokens: promptTokens });
+        // Threads that are awake all begin at once; after a pause, one may begin milliseconds late.
+        const second = await variant.time({ kind: 'prefill', tokens: promptTokens });
+        if (!counts) continue;
+        ofPrompt.push(second.milliseconds * 1000);
+        if (one === cases.together.many) pausedPromptUs.push(first.milliseconds * 1000);
       }
     }
-    return { us, promptUs, memoryRates };
+    return { us, promptUs, pausedPromptUs, memoryRates };
   } finally {
     meter.close();
     for (const { variant } of ready) await variant.close();

@@ -34,8 +34,10 @@ export interface Observations {
   readonly memoryRates: ReadonlyMap<Case, readonly number[]>;
   /** Microseconds per token of each case, in every round. */
   readonly us: Times;
-  /** Microseconds of a prompt, of the cases of `prompts`, in every round. */
+  /** Microseconds of a prompt right after another one, of the cases of `prompts`, in every round. */
   readonly promptUs: Times;
+  /** The same of `together.many` after a pause. */
+  readonly pausedPromptUs: readonly number[];
 }
 
 export type Times = ReadonlyMap<Case, readonly number[]>;
@@ -84,11 +86,7 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
         );
       });
     }
-    set(
-      ['call.start'],
-      (m) => simulated(many, m, 'prompt'),
-      median(defined(seen.promptUs.get(many), 'times of a prompt')),
-    );
+    set(['call.start'], (m) => simulated(many, m, 'paused prompt'), median(seen.pausedPromptUs));
     // What is left of a token outside of its layers.
     set(['latency.sampling'], (m) => simulated(many, m), median(timesOf(times, many)));
     // The largest comes from memory, the others at the rate of their working set, not faster than a buffer of this size.
@@ -153,8 +151,8 @@ function solve(time: (us: number) => number, wanted: number): number {
 /** Compiled once: a search simulates a case many times. */
 const programs = new WeakMap<Case, PricedProgram>();
 
-/** What is simulated of a case: one of the tokens that it makes, or the prompt. */
-type Step = 'token' | 'prompt';
+/** What is simulated of a case: one of the tokens that it makes, or the prompt, also after a pause. */
+type Step = 'token' | 'prompt' | 'paused prompt';
 
 function programOf(one: Case): PricedProgram {
   const program = programs.get(one) ?? new PricedProgram(one.config, { quant: one.quant, compress: false });
@@ -170,16 +168,16 @@ function pointOf({ schedule, tokens }: Case, step: Step): Point {
   return { schedule, sockets: 1, batch: 1, ...rows };
 }
 
-function workloadOf(one: Case, machine: Machine): Workload {
-  return programOf(one).workload(machine, pointOf(one, 'token'));
+function workloadOf(one: Case, machine: Machine, step: Step = 'token'): Workload {
+  return programOf(one).workload(machine, pointOf(one, step));
 }
 
 /** Microseconds per token, or of the prompt. */
 function simulated(one: Case, machine: Machine, step: Step = 'token'): number {
   // The hand-off is between threads.
   const own = one.threads === 1 ? withValues(machine, { 'latency.stage': 0 }) : machine;
-  if (step === 'prompt') return firstStepUs(programOf(one), own, pointOf(one, step));
-  return simulate(workloadOf(one, own), own).tpotUs;
+  if (step === 'paused prompt') return firstStepUs(programOf(one), own, pointOf(one, step));
+  return simulate(workloadOf(one, own, step), own).tpotUs;
 }
 
 function simulatedLayer(pair: Pair, machine: Machine, step: Step = 'token'): number {
