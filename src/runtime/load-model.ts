@@ -198,6 +198,7 @@ function chooseTarget(
   return { ...target, limits: fitted, plan: defined(plans.get(fitted.context), 'plan of the context') };
 }
 
+/** With weights in fewer bytes, where they fit; a plan that was made for them as they are is of no use then. */
 async function compressTarget(
   checkpoint: Checkpoint,
   backend: Backend,
@@ -209,7 +210,8 @@ async function compressTarget(
     onProgress: (done, total) => onProgress?.({ phase: 'read', done, total, unit: 'bytes' }),
     ...(signal === undefined ? {} : { signal }),
   });
-  return { ...target, formats };
+  const { schedule, limits } = target;
+  return formats === target.formats ? target : { schedule, limits, formats };
 }
 
 function compileTarget(
