@@ -42,8 +42,8 @@ export interface Cases {
   readonly prompts: ReadonlyMap<PromptFormat, readonly Pair[]>;
 }
 
-/** Of which matrices are multiplied with many rows in ways that differ: numbers of 8 bits, numbers with an exponent. */
-export const promptFormats = ['q8_0', 'bf16'] as const satisfies readonly DType[];
+/** Of which matrices are multiplied with many rows in ways that differ: numbers of 8 and of 4 bits, numbers with an exponent. */
+export const promptFormats = ['q8_0', 'q4_0', 'bf16'] as const satisfies readonly DType[];
 export type PromptFormat = (typeof promptFormats)[number];
 
 /** Formats that `--quant` knows, and what bf16 is kept in; those of a block within a GGUF file are worked on as on-chip memory reads. */

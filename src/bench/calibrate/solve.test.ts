@@ -30,8 +30,8 @@ const memory = {
 
 /** The wider, the faster. */
 const matrixFlops = [1e11, 2e11, 4e11];
-/** Of bf16: part of them. */
-const floatPart = 0.4;
+/** Of other formats: part of them. */
+const parts = { q4_0: 0.8, bf16: 0.4 } as const;
 
 /** In the rounds, when neighbours left a fifth less. */
 const roundRate = 24e9;
@@ -65,17 +65,15 @@ function knownMachine(): Machine {
     ...point,
     rate: { ...point.rate, value: matrixFlops[i]! },
   }));
-  const bf16 = matrixRates.map(({ size, rate: flops }) => ({
-    size,
-    rate: { ...flops, value: flops.value * floatPart },
-  }));
+  const partOf = (part: number) =>
+    matrixRates.map(({ size, rate: flops }) => ({ size, rate: { ...flops, value: flops.value * part } }));
   return {
     ...known,
     memory: { ...known.memory, workingSets },
     compute: {
       ...known.compute,
       matrixRates,
-      formatMatrixRates: { bf16 },
+      formatMatrixRates: { q4_0: partOf(parts.q4_0), bf16: partOf(parts.bf16) },
       weightRates: { q8_0: rate(60e9), q4_0: rate(35e9), bf16: rate(110e9) },
     },
   };
@@ -115,9 +113,11 @@ describe('solveMachine', () => {
     expect(found.call.start!.value / 303).toBeCloseTo(1, 1);
     expect(found.compute.overlap?.value).toBeCloseTo(0.7, 1);
     found.compute.matrixRates!.forEach(({ rate: { value } }, i) => expect(value / matrixFlops[i]!).toBeCloseTo(1, 1));
-    found.compute.formatMatrixRates!.bf16!.forEach(({ rate: { value } }, i) => {
-      expect(value / (matrixFlops[i]! * floatPart)).toBeCloseTo(1, 1);
-    });
+    for (const [format, part] of Object.entries(parts)) {
+      found.compute.formatMatrixRates![format as keyof typeof parts]!.forEach(({ rate: { value } }, i) => {
+        expect(value / (matrixFlops[i]! * part), format).toBeCloseTo(1, 1);
+      });
+    }
     expect(found.latency.sampling.basis).toBe('measured');
     const rates = (machine: Machine) => machine.memory.workingSets!.map(({ bandwidth }) => bandwidth.value / 1e9);
     expect(rates(found)).toHaveLength(5);

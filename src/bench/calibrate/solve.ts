@@ -242,13 +242,12 @@ function withMatrixRate(machine: Machine, format: PromptFormat, index: number, v
   return { ...result, compute: { ...result.compute, peak: { ...peak, value } } };
 }
 
-/** Those of q8_0 are those of all formats but of numbers with an exponent, which are timed as bf16. */
+/** Those of q8_0 are those of all formats but q4_0 and numbers with an exponent, which are timed as bf16. */
 function withMatrixRates(machine: Machine, format: PromptFormat, rates: MatrixRates): Machine {
-  const own =
-    format === 'q8_0'
-      ? { matrixRates: rates }
-      : { formatMatrixRates: { bf16: rates, bf16z: rates, f16: rates, f32: rates } };
-  return { ...machine, compute: { ...machine.compute, ...own } };
+  const { compute } = machine;
+  if (format === 'q8_0') return { ...machine, compute: { ...compute, matrixRates: rates } };
+  const own = format === 'q4_0' ? { q4_0: rates } : { bf16: rates, bf16z: rates, f16: rates, f32: rates };
+  return { ...machine, compute: { ...compute, formatMatrixRates: { ...compute.formatMatrixRates, ...own } } };
 }
 
 function withOverlap(machine: Machine, hidden: number): Machine {
