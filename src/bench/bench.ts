@@ -119,9 +119,9 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
   }
 }
 
-/** What is measured, and the variants that measure it; compiled where that was necessary to know what they need. */
 type Chosen = Pick<Setup, 'backend' | 'formats' | 'plainFormats' | 'threads'>;
 
+/** What is measured, and the variants that measure it; compiled where that was necessary to know what they need. */
 interface Planned {
   readonly plan: Plan;
   readonly choices: readonly Choice[];
@@ -198,15 +198,15 @@ class Bench {
     const host = backend.name === 'cpu' ? readHostMachine(this.#cacheDir) : undefined;
     if (host === undefined) return [...results];
     const { config, weights } = checkpoint;
-    const predictorOf = ({ quant, formatOf }: Formats, compress: boolean): Predict => {
+    const predictorOf = ({ quant, formatOf }: Formats): Predict => {
       const byTensor = formatsByTensor(weights, formatOf);
       return predictorFor(
-        { config, quant, compress, ...(byTensor === undefined ? {} : { formats: byTensor }) },
+        { config, quant, ...(byTensor === undefined ? {} : { formats: byTensor }) },
         host,
         plan.limits.rows,
       );
     };
-    const [predict, predictPlain] = [predictorOf(formats, true), predictorOf(plainFormats, false)];
+    const [predict, predictPlain] = [predictorOf(formats), predictorOf(plainFormats)];
     return results.map((result) => {
       const { identity } = result;
       const plain = identity.engine === 'kloop' && identity.mode === 'uncompressed';

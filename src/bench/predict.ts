@@ -14,8 +14,6 @@ export interface Subject {
   readonly quant: DType;
   /** Of single matrices, where they differ. */
   readonly formats?: ReadonlyMap<string, DType>;
-  /** Whether bf16 is kept in fewer bytes. */
-  readonly compress: boolean;
 }
 
 /** Tokens per second of a result; undefined for what the machine file says nothing of: other threads, a peer. */
@@ -26,7 +24,8 @@ export type Predict = (result: Result) => number | undefined;
  * @param chunkRows tokens of a prompt that a step takes in
  */
 export function predictorFor({ config, ...formats }: Subject, measured: Machine, chunkRows: number): Predict {
-  const priced = new PricedProgram(config, formats);
+  // In the formats that ran.
+  const priced = new PricedProgram(config, { ...formats, compress: false });
   const threads = measured.compute.rowLanes.value;
   return ({ identity, workload, memoryRate }) => {
     if (identity.engine !== 'kloop' || identity.threads !== threads) return undefined;

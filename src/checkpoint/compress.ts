@@ -31,11 +31,17 @@ export interface CompressedTiles {
  * @param data rows of bfloat16, little-endian, beginning with a tile
  */
 export function isCompressible(data: Uint8Array, rows: number, columns: number): boolean {
-  for (let row = 0; row < rows; row += tileRows) {
-    const tile = data.subarray(2 * row * columns, 2 * Math.min(rows, row + tileRows) * columns);
-    if (codingOf(tile).exceptions > nearExceptions + farExceptions(columns)) return false;
+  const room = nearExceptions + farExceptions(columns);
+  for (let tile = 0; tile * tileRows < rows; tile++) {
+    if (codingOf(rowsOfTile(data, tile, columns)).exceptions > room) return false;
   }
   return true;
+}
+
+/** Of the last tile, those that are there. */
+function rowsOfTile(data: Uint8Array, tile: number, columns: number): Uint8Array {
+  const bytes = 2 * tileRows * columns;
+  return data.subarray(tile * bytes, (tile + 1) * bytes);
 }
 
 /** Compresses rows that are compressible. @param place default: these rows are the matrix */
@@ -50,10 +56,8 @@ export function compressTiles(
   const { tile: tileBytes, far: farBytes } = tileBytesOf('bf16z', columns);
   const [tiles, far] = [new Uint8Array(count * tileBytes), new Uint8Array(count * farBytes)];
   for (let tile = 0; tile < count; tile++) {
-    const first = tile * tileRows;
-    const from = data.subarray(2 * first * columns, 2 * Math.min(rows, first + tileRows) * columns);
     const to = tiles.subarray(tile * tileBytes, (tile + 1) * tileBytes);
-    const exceptions = packTile(from, columns, to);
+    const exceptions = packTile(rowsOfTile(data, tile, columns), columns, to);
     const at = place.firstTile + tile;
     const farLines = ((place.tiles - at) * tileBytes + at * farBytes) / lineBytes;
     writeExceptions(exceptions, columns, { farLines, header: to, far: far.subarray(tile * farBytes) });

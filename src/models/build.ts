@@ -3,7 +3,7 @@
  * serves all families; what a family does not have is left out. Kernel borders are those of the paper's Figure 2:
  * norm, QKV, RoPE + KV append, attention, output projection, residual, norm, gate/up, down projection, residual.
  */
-import { blockOf } from '../ir/formats.js';
+import { blockOf, plainFormat } from '../ir/formats.js';
 import { baseName } from '../ir/outline.js';
 import type { DType, Limits, Name, Operator, Program, Tensor } from '../ir/program.js';
 import { makeOperator as op } from '../ops/make.js';
@@ -258,8 +258,8 @@ class ModelBuilder {
   }
 
   private matrix(name: Name, tensor: string, rows: number, columns: number): void {
-    const common = fits(this.weightFormat, columns) ? this.weightFormat : this.config.dtype;
-    const dtype = this.options.formatOf?.(tensor) ?? common;
+    const asked = this.options.formatOf?.(tensor) ?? this.weightFormat;
+    const dtype = [asked, plainFormat(asked)].find((format) => fits(format, columns)) ?? this.config.dtype;
     this.program.weight(name, { dtype, shape: [rows, columns], role: 'weight' }, tensor);
   }
 

@@ -2,7 +2,6 @@
 #include KLOOP_SIMD
 #include "engine.h"
 #include "linear.h"
-#include "linear_compressed.h"
 #include "linear_quantized.h"
 #include "linear_blocks.h"
 #include "elementwise.h"

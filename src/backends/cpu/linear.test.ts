@@ -21,7 +21,6 @@ const formats = dtypes.filter((dtype) => dtype !== 'i32');
 
 const source = `#include KLOOP_SIMD
 #include "engine.h"
-#include "linear_compressed.h"
 #include "linear_quantized.h"
 #include "linear_blocks.h"
 static const struct call *const programs[] = {NULL};

@@ -40,7 +40,6 @@ export function emitPrograms(
   for (const header of [
     'engine.h',
     'linear.h',
-    'linear_compressed.h',
     'linear_quantized.h',
     'linear_blocks.h',
     'elementwise.h',

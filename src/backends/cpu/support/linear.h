@@ -1,15 +1,15 @@
 /*
  * linear: y[rows, out] = x[rows, in] . weight[out, in] (+ bias). Weights come in tiles of 16 outputs, stored along `in`, so
  * that one vector holds one input's weights for 16 outputs: no sums across lanes, and one walk through memory.
- *   f32, f16: [out / 16][in][16]          bf16: [out / 16][in / 2][16][2]
+ *   f32, f16: [out / 16][in][16]     bf16: [out / 16][in / 2][16][2]     bf16z: linear_compressed.h
  * where `in` is rounded up to an even number; what was added is 0, and is not used.
  * Every (row, output) is summed in the same order, even and odd inputs apart, whatever the number of rows or workers: a
  * token's value does not depend on its neighbours.
  */
 #pragma once
-#include "engine.h"
+#include "linear_compressed.h"
 
-enum weight_format { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16 };
+enum weight_format { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16, WEIGHT_BF16Z };
 
 static inline __attribute__((always_inline)) void load_two_inputs(enum weight_format format, const uint8_t *tile, int input,
                                                                   v16 *even, v16 *odd) {
@@ -27,6 +27,7 @@ static inline __attribute__((always_inline)) void load_two_inputs(enum weight_fo
 }
 
 static inline size_t tile_bytes(enum weight_format format, int in) {
+  if (format == WEIGHT_BF16Z) return compressed_tile_bytes(in);
   return ((size_t)in + 1) / 2 * 2 * TILE * (format == WEIGHT_F32 ? sizeof(float) : sizeof(uint16_t));
 }
 
@@ -42,6 +43,62 @@ static inline __attribute__((always_inline)) void store_outputs(float *y, v16 su
 #define PREFETCH_BYTES 4096
 #define UNROLL_ROWS _Pragma("GCC unroll 8")
 
+/* Adds inputs i and i + 1 to the sums of `rows` rows. */
+static inline __attribute__((always_inline)) void add_two_inputs(int rows, v16 *even, v16 *odd, const float *const *row, int i,
+                                                                 v16 w_even, v16 w_odd) {
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r) {
+    even[r] = v16_fma(w_even, v16_set(row[r][i]), even[r]);
+    odd[r] = v16_fma(w_odd, v16_set(row[r][i + 1]), odd[r]);
+  }
+}
+
+static inline __attribute__((always_inline)) void add_tile(enum weight_format format, int rows, v16 *even, v16 *odd,
+                                                           const float *const *row, const uint8_t *tile, int in) {
+  const size_t pair = tile_bytes(format, 2);
+  v16 w_even, w_odd;
+  for (int i = 0; i + 1 < in; i += 2) {
+    if (rows > 1)
+      for (size_t at = 0; at < pair; at += CACHE_LINE)
+        __builtin_prefetch(tile + (size_t)(i / 2) * pair + PREFETCH_BYTES + at, 0, 3);
+    load_two_inputs(format, tile, i, &w_even, &w_odd);
+    add_two_inputs(rows, even, odd, row, i, w_even, w_odd);
+  }
+  if (in % 2 != 0) {
+    load_two_inputs(format, tile, in - 1, &w_even, &w_odd);
+    UNROLL_ROWS
+    for (int r = 0; r < rows; ++r) even[r] = v16_fma(w_even, v16_set(row[r][in - 1]), even[r]);
+  }
+}
+
+/* The same of a tile of bf16z. */
+static inline __attribute__((always_inline)) void add_compressed_tile(int rows, v16 *even, v16 *odd, const float *const *row,
+                                                                      struct compressed_tile tile, int in) {
+  uint32_t exception = 0;
+  int exceptional = group_of_exception(&tile, 0);
+  for (int group = 0; group < in / COMPRESSED_INPUTS; ++group) {
+    if (rows > 1)
+      for (int at = 0; at < COMPRESSED_GROUP_BYTES; at += CACHE_LINE)
+        __builtin_prefetch(tile.groups + (size_t)group * COMPRESSED_GROUP_BYTES + PREFETCH_BYTES + at, 0, 3);
+    v16b pairs[4];
+    load_group(&tile, group, pairs);
+    if (__builtin_expect(group == exceptional, 0)) {
+      /* A copy, so that what is in registers stays there. */
+      v16b restored[4];
+      memcpy(restored, pairs, sizeof restored);
+      exception = restore_exceptions(&tile, group, exception, restored);
+      memcpy(pairs, restored, sizeof pairs);
+      exceptional = group_of_exception(&tile, exception);
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; ++p) {
+      v16 w_even, w_odd;
+      v16_from_bf16_pairs(pairs[p], &w_even, &w_odd);
+      add_two_inputs(rows, even, odd, row, group * COMPRESSED_INPUTS + 2 * p, w_even, w_odd);
+    }
+  }
+}
+
 /* A tile of `rows` rows, a compile-time constant so that the sums stay in registers. Where `count` rows are fewer, the last one
  * is computed again in the place of those that are not there. */
 static inline __attribute__((always_inline)) void linear_block(enum weight_format format, int rows, int count, float *y,
@@ -54,25 +111,8 @@ static inline __attribute__((always_inline)) void linear_block(enum weight_forma
     row[r] = x + (size_t)(r < count ? r : count - 1) * (size_t)in;
     even[r] = odd[r] = v16_zero();
   }
-  const size_t pair = tile_bytes(format, 2);
-  const uint8_t *w = weight + (size_t)tile * tile_bytes(format, in);
-  v16 w_even, w_odd;
-  for (int i = 0; i + 1 < in; i += 2) {
-    if (rows > 1)
-      for (size_t at = 0; at < pair; at += CACHE_LINE)
-        __builtin_prefetch(w + (size_t)(i / 2) * pair + PREFETCH_BYTES + at, 0, 3);
-    load_two_inputs(format, w, i, &w_even, &w_odd);
-    UNROLL_ROWS
-    for (int r = 0; r < rows; ++r) {
-      even[r] = v16_fma(w_even, v16_set(row[r][i]), even[r]);
-      odd[r] = v16_fma(w_odd, v16_set(row[r][i + 1]), odd[r]);
-    }
-  }
-  if (in % 2 != 0) {
-    load_two_inputs(format, w, in - 1, &w_even, &w_odd);
-    UNROLL_ROWS
-    for (int r = 0; r < rows; ++r) even[r] = v16_fma(w_even, v16_set(row[r][in - 1]), even[r]);
-  }
+  if (format == WEIGHT_BF16Z) add_compressed_tile(rows, even, odd, row, compressed_tile_at(weight, in, tile), in);
+  else add_tile(format, rows, even, odd, row, weight + (size_t)tile * tile_bytes(format, in), in);
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r)
     if (r < count) store_outputs(y + (size_t)r * (size_t)out, v16_add(even[r], odd[r]), bias, out, tile);
@@ -109,6 +149,7 @@ static inline __attribute__((always_inline)) void linear_tiles(enum weight_forma
 DEFINE_LINEAR(f32, WEIGHT_F32)
 DEFINE_LINEAR(f16, WEIGHT_F16)
 DEFINE_LINEAR(bf16, WEIGHT_BF16)
+DEFINE_LINEAR(bf16z, WEIGHT_BF16Z)
 
 /* The chunk's tiles of `features` outputs. */
 static inline struct range tiles_of(const struct worker *me, int features) {

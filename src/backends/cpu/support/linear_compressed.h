@@ -1,5 +1,5 @@
 /*
- * linear over bf16z: bfloat16 in fewer bytes, bit for bit the same numbers. The upper byte of a bfloat16 is its sign and the
+ * Tiles of bf16z: bfloat16 in fewer bytes, bit for bit the same numbers. The upper byte of a bfloat16 is its sign and the
  * upper seven bits of its exponent, of which the weights of a tile have few: eight are written as four bits with the sign, and
  * what has another one is an exception. Tiles of 16 outputs (checkpoint/compress.ts writes them) follow one another, each
  *
@@ -10,10 +10,10 @@
  *
  * so that reading them is one walk. Behind the last tile is room for the other exceptions, as many for each tile: places, then
  * values. A place is an index into a tile of bf16 (linear.h); they ascend. Bytes of four inputs stand so that upper and lower
- * ones, zipped by quarters of a vector, are two vectors of a tile of bf16. Sums are those of bf16, in the same order.
+ * ones, zipped by quarters of a vector, are two vectors of a tile of bf16.
  */
 #pragma once
-#include "linear.h"
+#include "engine.h"
 
 #define COMPRESSED_INPUTS 8
 #define COMPRESSED_GROUP_BYTES (3 * 64)
@@ -82,70 +82,7 @@ static __attribute__((noinline, unused)) uint32_t restore_exceptions(const struc
   return i;
 }
 
-/* As linear_block. */
-static inline __attribute__((always_inline)) void compressed_block(int rows, int count, float *y, const float *x,
-                                                                   const uint8_t *weight, const float *bias, int in, int out,
-                                                                   int tile) {
-  v16 even[8], odd[8];
-  const float *row[8];
-  UNROLL_ROWS
-  for (int r = 0; r < rows; ++r) {
-    row[r] = x + (size_t)(r < count ? r : count - 1) * (size_t)in;
-    even[r] = odd[r] = v16_zero();
-  }
-  const struct compressed_tile here = compressed_tile_at(weight, in, tile);
-  uint32_t exception = 0;
-  int exceptional = group_of_exception(&here, 0);
-  for (int group = 0; group < in / COMPRESSED_INPUTS; ++group) {
-    if (rows > 1)
-      for (int at = 0; at < COMPRESSED_GROUP_BYTES; at += CACHE_LINE)
-        __builtin_prefetch(here.groups + (size_t)group * COMPRESSED_GROUP_BYTES + PREFETCH_BYTES + at, 0, 3);
-    v16b pairs[4];
-    load_group(&here, group, pairs);
-    if (__builtin_expect(group == exceptional, 0)) {
-      /* A copy, so that what is in registers stays there. */
-      v16b restored[4];
-      memcpy(restored, pairs, sizeof restored);
-      exception = restore_exceptions(&here, group, exception, restored);
-      memcpy(pairs, restored, sizeof pairs);
-      exceptional = group_of_exception(&here, exception);
-    }
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) {
-      const int i = group * COMPRESSED_INPUTS + 2 * p;
-      v16 w_even, w_odd;
-      v16_from_bf16_pairs(pairs[p], &w_even, &w_odd);
-      UNROLL_ROWS
-      for (int r = 0; r < rows; ++r) {
-        even[r] = v16_fma(w_even, v16_set(row[r][i]), even[r]);
-        odd[r] = v16_fma(w_odd, v16_set(row[r][i + 1]), odd[r]);
-      }
-    }
-  }
-  UNROLL_ROWS
-  for (int r = 0; r < rows; ++r)
-    if (r < count) store_outputs(y + (size_t)r * (size_t)out, v16_add(even[r], odd[r]), bias, out, tile);
-}
-
-/* As linear_rows. */
-static inline __attribute__((always_inline)) void compressed_rows(int rows, float *y, const float *x, const uint8_t *weight,
-                                                                  const float *bias, int all_rows, int in, int out, int tile) {
-  for (int r = 0; r < all_rows; r += rows)
-    compressed_block(rows, all_rows - r < rows ? all_rows - r : rows, y + (size_t)r * (size_t)out, x + (size_t)r * (size_t)in,
-                     weight, bias, in, out, tile);
-}
-
-static __attribute__((noinline, unused)) void bf16z_linear(struct worker *me, float *y, const float *x, const void *weight,
-                                                           const float *bias, int rows, int in, int out, struct range tiles) {
-  for (int t = tiles.begin; t < tiles.end; ++t) {
-    if (rows == 1) compressed_block(1, 1, y, x, weight, bias, in, out, t);
-    else if (rows <= SIMD_ROWS) compressed_rows(SIMD_ROWS, y, x, weight, bias, rows, in, out, t);
-    else compressed_rows(SIMD_MANY_ROWS, y, x, weight, bias, rows, in, out, t);
-  }
-  me->bytes_read += (uint64_t)(tiles.end - tiles.begin) * compressed_tile_bytes(in);
-}
-
-/* As in DEFINE_EMBED. */
+/* As in DEFINE_EMBED (linear.h). */
 static __attribute__((noinline, unused)) void bf16z_embed(struct worker *me, float *y, const int32_t *tokens, const void *table,
                                                           int rows, int width, float scale, struct range features) {
   for (int row = 0; row < rows; ++row) {
