@@ -28,12 +28,12 @@ static const struct call *const programs[] = {NULL};
 #define KLOOP_OWN_BYTES 0ull
 #define KLOOP_WEIGHT_BYTES 0ull
 #include "library.h"
-#define LINEAR(dtype, quantizes, rows_of_x) \\
+#define LINEAR(dtype, quantizes, rows_of_x, ...) \\
   EXPORT void linear_##dtype(float *y, const float *x, const void *weight, const float *bias, int rows, int in, int out, \\
                              int first, int last) { \\
-    struct worker me = {.own = malloc((size_t)rows * (size_t)in * 2)}; \\
+    struct worker me = {.own = malloc(((size_t)rows + 16) * (size_t)in * 2)}; \\
     if (quantizes) quantize_rows(&me, 0, x, rows, in); \\
-    dtype##_linear(&me, y, rows_of_x, weight, bias, rows, in, out, (struct range){first, last}); \\
+    dtype##_linear(&me, y, rows_of_x, weight, bias, rows, in, out, (struct range){first, last} __VA_OPT__(,) __VA_ARGS__); \\
     free(me.own); \\
   } \\
   EXPORT void embed_##dtype(float *y, const int32_t *tokens, const void *table, int rows, int width) { \\
@@ -42,7 +42,9 @@ static const struct call *const programs[] = {NULL};
   }
 ${formats
   .map((format) =>
-    isQuantized(format) ? `LINEAR(${format}, true, quantized_at(&me, 0, rows, in))` : `LINEAR(${format}, false, x)`,
+    isQuantized(format)
+      ? `LINEAR(${format}, true, quantized_at(&me, 0, rows, in))`
+      : `LINEAR(${format}, false, x${format === 'bf16z' ? ', me.own' : ''})`,
   )
   .join('\n')}
 `;
@@ -146,7 +148,7 @@ describe.runIf(hasCompiler).each(usable)('%s', (instructionSet) => {
     const data = new Uint8Array(bits.buffer);
     expect(isCompressible(data, out, width)).toBe(true);
     const x = inputs(13, width, random).map((value) => value * 2 ** -80);
-    for (const rows of [1, 3, 13]) {
+    for (const rows of [1, 2, 3, 13]) {
       const [compressed, plain] = (['bf16z', 'bf16'] as const).map((dtype) => {
         const y = new Float32Array(rows * out).fill(NaN);
         const packed = packTiles(data, out, width, dtype);

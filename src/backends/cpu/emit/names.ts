@@ -16,6 +16,8 @@ export interface KernelEmission {
   readonly own: Allocator;
   /** Offset in the arena of a counter for every key/value head, which no scratch memory overlaps. */
   readonly headCounters: number;
+  /** Offset in each worker's own memory of room for the largest tile of bf16z, written as bf16. */
+  readonly expandedTile: number;
   /** Bytes between the members of the stack that a parameter is given. */
   readonly strideOf: (param: Name) => number;
 }

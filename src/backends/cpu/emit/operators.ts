@@ -48,7 +48,10 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const bias = reads.bias === undefined ? 'NULL' : at.name(reads.bias);
     const x = isQuantized(dtype) ? at.quantized(reads.x) : at.name(reads.x);
     const operands = `${at.name(writes.y)}, ${x}, ${at.name(reads.weight)}, ${bias}`;
-    at.statement(`${dtype}_linear(me, ${operands}, ${at.rows(writes.y)}, ${width}, ${out}, ${at.tiles(out)});`);
+    const expanded = dtype === 'bf16z' ? `, own(me, ${at.expandedTile})` : '';
+    at.statement(
+      `${dtype}_linear(me, ${operands}, ${at.rows(writes.y)}, ${width}, ${out}, ${at.tiles(out)}${expanded});`,
+    );
   },
 
   rope({ reads, writes, attributes }, at) {

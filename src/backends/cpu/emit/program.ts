@@ -2,7 +2,8 @@
  * Programs -> one C file: a function per kernel, a table of calls per program, and the sizes of memory. Equal programs
  * give equal text. Nothing of a model file is in it: only names of the IR and numbers.
  */
-import type { Argument, Name, Program } from '../../../ir/program.js';
+import { tileBytesOf } from '../../../ir/packed-layout.js';
+import type { Argument, Kernel, Name, Program } from '../../../ir/program.js';
 import { assert, defined } from '../../../util/assert.js';
 import { CodeWriter } from '../../../util/code-writer.js';
 import { packedLength } from '../../../passes/pack-weights.js';
@@ -57,10 +58,11 @@ export function emitPrograms(
       // Kernels run one after another, so that all use the same scratch memory.
       const scratch = new Allocator(counters.size);
       const own = new Allocator();
+      const expandedTile = own.take(expandedTileBytes(kernel));
       const strideOf = (param: Name): number => strideOfParam(program, kernel.name, param, memory);
       const profiled = profile === undefined ? {} : { profile };
       emitKernel(kernel, symbolOf(kernel.name), {
-        ...{ program, writer, scratch, own, headCounters, strideOf },
+        ...{ program, writer, scratch, own, headCounters, expandedTile, strideOf },
         ...profiled,
       });
       scratchEnd = Math.max(scratchEnd, scratch.size);
@@ -80,6 +82,12 @@ export function emitPrograms(
 function mostKvHeads(programs: readonly Program[]): number {
   const states = programs.flatMap(({ values }) => values.filter(({ origin }) => origin.kind === 'state'));
   return Math.max(0, ...states.map(({ tensor }) => (tensor.shape.length === 4 ? Number(tensor.shape[1]) : 0)));
+}
+
+/** Bytes of the largest tile of a kernel's matrices in bf16z, as one of bf16. */
+function expandedTileBytes(kernel: Kernel): number {
+  const matrices = kernel.params.filter(({ tensor }) => tensor.dtype === 'bf16z');
+  return Math.max(0, ...matrices.map(({ tensor }) => tileBytesOf('bf16', Number(tensor.shape.at(-1))).tile));
 }
 
 /** Bytes between the members of what a parameter is given; all calls of a kernel must agree. */

@@ -19,6 +19,8 @@ export interface Scope {
   readonly own: Allocator;
   /** Offset in the arena of a counter for every key/value head. */
   readonly headCounters: number;
+  /** Offset in each worker's own memory of room for the largest tile of bf16z, written as bf16. */
+  readonly expandedTile: number;
   /** Of the stage: where each worker has the int8 form of a name, made with its first chunk. */
   readonly quantized: ReadonlyMap<Name, number>;
 }
@@ -102,6 +104,10 @@ export class OperatorContext {
   /** The largest count of the leading dimension. */
   mostRows(name: Name): number {
     return concreteDim(defined(this.type(name).shape[0], 'a leading dimension'), this.scope.program.limits);
+  }
+
+  get expandedTile(): number {
+    return this.scope.expandedTile;
   }
 
   get headCounters(): number {

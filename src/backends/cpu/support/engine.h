@@ -34,6 +34,10 @@
  * without work is given back to a host. */
 #define ENGINE_YIELD_NS 500000
 #define CACHE_LINE 64
+/* How far ahead of itself a walk through weights asks for memory: where several rows share them, or they are short of bits,
+ * there is so much to compute between two loads that no processor looks ahead far enough by itself. In a single stream for one
+ * row it does, and is slower when it is asked for the same; several tiles at once are no single stream. */
+#define PREFETCH_BYTES 4096
 /* Outputs of a tile of weights, and positions of a tile of the KV cache: as many as a vector has lanes. */
 #define TILE 16
 /* Chunks of a worker's part of a stage: one would leave nothing to take over, many cost time. */

@@ -37,10 +37,6 @@ static inline __attribute__((always_inline)) void store_outputs(float *y, v16 su
   v16_store_part(y + feature, bias ? v16_add(sums, v16_load_part(bias + feature, count)) : sums, count);
 }
 
-/* How far ahead of itself a walk through weights asks for memory: where several rows share them, or they are short of bits,
- * there is so much to compute between two loads that no processor looks ahead far enough by itself. In a single stream for one
- * row it does, and is slower when it is asked for the same; several tiles at once are no single stream. */
-#define PREFETCH_BYTES 4096
 #define UNROLL_ROWS _Pragma("GCC unroll 8")
 
 /* Adds inputs i and i + 1 to the sums of `rows` rows. */
@@ -71,31 +67,43 @@ static inline __attribute__((always_inline)) void add_tile(enum weight_format fo
   }
 }
 
+/* The same of groups of a tile of bf16z that have no exceptions. */
+static inline __attribute__((always_inline)) void add_groups(int rows, v16 *even, v16 *odd, const float *const *row,
+                                                             const struct compressed_tile *tile, int begin, int end) {
+  for (int group = begin; group < end; ++group) {
+    if (rows > 1)
+      for (int at = 0; at < COMPRESSED_GROUP_BYTES; at += CACHE_LINE)
+        __builtin_prefetch(tile->groups + (size_t)group * COMPRESSED_GROUP_BYTES + PREFETCH_BYTES + at, 0, 3);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      v16b pairs[2];
+      load_half_group(tile, group, half, pairs);
+#pragma GCC unroll 2
+      for (int p = 0; p < 2; ++p) {
+        v16 w_even, w_odd;
+        v16_from_bf16_pairs(pairs[p], &w_even, &w_odd);
+        add_two_inputs(rows, even, odd, row, group * COMPRESSED_INPUTS + 4 * half + 2 * p, w_even, w_odd);
+      }
+    }
+  }
+}
+
 /* The same of a tile of bf16z. */
 static inline __attribute__((always_inline)) void add_compressed_tile(int rows, v16 *even, v16 *odd, const float *const *row,
                                                                       struct compressed_tile tile, int in) {
+  const int groups = in / COMPRESSED_INPUTS;
   uint32_t exception = 0;
-  int exceptional = group_of_exception(&tile, 0);
-  for (int group = 0; group < in / COMPRESSED_INPUTS; ++group) {
-    if (rows > 1)
-      for (int at = 0; at < COMPRESSED_GROUP_BYTES; at += CACHE_LINE)
-        __builtin_prefetch(tile.groups + (size_t)group * COMPRESSED_GROUP_BYTES + PREFETCH_BYTES + at, 0, 3);
-    v16b pairs[4];
-    load_group(&tile, group, pairs);
-    if (__builtin_expect(group == exceptional, 0)) {
-      /* A copy, so that what is in registers stays there. */
-      v16b restored[4];
-      memcpy(restored, pairs, sizeof restored);
-      exception = restore_exceptions(&tile, group, exception, restored);
-      memcpy(pairs, restored, sizeof pairs);
-      exceptional = group_of_exception(&tile, exception);
-    }
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) {
-      v16 w_even, w_odd;
-      v16_from_bf16_pairs(pairs[p], &w_even, &w_odd);
-      add_two_inputs(rows, even, odd, row, group * COMPRESSED_INPUTS + 2 * p, w_even, w_odd);
-    }
+  for (int group = 0;;) {
+    const int exceptional = group_of_exception(&tile, exception), end = exceptional < groups ? exceptional : groups;
+    add_groups(rows, even, odd, row, &tile, group, end);
+    if (end == groups) return;
+    uint8_t expanded[EXPANDED_GROUP_BYTES];
+    const float *from[8];
+    expand_group(&tile, end, expanded);
+    exception = restore_exceptions(&tile, exception, end, expanded);
+    for (int r = 0; r < rows; ++r) from[r] = row[r] + end * COMPRESSED_INPUTS;
+    add_tile(WEIGHT_BF16, rows, even, odd, from, expanded, COMPRESSED_INPUTS);
+    group = end + 1;
   }
 }
 
@@ -111,8 +119,8 @@ static inline __attribute__((always_inline)) void linear_block(enum weight_forma
     row[r] = x + (size_t)(r < count ? r : count - 1) * (size_t)in;
     even[r] = odd[r] = v16_zero();
   }
-  if (format == WEIGHT_BF16Z) add_compressed_tile(rows, even, odd, row, compressed_tile_at(weight, in, tile), in);
-  else add_tile(format, rows, even, odd, row, weight + (size_t)tile * tile_bytes(format, in), in);
+  if (format == WEIGHT_BF16Z) add_compressed_tile(rows, even, odd, row, compressed_tile_at(weight, in), in);
+  else add_tile(format, rows, even, odd, row, weight, in);
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r)
     if (r < count) store_outputs(y + (size_t)r * (size_t)out, v16_add(even[r], odd[r]), bias, out, tile);
@@ -127,14 +135,24 @@ static inline __attribute__((always_inline)) void linear_rows(enum weight_format
                  x + (size_t)r * (size_t)in, weight, bias, in, out, tile);
 }
 
-/* Tile by tile, so that the weights are a single stream. */
+/* Tile by tile, so that the weights are a single stream. A tile of bf16z that is read again for other rows is written into
+ * `expanded` first, as one of bf16. */
 static inline __attribute__((always_inline)) void linear_tiles(enum weight_format format, struct worker *me, float *y,
                                                                const float *x, const void *weight, const float *bias,
-                                                               int rows, int in, int out, struct range tiles) {
+                                                               int rows, int in, int out, struct range tiles,
+                                                               uint8_t *expanded) {
   for (int t = tiles.begin; t < tiles.end; ++t) {
-    if (rows == 1) linear_block(format, 1, 1, y, x, weight, bias, in, out, t);
-    else if (rows <= SIMD_ROWS) linear_rows(format, SIMD_ROWS, y, x, weight, bias, rows, in, out, t);
-    else linear_rows(format, SIMD_MANY_ROWS, y, x, weight, bias, rows, in, out, t);
+    const uint8_t *tile = (const uint8_t *)weight + (size_t)t * tile_bytes(format, in);
+    if (rows == 1) {
+      linear_block(format, 1, 1, y, x, tile, bias, in, out, t);
+    } else if (rows <= SIMD_ROWS) {
+      linear_rows(format, SIMD_ROWS, y, x, tile, bias, rows, in, out, t);
+    } else if (format == WEIGHT_BF16Z && rows > SIMD_MANY_ROWS) {
+      expand_tile(compressed_tile_at(tile, in), in, expanded);
+      linear_rows(WEIGHT_BF16, SIMD_MANY_ROWS, y, x, expanded, bias, rows, in, out, t);
+    } else {
+      linear_rows(format, SIMD_MANY_ROWS, y, x, tile, bias, rows, in, out, t);
+    }
   }
   me->bytes_read += (uint64_t)(tiles.end - tiles.begin) * tile_bytes(format, in);
 }
@@ -143,13 +161,19 @@ static inline __attribute__((always_inline)) void linear_tiles(enum weight_forma
   static __attribute__((noinline, unused)) void dtype##_linear(struct worker *me, float *y, const float *x,              \
                                                                const void *weight, const float *bias, int rows, int in,  \
                                                                int out, struct range tiles) {                            \
-    linear_tiles(format, me, y, x, weight, bias, rows, in, out, tiles);                                                  \
+    linear_tiles(format, me, y, x, weight, bias, rows, in, out, tiles, NULL);                                            \
   }
 
 DEFINE_LINEAR(f32, WEIGHT_F32)
 DEFINE_LINEAR(f16, WEIGHT_F16)
 DEFINE_LINEAR(bf16, WEIGHT_BF16)
-DEFINE_LINEAR(bf16z, WEIGHT_BF16Z)
+
+/* `expanded` has room for a tile of bf16. */
+static __attribute__((noinline, unused)) void bf16z_linear(struct worker *me, float *y, const float *x, const void *weight,
+                                                           const float *bias, int rows, int in, int out, struct range tiles,
+                                                           uint8_t *expanded) {
+  linear_tiles(WEIGHT_BF16Z, me, y, x, weight, bias, rows, in, out, tiles, expanded);
+}
 
 /* The chunk's tiles of `features` outputs. */
 static inline struct range tiles_of(const struct worker *me, int features) {

@@ -13,10 +13,12 @@
  * ones, zipped by quarters of a vector, are two vectors of a tile of bf16.
  */
 #pragma once
+#include <limits.h>
 #include "engine.h"
 
 #define COMPRESSED_INPUTS 8
 #define COMPRESSED_GROUP_BYTES (3 * 64)
+#define EXPANDED_GROUP_BYTES (4 * 64)
 #define NEAR_EXCEPTIONS 6
 
 struct compressed_header {
@@ -41,8 +43,7 @@ static inline size_t compressed_tile_bytes(int in) {
   return CACHE_LINE + (size_t)(in / COMPRESSED_INPUTS) * COMPRESSED_GROUP_BYTES;
 }
 
-static inline __attribute__((always_inline)) struct compressed_tile compressed_tile_at(const uint8_t *weight, int in, int tile) {
-  const uint8_t *at = weight + (size_t)tile * compressed_tile_bytes(in);
+static inline __attribute__((always_inline)) struct compressed_tile compressed_tile_at(const uint8_t *at, int in) {
   const struct compressed_header *header = (const struct compressed_header *)at;
   const uint32_t *far_places = (const uint32_t *)(at + (size_t)header->far_lines * CACHE_LINE);
   return (struct compressed_tile){v16b_set_quarters(header->upper), header, at + CACHE_LINE, far_places,
@@ -52,58 +53,75 @@ static inline __attribute__((always_inline)) struct compressed_tile compressed_t
 static inline uint32_t place_of_exception(const struct compressed_tile *tile, uint32_t i) {
   return i < NEAR_EXCEPTIONS ? tile->header->places[i] : tile->far_places[i - NEAR_EXCEPTIONS];
 }
-/* The group of exception `i`, or -1 behind the last one. */
+/* The group of exception `i`; behind the last one a group that no tile has. */
 static inline int group_of_exception(const struct compressed_tile *tile, uint32_t i) {
-  return i < tile->header->exceptions ? (int)(place_of_exception(tile, i) / (COMPRESSED_INPUTS * TILE)) : -1;
+  return i < tile->header->exceptions ? (int)(place_of_exception(tile, i) / (COMPRESSED_INPUTS * TILE)) : INT_MAX;
 }
 
-/* Eight inputs as four vectors of pairs. */
-static inline __attribute__((always_inline)) void load_group(const struct compressed_tile *tile, int group, v16b pairs[4]) {
+/* A group as in a tile of bf16: its eight inputs in pairs, `half` of them at a time. */
+static inline __attribute__((always_inline)) void load_half_group(const struct compressed_tile *tile, int group, int half,
+                                                                  v16b pairs[2]) {
   const uint8_t *at = tile->groups + (size_t)group * COMPRESSED_GROUP_BYTES;
-  const v16b codes = v16b_load(at);
-  const v16b first = v16b_lookup(tile->upper, v16b_and(codes, 15));
-  const v16b second = v16b_lookup(tile->upper, v16b_and(v16b_shr(codes, 4), 15));
-  pairs[0] = v16b_zip_first(v16b_load(at + 64), first);
-  pairs[1] = v16b_zip_last(v16b_load(at + 64), first);
-  pairs[2] = v16b_zip_first(v16b_load(at + 128), second);
-  pairs[3] = v16b_zip_last(v16b_load(at + 128), second);
+  const v16b codes = v16b_load(at), lower = v16b_load(at + 64 * (1 + half));
+  const v16b upper = v16b_lookup(tile->upper, v16b_and(half ? v16b_shr(codes, 4) : codes, 15));
+  pairs[0] = v16b_zip_first(lower, upper);
+  pairs[1] = v16b_zip_last(lower, upper);
 }
 
-/* Puts the exceptions of a group, from number `i` on, into its place; returns the number of the next one. */
-static __attribute__((noinline, unused)) uint32_t restore_exceptions(const struct compressed_tile *tile, int group,
-                                                                     uint32_t i, v16b pairs[4]) {
-  uint8_t bytes[4 * 64];
-  for (int p = 0; p < 4; ++p) v16b_store(bytes + 64 * p, pairs[p]);
-  for (; group_of_exception(tile, i) == group; ++i) {
-    const uint16_t value = i < NEAR_EXCEPTIONS ? tile->header->values[i] : tile->far_values[i - NEAR_EXCEPTIONS];
-    memcpy(bytes + place_of_exception(tile, i) % (COMPRESSED_INPUTS * TILE) * sizeof value, &value, sizeof value);
+/* Writes a group where a tile of bf16 has it, but for its exceptions. */
+static inline __attribute__((always_inline)) void expand_group(const struct compressed_tile *tile, int group, uint8_t *to) {
+  for (int half = 0; half < 2; ++half) {
+    v16b pairs[2];
+    load_half_group(tile, group, half, pairs);
+    v16b_store(to + 128 * half, pairs[0]);
+    v16b_store(to + 128 * half + 64, pairs[1]);
   }
-  for (int p = 0; p < 4; ++p) pairs[p] = v16b_load(bytes + 64 * p);
+}
+
+/* Puts exceptions, from number `i` on, into groups up to `group`, of which the last is at `to`; returns the next one's number. */
+static inline uint32_t restore_exceptions(const struct compressed_tile *tile, uint32_t i, int group, uint8_t *to) {
+  for (; group_of_exception(tile, i) <= group; ++i) {
+    const uint16_t value = i < NEAR_EXCEPTIONS ? tile->header->values[i] : tile->far_values[i - NEAR_EXCEPTIONS];
+    const int from_group = (int)place_of_exception(tile, i) - group * COMPRESSED_INPUTS * TILE;
+    memcpy(to + from_group * (int)sizeof value, &value, sizeof value);
+  }
   return i;
+}
+
+/* Writes a whole tile as one of bf16. */
+static __attribute__((noinline, unused)) void expand_tile(struct compressed_tile tile, int in, uint8_t *to) {
+  const int groups = in / COMPRESSED_INPUTS;
+  for (int group = 0; group < groups; ++group) {
+    for (int at = 0; at < COMPRESSED_GROUP_BYTES; at += CACHE_LINE)
+      __builtin_prefetch(tile.groups + (size_t)group * COMPRESSED_GROUP_BYTES + PREFETCH_BYTES + at, 0, 3);
+    expand_group(&tile, group, to + (size_t)group * EXPANDED_GROUP_BYTES);
+  }
+  restore_exceptions(&tile, 0, groups - 1, to + (size_t)(groups - 1) * EXPANDED_GROUP_BYTES);
+}
+
+static inline float from_bf16(uint16_t bf16) {
+  const uint32_t bits = (uint32_t)bf16 << 16;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
 }
 
 /* As in DEFINE_EMBED (linear.h). */
 static __attribute__((noinline, unused)) void bf16z_embed(struct worker *me, float *y, const int32_t *tokens, const void *table,
                                                           int rows, int width, float scale, struct range features) {
   for (int row = 0; row < rows; ++row) {
-    const struct compressed_tile tile = compressed_tile_at(table, width, tokens[row] / TILE);
+    const struct compressed_tile tile = compressed_tile_at((const uint8_t *)table + (size_t)(tokens[row] / TILE) * compressed_tile_bytes(width), width);
     const int lane = tokens[row] % TILE;
     float *to = y + (size_t)row * (size_t)width;
     uint32_t exception = 0;
-    for (int group = 0; group * COMPRESSED_INPUTS < features.end; ++group) {
-      v16b pairs[4];
-      load_group(&tile, group, pairs);
-      if (group == group_of_exception(&tile, exception)) exception = restore_exceptions(&tile, group, exception, pairs);
-      for (int p = 0; p < 4; ++p) {
-        const int i = group * COMPRESSED_INPUTS + 2 * p;
-        if (i < features.begin || i >= features.end) continue;
-        v16 even, odd;
-        float lanes[TILE];
-        v16_from_bf16_pairs(pairs[p], &even, &odd);
-        v16_store(lanes, even);
-        to[i] = lanes[lane] * scale;
-        v16_store(lanes, odd);
-        to[i + 1] = lanes[lane] * scale;
+    for (int group = features.begin / COMPRESSED_INPUTS; group * COMPRESSED_INPUTS < features.end; ++group) {
+      uint16_t expanded[COMPRESSED_INPUTS / 2][TILE][2];
+      expand_group(&tile, group, (uint8_t *)expanded);
+      while (group_of_exception(&tile, exception) < group) ++exception;
+      exception = restore_exceptions(&tile, exception, group, (uint8_t *)expanded);
+      for (int j = 0; j < COMPRESSED_INPUTS; ++j) {
+        const int i = group * COMPRESSED_INPUTS + j;
+        if (i >= features.begin && i < features.end) to[i] = from_bf16(expanded[j / 2][lane][j % 2]) * scale;
       }
     }
   }
