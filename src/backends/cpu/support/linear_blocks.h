@@ -98,15 +98,27 @@ static inline __attribute__((always_inline)) void add_group(enum block_format fo
     low[r] = v16i_set(-zero_point(format) * (halves ? first : sum));
     high[r] = v16i_set(-zero_point(format) * (sum - first));
   }
+  /* Vectors that a short sum has room for. With two sums of a row, there would be no registers for short ones. */
+  const int together = upper_vectors(format) == 0 ? 4 : 2;
+  v16s short_sums[8];
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r) short_sums[r] = v16s_begin(low[r]);
   for (int j = 0; j < 4; ++j) {
     v16b w_low, w_high;
     load_weights(format, group, j, &w_low, &w_high);
     UNROLL_ROWS
     for (int r = 0; r < rows; ++r) {
       const int8_t *values = x.values + (size_t)row[r] * (size_t)in + (size_t)at * BLOCK + 4 * j;
-      low[r] = v16i_dot(low[r], w_low, four_at(values));
-      if (halves) high[r] = v16i_dot(high[r], w_high, four_at(values + BLOCK / 2));
-      else low[r] = v16i_dot(low[r], w_high, four_at(values + BLOCK / 2));
+      const int32_t x_low = four_at(values), x_high = four_at(values + BLOCK / 2);
+      if (halves) {
+        low[r] = v16i_dot(low[r], w_low, x_low);
+        high[r] = v16i_dot(high[r], w_high, x_high);
+        continue;
+      }
+      short_sums[r] = v16s_dot(v16s_dot(short_sums[r], w_low, x_low), w_high, x_high);
+      if (j % together < together - 1) continue;
+      low[r] = v16s_end(short_sums[r], low[r]);
+      short_sums[r] = v16s_begin(low[r]);
     }
   }
   UNROLL_ROWS

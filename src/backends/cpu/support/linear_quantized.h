@@ -55,10 +55,48 @@ static __attribute__((noinline, unused)) void quantize_rows(const struct worker 
   }
 }
 
+/* A sum of products that may be kept in narrower lanes from v16s_begin to v16s_end, which adds it to what it was begun with.
+ * 16 bits have room for so many products of a pair of int8 and weights below a power of two: 8 for 16, 4 for 32, 2 for 64. */
+#ifndef SIMD_SHORT_SUMS
+typedef v16i v16s;
+static inline v16s v16s_begin(v16i sum) { return sum; }
+static inline v16s v16s_dot(v16s sum, v16b w, int32_t x4) { return v16i_dot(sum, w, x4); }
+static inline v16i v16s_end(v16s sum, v16i begun) {
+  (void)begun;
+  return sum;
+}
+#endif
+
 static inline int32_t four_at(const int8_t *values) {
   int32_t four;
   memcpy(&four, values, sizeof four);
   return four;
+}
+
+/* Adds the products of a block to those of `rows` rows; `x` is the block of row 0. */
+static inline __attribute__((always_inline)) void add_block(enum quantized_format format, int rows, v16i *dots, const int *row,
+                                                            const int8_t *x, const uint8_t *bytes, int in) {
+  if (format == WEIGHT_Q8_0) {
+    for (int j = 0; j < 8; ++j)
+      UNROLL_ROWS
+      for (int r = 0; r < rows; ++r)
+        dots[r] = v16i_dot_q8(dots[r], bytes + 64 * j, four_at(x + (size_t)row[r] * (size_t)in + 4 * j));
+    return;
+  }
+  v16s sums[8];
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r) sums[r] = v16s_begin(dots[r]);
+  for (int j = 0; j < 4; ++j) {
+    const v16b both = v16b_load(bytes + 64 * j);
+    const v16b low = v16b_and(both, 15), high = v16b_and(v16b_shr(both, 4), 15);
+    UNROLL_ROWS
+    for (int r = 0; r < rows; ++r) {
+      const int8_t *values = x + (size_t)row[r] * (size_t)in + 4 * j;
+      sums[r] = v16s_dot(v16s_dot(sums[r], low, four_at(values)), high, four_at(values + BLOCK / 2));
+    }
+  }
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r) dots[r] = v16s_end(sums[r], dots[r]);
 }
 
 /* A tile of `rows` rows, a compile-time constant; `count` rows are there, as in linear_block. */
@@ -72,7 +110,7 @@ static inline __attribute__((always_inline)) void quantized_block(enum quantized
     row[r] = r < count ? r : count - 1;
     sums[r] = v16_zero();
   }
-  const int blocks = in / BLOCK, vectors = format == WEIGHT_Q8_0 ? 8 : 4;
+  const int blocks = in / BLOCK;
   for (int b = 0; b < blocks; ++b) {
     const uint8_t *w = weight + (size_t)tile * quantized_tile_bytes(format, in) + (size_t)b * block_bytes(format);
     const v16 scales = v16_load_f16((const uint16_t *)w);
@@ -83,15 +121,7 @@ static inline __attribute__((always_inline)) void quantized_block(enum quantized
     UNROLL_ROWS
     for (int r = 0; r < rows; ++r)
       dots[r] = v16i_set(-(format == WEIGHT_Q8_0 ? SIMD_Q8_BIAS : 8) * x.sums[row[r] * blocks + b]);
-    for (int j = 0; j < vectors; ++j) {
-      UNROLL_ROWS
-      for (int r = 0; r < rows; ++r) {
-        const int8_t *values = x.values + (size_t)row[r] * (size_t)in + (size_t)b * BLOCK + 4 * j;
-        dots[r] = format == WEIGHT_Q8_0
-                      ? v16i_dot_q8(dots[r], bytes + 64 * j, four_at(values))
-                      : v16i_dot_q4(dots[r], bytes + 64 * j, four_at(values), four_at(values + BLOCK / 2));
-      }
-    }
+    add_block(format, rows, dots, row, x.values + (size_t)b * BLOCK, bytes, in);
     UNROLL_ROWS
     for (int r = 0; r < rows; ++r)
       sums[r] = v16_fma(v16_mul(scales, v16_set(x.scales[row[r] * blocks + b])), v16_from_int(dots[r]), sums[r]);

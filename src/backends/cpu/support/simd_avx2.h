@@ -105,15 +105,6 @@ static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
   const __m256i x = _mm256_set1_epi32(x4);
   return (v16i){v8i_dot_q8(sum.lo, w, x), v8i_dot_q8(sum.hi, w + 32, x)};
 }
-static inline __m256i v8i_dot_q4(__m256i sum, const uint8_t *w, int32_t low4, int32_t high4) {
-  const __m256i mask = _mm256_set1_epi8(15), bytes = _mm256_loadu_si256((const __m256i *)w);
-  sum = v8i_dot(sum, _mm256_and_si256(bytes, mask), _mm256_set1_epi32(low4));
-  return v8i_dot(sum, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask), _mm256_set1_epi32(high4));
-}
-/* The same for weights of 0 .. 15: the lower halves of the bytes with low4, the upper ones with high4. */
-static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t high4) {
-  return (v16i){v8i_dot_q4(sum.lo, w, low4, high4), v8i_dot_q4(sum.hi, w + 32, low4, high4)};
-}
 
 /* Vectors of 64 bytes: 16 rows of four. Shifts may carry bits over the border of a byte: callers mask. */
 typedef v16i v16b;
@@ -159,6 +150,24 @@ static inline void v16_from_bf16_pairs(v16b pairs, v16 *even, v16 *odd) {
 static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
   const __m256i x = _mm256_set1_epi32(x4);
   return (v16i){v8i_dot(sum.lo, w.lo, x), v8i_dot(sum.hi, w.hi, x)};
+}
+/* Sums of products in pairs of 16 bits (linear_quantized.h), which save a widening for each of them. */
+#define SIMD_SHORT_SUMS
+typedef v16i v16s;
+
+static inline v16s v16s_begin(v16i sum) {
+  (void)sum;
+  return (v16s){_mm256_setzero_si256(), _mm256_setzero_si256()};
+}
+static inline v16s v16s_dot(v16s sum, v16b w, int32_t x4) {
+  const __m256i x = _mm256_set1_epi32(x4);
+  return (v16s){_mm256_add_epi16(sum.lo, _mm256_maddubs_epi16(w.lo, x)),
+                _mm256_add_epi16(sum.hi, _mm256_maddubs_epi16(w.hi, x))};
+}
+static inline v16i v16s_end(v16s sum, v16i begun) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  return (v16i){_mm256_add_epi32(begun.lo, _mm256_madd_epi16(sum.lo, ones)),
+                _mm256_add_epi32(begun.hi, _mm256_madd_epi16(sum.hi, ones))};
 }
 static inline v16i v16i_load_unsigned(const uint8_t *p) {
   const __m128i bytes = _mm_loadu_si128((const __m128i *)p);

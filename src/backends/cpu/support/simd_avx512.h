@@ -54,12 +54,6 @@ static inline v16 v16_from_int(v16i a) { return _mm512_cvtepi32_ps(a); }
 static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
   return _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(w), _mm512_set1_epi32(x4));
 }
-/* The same for weights of 0 .. 15: the lower halves of the bytes with low4, the upper ones with high4. */
-static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t high4) {
-  const __m512i mask = _mm512_set1_epi8(15), bytes = _mm512_loadu_si512(w);
-  sum = _mm512_dpbusd_epi32(sum, _mm512_and_si512(bytes, mask), _mm512_set1_epi32(low4));
-  return _mm512_dpbusd_epi32(sum, _mm512_and_si512(_mm512_srli_epi16(bytes, 4), mask), _mm512_set1_epi32(high4));
-}
 
 /* Vectors of 64 bytes: 16 rows of four. Shifts may carry bits over the border of a byte: callers mask. */
 typedef __m512i v16b;

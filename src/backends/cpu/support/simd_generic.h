@@ -100,15 +100,6 @@ static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
     for (int j = 0; j < 4; ++j) sum.lane[i] += ((int)w[4 * i + j] - 128) * x[j];
   return sum;
 }
-/* The same for weights of 0 .. 15: the lower halves of the bytes with low4, the upper ones with high4. */
-static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t high4) {
-  int8_t low[4], high[4];
-  memcpy(low, &low4, sizeof low);
-  memcpy(high, &high4, sizeof high);
-  for (int i = 0; i < 16; ++i)
-    for (int j = 0; j < 4; ++j) sum.lane[i] += (w[4 * i + j] & 15) * low[j] + (w[4 * i + j] >> 4) * high[j];
-  return sum;
-}
 
 /* Vectors of 64 bytes: 16 rows of four, eight bytes at a time. Shifts carry bits over the border of a byte: callers mask. */
 typedef struct {

@@ -103,16 +103,6 @@ static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
   }
   return sum;
 }
-/* The same for weights of 0 .. 15: the lower halves of the bytes with low4, the upper ones with high4. */
-static inline v16i v16i_dot_q4(v16i sum, const uint8_t *w, int32_t low4, int32_t high4) {
-  const int8x16_t low = vreinterpretq_s8_s32(vdupq_n_s32(low4)), high = vreinterpretq_s8_s32(vdupq_n_s32(high4));
-  for (int i = 0; i < 4; ++i) {
-    const uint8x16_t bytes = vld1q_u8(w + 16 * i);
-    sum.q[i] = v4i_dot(sum.q[i], vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15))), low);
-    sum.q[i] = v4i_dot(sum.q[i], vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4)), high);
-  }
-  return sum;
-}
 
 /* Vectors of 64 bytes: 16 rows of four. */
 typedef struct {
