@@ -232,9 +232,24 @@ DEFINE_APPEND(f32, float)
 DEFINE_APPEND(bf16, uint16_t)
 DEFINE_APPEND(q8_0, uint8_t)
 
+/* Scores of `heads` query heads, a constant, at the tiles of some positions. A function of its own: inlined, it gets the registers
+ * that the sums of values leave. */
+#define DEFINE_SCORE(dtype, element, dim, heads, name)                                                                   \
+  static __attribute__((noinline, unused)) void name(float *scores, const float *q, const element *keys, int begin, int end,\
+                                                     const struct attention_shape *a) {                                  \
+    for (int tile = begin & -TILE; tile < end; tile += TILE) {                                                           \
+      v16 sums[GROUP];                                                                                                   \
+      dtype##_dots(heads, dim, dim, sums, q, keys + tile * dtype##_position(dim));                                       \
+      for (int h = 0; h < heads; ++h) v16_store(scores + h * a->block + tile, v16_mul(sums[h], v16_set(a->scale)));      \
+    }                                                                                                                    \
+  }
+
 /* Attention with heads of `dim` elements, of which `group` share keys and values: programs define what they need. Positions
  * `begin` .. `end` are counted from the tile where the keys and values begin, and so are scores. */
 #define DEFINE_ATTENTION(dtype, element, dim, group)                                                                     \
+  DEFINE_SCORE(dtype, element, dim, GROUP, dtype##_score_whole_##dim##x##group)                                          \
+  DEFINE_SCORE(dtype, element, dim, group % GROUP, dtype##_score_rest_##dim##x##group)                                   \
+                                                                                                                         \
   /* Sums of weighted values, 16 x `vectors` elements (a constant) from `first` on, over a few tiles that stay in the    \
    * nearest cache until all elements have been summed. */                                                               \
   static inline __attribute__((always_inline)) void dtype##_weigh_##dim##x##group(                                       \
@@ -255,11 +270,8 @@ DEFINE_APPEND(q8_0, uint8_t)
       int heads, struct partial to, const float *q, const element *keys, const element *values, int begin, int end,      \
       const struct attention_shape *a, float *scores, bool alone) {                                                      \
     const int stride = a->block;                                                                                         \
-    for (int tile = begin & -TILE; tile < end; tile += TILE) {                                                           \
-      v16 sums[GROUP];                                                                                                   \
-      dtype##_dots(heads, dim, dim, sums, q, keys + tile * dtype##_position(dim));                                       \
-      for (int h = 0; h < heads; ++h) v16_store(scores + h * stride + tile, v16_mul(sums[h], v16_set(a->scale)));        \
-    }                                                                                                                    \
+    if (heads == GROUP) dtype##_score_whole_##dim##x##group(scores, q, keys, begin, end, a);                             \
+    else dtype##_score_rest_##dim##x##group(scores, q, keys, begin, end, a);                                             \
     for (int h = 0; h < heads; ++h) {                                                                                    \
       float *row = scores + h * stride + begin;                                                                          \
       if (a->softcap > 0.0f) cap_scores(row, end - begin, a->softcap);                                                   \
@@ -268,11 +280,18 @@ DEFINE_APPEND(q8_0, uint8_t)
     memset(to.values, 0, (size_t)(heads * dim) * sizeof *to.values);                                                     \
     for (int from = begin, next; from < end; from = next) {                                                              \
       next = (from & -TILE) + POSITIONS_AT_ONCE < end ? (from & -TILE) + POSITIONS_AT_ONCE : end;                        \
-      int i = 0;                                                                                                         \
-      for (; i + 16 * VALUES_AT_ONCE <= dim; i += 16 * VALUES_AT_ONCE)                                                   \
-        dtype##_weigh_##dim##x##group(heads, i, VALUES_AT_ONCE, to.values, scores, values, from, next, stride);          \
-      const int rest = (dim % (16 * VALUES_AT_ONCE) + 15) / 16;                                                          \
-      if (rest > 0) dtype##_weigh_##dim##x##group(heads, i, rest, to.values, scores, values, from, next, stride);        \
+      UNROLL_ALL                                                                                                         \
+      for (int h = 0; h < heads; h += dtype##_value_heads()) {                                                           \
+        const int left = heads - h, these = left < dtype##_value_heads() ? left : dtype##_value_heads();                 \
+        const int width = 16 * SIMD_VALUES(these);                                                                       \
+        float *y = to.values + h * dim;                                                                                  \
+        const float *weights = scores + h * stride;                                                                      \
+        int i = 0;                                                                                                       \
+        for (; i + width <= dim; i += width)                                                                             \
+          dtype##_weigh_##dim##x##group(these, i, SIMD_VALUES(these), y, weights, values, from, next, stride);           \
+        const int rest = (dim % width + 15) / 16;                                                                        \
+        if (rest > 0) dtype##_weigh_##dim##x##group(these, i, rest, y, weights, values, from, next, stride);             \
+      }                                                                                                                  \
     }                                                                                                                    \
     if (alone) finish_values(to, heads, dim);                                                                            \
   }                                                                                                                      \

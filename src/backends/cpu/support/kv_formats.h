@@ -16,8 +16,8 @@
 
 /* Query heads that are computed together where they share keys and values. */
 #define GROUP 4
-/* Vectors of values that are summed together. */
-#define VALUES_AT_ONCE SIMD_VALUES
+/* The most vectors of values that are summed together. */
+#define VALUES_AT_ONCE 4
 #define UNROLL_ALL _Pragma("GCC unroll 4")
 
 /* Elements of a block of q8_0, and its bytes. */
@@ -165,6 +165,10 @@ static inline void f32_load_values(const float *p, v16 *low, v16 *high) {
 static inline void bf16_load_values(const uint16_t *p, v16 *low, v16 *high) {
   v16_from_bf16_pairs(v16b_load((const uint8_t *)p), low, high);
 }
+/* Query heads whose values are summed together: of bf16, two vectors at a time take registers as well. */
+static inline int f32_value_heads(void) { return GROUP; }
+static inline int bf16_value_heads(void) { return SIMD_PAIR_HEADS; }
+static inline int q8_0_value_heads(void) { return GROUP; }
 /* The last of them, `count` of 16. */
 static inline v16 f32_load_value(const float *p, int count) {
   return count == 16 ? v16_load(p) : v16_load_part(p, count);
@@ -187,18 +191,19 @@ static inline v16 bf16_load_value(const uint16_t *p, int count) {
       UNROLL_ALL                                                                                                         \
       for (int j = 0; j < vectors; j += 2) {                                                                             \
         const int left = dim - first - 16 * j;                                                                           \
+        const bool both = left > 16 && vectors - j > 1;                                                                  \
         v16 low, high = v16_zero();                                                                                      \
-        if (left >= 32) {                                                                                                \
+        if (both && left >= 32) {                                                                                        \
           dtype##_load_values(values + 16 * j, &low, &high);                                                             \
         } else {                                                                                                         \
           low = dtype##_load_value(values + 16 * j, left < 16 ? left : 16);                                              \
-          if (left > 16) high = dtype##_load_value(values + 16 * j + 16, left - 16);                                     \
+          if (both) high = dtype##_load_value(values + 16 * j + 16, left - 16);                                          \
         }                                                                                                                \
         UNROLL_ALL                                                                                                       \
         for (int h = 0; h < heads; ++h) {                                                                                \
           const v16 weight = v16_set(weights[h * stride + p]);                                                           \
           sums[h][j] = v16_fma(weight, low, sums[h][j]);                                                                 \
-          if (left > 16) sums[h][j + 1] = v16_fma(weight, high, sums[h][j + 1]);                                         \
+          if (both) sums[h][j + 1] = v16_fma(weight, high, sums[h][j + 1]);                                              \
         }                                                                                                                \
       }                                                                                                                  \
     }                                                                                                                    \
@@ -210,7 +215,7 @@ DEFINE_WEIGH(bf16, uint16_t)
 static inline __attribute__((always_inline)) void q8_0_weigh(int heads, int dim, int first, int vectors,
                                                              v16 sums[GROUP][VALUES_AT_ONCE], const float *weights,
                                                              int stride, const uint8_t *tile, int begin, int end) {
-  const int blocks = vectors / 2;
+  const int blocks = (vectors + 1) / 2;
   float scaled[GROUP][VALUES_AT_ONCE / 2][TILE];
   for (int b = 0; b < blocks; ++b) {
     const v16 scale = v16_load_f16((const uint16_t *)tile + (first / KV_BLOCK + b) * TILE);

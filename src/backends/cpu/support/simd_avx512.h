@@ -9,7 +9,8 @@
 #define SIMD_MANY_ROWS 8
 /* Attention: sums of scores side by side, and vectors of values. */
 #define SIMD_SUMS 8
-#define SIMD_VALUES 4
+#define SIMD_VALUES(heads) 4
+#define SIMD_PAIR_HEADS 4
 
 typedef __m512 v16;
 

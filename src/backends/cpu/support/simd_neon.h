@@ -8,7 +8,8 @@
 #define SIMD_ROWS 2
 #define SIMD_MANY_ROWS 2
 #define SIMD_SUMS 4
-#define SIMD_VALUES 2
+#define SIMD_VALUES(heads) ((heads) > 2 ? 1 : (heads) > 1 ? 2 : 4)
+#define SIMD_PAIR_HEADS 2
 
 typedef struct {
   float32x4_t q[4];
