@@ -92,6 +92,7 @@ class Sequence {
   expected(format: Format): Float64Array {
     const { heads, kvHeads, headDim, length, window = 0, softcap = 0 } = this.shape;
     const [keys, values] = [kept(this.k, format), kept(this.v, format)];
+    const q = format === 'q8_0' ? inInt8(this.q) : this.q;
     const y = new Float64Array(length * heads * headDim);
     for (let position = 0; position < length; position++) {
       for (let head = 0; head < heads; head++) {
@@ -101,7 +102,7 @@ class Sequence {
         const weights = [];
         for (let p = first; p <= position; p++) {
           let dot = 0;
-          for (let i = 0; i < headDim; i++) dot += this.q[at + i]! * keys[(p * kvHeads + kvHead) * headDim + i]!;
+          for (let i = 0; i < headDim; i++) dot += q[at + i]! * keys[(p * kvHeads + kvHead) * headDim + i]!;
           const score = dot * this.scale;
           weights.push(Math.exp(softcap > 0 ? softcap * Math.tanh(score / softcap) : score));
         }
@@ -123,6 +124,21 @@ function kept(x: Float32Array, format: Format): Float32Array {
   quantizeQ8_0(x, blocks);
   const result = new Float32Array(x.length);
   dequantize('q8_0', blocks, result);
+  return result;
+}
+
+/** Queries as a cache in q8_0 is multiplied with: int8 in blocks of 32, to nearest, and a scale in float32. */
+function inInt8(x: Float32Array): Float32Array {
+  const result = new Float32Array(x.length);
+  for (let block = 0; block < x.length; block += 32) {
+    const values = x.subarray(block, block + 32);
+    const scale = Math.fround(values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127);
+    const inverse = Math.fround(1 / scale);
+    result.set(
+      values.map((value) => Math.round(Math.fround(value * inverse)) * scale),
+      block,
+    );
+  }
   return result;
 }
 
@@ -173,7 +189,8 @@ struct numbers { int32_t rows, heads, kv_heads, head_dim, context, block, window
     e.arena = arena; \\
     struct worker me = {.engine = &e, .stage = (uint64_t)n.stage, .own = malloc(1 << 20)}; \\
     memset(me.own, 0x5b, 1 << 20); \\
-    struct attention_shape a = {n.heads, n.kv_heads, n.head_dim, n.context, scale, softcap, n.window, n.block, 0, 4096, 0}; \\
+    struct attention_shape a = {n.heads, n.kv_heads, n.head_dim, n.context, scale, softcap, n.window, n.block, 0, 1 << 19, \\
+                                4096, 0}; \\
     for (int i = 0; i < n.parts * n.kv_heads; ++i) { \\
       const int chunk = n.backwards ? n.parts * n.kv_heads - 1 - i : i; \\
       const int head = chunk / n.parts; \\

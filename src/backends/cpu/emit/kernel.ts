@@ -14,7 +14,7 @@ import type { CodeWriter } from '../../../util/code-writer.js';
 import { bytesAtLimits } from '../../memory-map.js';
 import { contextBlock } from './attention.js';
 import { emitBinding, emitCopies, emitFinals, untilHandOff } from './loop.js';
-import { cName, elementType, type KernelEmission, type Names } from './names.js';
+import { cName, elementType, quantizedBytes, type KernelEmission, type Names } from './names.js';
 import { emitters } from './operators.js';
 import { emitPrefetch, type Prefetch } from './prefetch.js';
 import { dimension, OperatorContext } from './scope.js';
@@ -158,7 +158,7 @@ function quantizedInputs(
     if (!isKind(operator, 'linear') || inputs.has(operator.reads.x)) continue;
     if (!isQuantized(defined(types.get(operator.reads.weight), 'type of a weight').dtype)) continue;
     const elements = elementsOf(defined(types.get(operator.reads.x), operator.reads.x), program.limits);
-    inputs.set(operator.reads.x, own.take(elements + (elements / 32) * 12));
+    inputs.set(operator.reads.x, own.take(quantizedBytes(elements)));
   }
   return inputs;
 }

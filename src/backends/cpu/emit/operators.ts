@@ -3,6 +3,7 @@ import { isQuantized } from '../../../ir/formats.js';
 import type { OperatorKind, OperatorOf } from '../../../ir/program.js';
 import { unreachable } from '../../../util/assert.js';
 import { contextBlock, positionsOf } from './attention.js';
+import { quantizedBytes } from './names.js';
 import { floatLiteral, type OperatorContext } from './scope.js';
 
 /** Query heads that are computed together (GROUP in attention.h). */
@@ -79,9 +80,10 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const group = heads / kvHeads!;
     const states = at.mostRows(reads.q) * 2 * group + 2 * group;
     const own = at.ownMemory(4 * (attentionGroup * contextBlock + states + group * headDim!));
+    const queries = at.ownMemory(dtype === 'q8_0' ? quantizedBytes(at.mostRows(reads.q) * group * headDim!) : 0);
     const blocks = [at.mostRows(reads.q), heads, Math.ceil(context! / contextBlock), headDim! + 2];
     const waiting = at.division === 'context' ? at.sharedMemory([4, ...blocks]) : 0;
-    const memory = `${contextBlock}, ${own}, ${waiting}, ${at.headCounters}`;
+    const memory = `${contextBlock}, ${own}, ${queries}, ${waiting}, ${at.headCounters}`;
     const shape = `${heads}, ${kvHeads!}, ${headDim!}, ${positionsOf(context!)}, ${numbers}, ${memory}`;
     const operands = [writes.y, reads.q, reads.keys, reads.values, reads.slots, reads.positions];
     const names = operands.map((name) => at.name(name)).join(', ');

@@ -28,6 +28,8 @@ struct attention_shape {
   /* Offset in the worker's own memory of GROUP x block floats for scores, then (rows + 1) x 2 x group for the largest scores
    * and sums, then group x head_dim for the values of a block. */
   uint64_t scores;
+  /* The same of what the queries of all rows and one key/value head take, as the format of the cache wants them. */
+  uint64_t queries;
   /* Where units share heads: offset in the arena of rows x heads x blocks x (head_dim + 2) floats. */
   uint64_t partials;
   /* Offset in the arena of a counter in a cache line of its own for every key/value head. */
@@ -235,11 +237,11 @@ DEFINE_APPEND(q8_0, uint8_t)
 /* Scores of `heads` query heads, a constant, at the tiles of some positions. A function of its own: inlined, it gets the registers
  * that the sums of values leave. */
 #define DEFINE_SCORE(dtype, element, dim, heads, name)                                                                   \
-  static __attribute__((noinline, unused)) void name(float *scores, const float *q, const element *keys, int begin, int end,\
-                                                     const struct attention_shape *a) {                                  \
+  static __attribute__((noinline, unused)) void name(float *scores, dtype##_queries q, const element *keys, int begin,   \
+                                                     int end, const struct attention_shape *a) {                         \
     for (int tile = begin & -TILE; tile < end; tile += TILE) {                                                           \
       v16 sums[GROUP];                                                                                                   \
-      dtype##_dots(heads, dim, dim, sums, q, keys + tile * dtype##_position(dim));                                       \
+      dtype##_dots(heads, dim, sums, q, keys + tile * dtype##_position(dim));                                            \
       for (int h = 0; h < heads; ++h) v16_store(scores + h * a->block + tile, v16_mul(sums[h], v16_set(a->scale)));      \
     }                                                                                                                    \
   }
@@ -267,7 +269,7 @@ DEFINE_APPEND(q8_0, uint8_t)
                                                                                                                          \
   /* `heads` query heads at some positions. */                                                                           \
   static inline __attribute__((always_inline)) void dtype##_attend_##dim##x##group(                                      \
-      int heads, struct partial to, const float *q, const element *keys, const element *values, int begin, int end,      \
+      int heads, struct partial to, dtype##_queries q, const element *keys, const element *values, int begin, int end,   \
       const struct attention_shape *a, float *scores, bool alone) {                                                      \
     const int stride = a->block;                                                                                         \
     if (heads == GROUP) dtype##_score_whole_##dim##x##group(scores, q, keys, begin, end, a);                             \
@@ -298,16 +300,17 @@ DEFINE_APPEND(q8_0, uint8_t)
                                                                                                                          \
   /* All query heads of a key/value head. */                                                                             \
   static __attribute__((noinline, unused)) void dtype##_attend_all_##dim##x##group(                                      \
-      struct partial to, const float *q, const element *keys, const element *values, int begin, int end,                 \
+      struct partial to, dtype##_queries q, const element *keys, const element *values, int begin, int end,              \
       const struct attention_shape *a, float *scores, bool alone) {                                                      \
     int g = 0;                                                                                                           \
     for (; g + GROUP <= group; g += GROUP) {                                                                             \
       const struct partial part = {to.values + g * dim, to.largest + g, to.sums + g};                                    \
-      dtype##_attend_##dim##x##group(GROUP, part, q + g * dim, keys, values, begin, end, a, scores, alone);              \
+      dtype##_attend_##dim##x##group(GROUP, part, dtype##_queries_from(q, g, dim), keys, values, begin, end, a, scores, alone);\
     }                                                                                                                    \
     const struct partial part = {to.values + g * dim, to.largest + g, to.sums + g};                                      \
     if (group % GROUP > 0)                                                                                               \
-      dtype##_attend_##dim##x##group(group % GROUP, part, q + g * dim, keys, values, begin, end, a, scores, alone);      \
+      dtype##_attend_##dim##x##group(group % GROUP, part, dtype##_queries_from(q, g, dim), keys, values, begin, end, a,  \
+                                     scores, alone);                                                                     \
   }                                                                                                                      \
                                                                                                                          \
   static __attribute__((noinline, unused)) void dtype##_attention_##dim##x##group(                                       \
@@ -322,6 +325,9 @@ DEFINE_APPEND(q8_0, uint8_t)
       const size_t row_width = (size_t)(a.kv_heads * width);                                                             \
       for (int row = 0; row < rows && unit.part == 0; ++row)                                                             \
         if (positions[row] < 0) memset(head_y + (size_t)row * row_width, 0, (size_t)width * sizeof *y);                  \
+      for (int row = 0; row < rows; ++row)                                                                               \
+        if (positions[row] >= 0)                                                                                         \
+          dtype##_make_queries(me, a.queries, row, head_q + (size_t)row * row_width, group, dim);                        \
       for (int block = blocks.begin; block < blocks.end; block += blocks.step) {                                         \
         for (int row = 0; row < rows; ++row) {                                                                           \
           const struct reach reach = reach_of(positions[row], &a);                                                       \
@@ -337,8 +343,9 @@ DEFINE_APPEND(q8_0, uint8_t)
           const bool merges = unit.parts == 1 && block > reach.first_block;                                              \
           const struct partial to =                                                                                      \
               merges ? now : alone || unit.parts == 1 ? all : waiting_at(me, &a, row, kv_head, block);                   \
-          dtype##_attend_all_##dim##x##group(to, head_q + (size_t)row * row_width, keys + at, values + at, begin, end, &a, \
-                                             scores, alone);                                                             \
+          const dtype##_queries queries =                                                                                \
+              dtype##_queries_at(me, a.queries, row, head_q + (size_t)row * row_width, group, dim);                      \
+          dtype##_attend_all_##dim##x##group(to, queries, keys + at, values + at, begin, end, &a, scores, alone);        \
           me->bytes_read += 2 * (uint64_t)(end - begin) * (uint64_t)size * sizeof *keys;                                 \
           if (merges) merge_partial(all, now, group, dim);                                                               \
           if (merges && block == reach.last_block) finish_values(all, group, dim);                                       \

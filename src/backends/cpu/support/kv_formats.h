@@ -3,16 +3,18 @@
  * positions stands together, so that a vector holds 16 positions: scores need no sums across lanes, as outputs need none
  * (linear.h). Values stand position by position: there a vector holds dimensions.
  *
- *   keys    f32: [dim][16]             bf16: [dim / 2][16][2]     q8_0: [dim / 32] x ([16] scales, [32][16])
+ *   keys    f32: [dim][16]             bf16: [dim / 2][16][2]     q8_0: a tile of weights (linear_quantized.h)
  *   values  f32, bf16: [16][dim]                                  q8_0: [dim / 32][16] scales, [16][dim]
  *
  * Of 32 bf16 values those of the first and of the second half alternate: one load gives two vectors. q8_0 is GGUF's in its
- * numbers: for every 32 dimensions of a position a binary16 scale and int8.
+ * numbers: for every 32 dimensions of a position a binary16 scale and int8. Its keys are multiplied as weights of q8_0 are,
+ * with queries that are int8 as well: one instruction where float32 takes several.
  */
 #pragma once
 #include <stdint.h>
 #include <string.h>
 #include "engine.h"
+#include "linear_quantized.h"
 
 /* Query heads that are computed together where they share keys and values. */
 #define GROUP 4
@@ -84,12 +86,12 @@ static inline uint16_t quantize_block(int8_t *to, const float *from) {
   return to_f16(scale);
 }
 static inline void q8_0_store_key(uint8_t *tile, int position, const float *from, int dim) {
-  for (int i = 0; i < dim; i += KV_BLOCK, tile += TILE * KV_BLOCK_BYTES) {
+  for (int i = 0; i < dim; i += KV_BLOCK, tile += block_bytes(WEIGHT_Q8_0)) {
     int8_t quantized[KV_BLOCK];
     const uint16_t scale = quantize_block(quantized, from + i);
     memcpy(tile + (size_t)position * sizeof scale, &scale, sizeof scale);
-    uint8_t *to = tile + TILE * sizeof scale + position;
-    for (int j = 0; j < KV_BLOCK; ++j) to[j * TILE] = (uint8_t)quantized[j];
+    uint8_t *to = tile + TILE * sizeof scale + 4 * position;
+    for (int j = 0; j < KV_BLOCK; ++j) to[64 * (j / 4) + j % 4] = (uint8_t)(quantized[j] + 128);
   }
 }
 static inline void q8_0_store_value(uint8_t *tile, int position, const float *from, int dim) {
@@ -100,7 +102,7 @@ static inline void q8_0_store_value(uint8_t *tile, int position, const float *fr
   }
 }
 
-/* Two dimensions of the keys of a tile; of q8_0 of one of its blocks, without the scales. */
+/* Two dimensions of the keys of a tile. */
 static inline void f32_load_keys(const float *tile, int i, v16 *even, v16 *odd) {
   *even = v16_load(tile + i * TILE);
   *odd = v16_load(tile + (i + 1) * TILE);
@@ -108,24 +110,50 @@ static inline void f32_load_keys(const float *tile, int i, v16 *even, v16 *odd) 
 static inline void bf16_load_keys(const uint16_t *tile, int i, v16 *even, v16 *odd) {
   v16_from_bf16_pairs(v16b_load((const uint8_t *)(tile + i * TILE)), even, odd);
 }
-static inline void q8_0_load_keys(const uint8_t *block, int i, v16 *even, v16 *odd) {
-  *even = v16_from_int(v16i_load_signed(block + i * TILE));
-  *odd = v16_from_int(v16i_load_signed(block + (i + 1) * TILE));
-}
+/* Queries of `heads` heads of a row as scores want them: made once, in a worker's own memory at `offset`, and found there. */
+#define DEFINE_FLOAT_QUERIES(dtype)                                                                                      \
+  typedef const float *dtype##_queries;                                                                                  \
+  static inline void dtype##_make_queries(const struct worker *me, uint64_t offset, int row, const float *q, int heads,  \
+                                          int dim) {                                                                     \
+    (void)me, (void)offset, (void)row, (void)q, (void)heads, (void)dim;                                                  \
+  }                                                                                                                      \
+  static inline dtype##_queries dtype##_queries_at(const struct worker *me, uint64_t offset, int row, const float *q,    \
+                                                   int heads, int dim) {                                                 \
+    (void)me, (void)offset, (void)row, (void)heads, (void)dim;                                                           \
+    return q;                                                                                                            \
+  }                                                                                                                      \
+  static inline dtype##_queries dtype##_queries_from(dtype##_queries q, int head, int dim) { return q + head * dim; }
 
-/* sums[h] = dot products of `count` dimensions of `heads` queries, `dim` apart (all constants), and 16 keys. A head has several
+DEFINE_FLOAT_QUERIES(f32)
+DEFINE_FLOAT_QUERIES(bf16)
+
+typedef struct quantized_rows q8_0_queries;
+static inline uint64_t q8_0_queries_offset(uint64_t offset, int row, int heads, int dim) {
+  return offset + (uint64_t)row * quantized_bytes(heads, dim);
+}
+static inline void q8_0_make_queries(const struct worker *me, uint64_t offset, int row, const float *q, int heads, int dim) {
+  quantize_rows(me, q8_0_queries_offset(offset, row, heads, dim), q, heads, dim);
+}
+static inline q8_0_queries q8_0_queries_at(const struct worker *me, uint64_t offset, int row, const float *q, int heads,
+                                           int dim) {
+  (void)q;
+  return quantized_at(me, q8_0_queries_offset(offset, row, heads, dim), heads, dim);
+}
+static inline q8_0_queries q8_0_queries_from(q8_0_queries q, int head, int dim) { return rows_from(q, head, dim); }
+
+/* sums[h] = dot products of `heads` queries of `dim` dimensions (both constants) and 16 keys. A head has several
  * sums side by side where there are few heads, so that none waits for itself. */
 #define DEFINE_DOTS(name, element, load_keys)                                                                            \
-  static inline __attribute__((always_inline)) void name(int heads, int dim, int count, v16 *sums, const float *q,       \
+  static inline __attribute__((always_inline)) void name(int heads, int dim, v16 *sums, const float *q,                  \
                                                          const element *tile) {                                          \
     const int chains = heads > 2 ? SIMD_SUMS / 4 : heads > 1 ? SIMD_SUMS / 2 : 4;                                        \
     v16 sum[GROUP][4];                                                                                                   \
     for (int h = 0; h < heads; ++h)                                                                                      \
       for (int c = 0; c < chains; ++c) sum[h][c] = v16_zero();                                                           \
-    for (int i = 0; i < count; i += 4) {                                                                                 \
+    for (int i = 0; i < dim; i += 4) {                                                                                   \
       UNROLL_ALL                                                                                                         \
       for (int c = 0; c < 4; c += 2) {                                                                                   \
-        if (i + c >= count) continue;                                                                                    \
+        if (i + c >= dim) continue;                                                                                      \
         v16 even, odd;                                                                                                   \
         load_keys(tile, i + c, &even, &odd);                                                                             \
         UNROLL_ALL                                                                                                       \
@@ -144,17 +172,13 @@ static inline void q8_0_load_keys(const uint8_t *block, int i, v16 *even, v16 *o
 
 DEFINE_DOTS(f32_dots, float, f32_load_keys)
 DEFINE_DOTS(bf16_dots, uint16_t, bf16_load_keys)
-DEFINE_DOTS(q8_0_block_dots, uint8_t, q8_0_load_keys)
 
-static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, int count, v16 *sums, const float *q,
-                                                            const uint8_t *tile) {
+static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, v16 *sums, q8_0_queries q, const uint8_t *tile) {
+  static const int rows[GROUP] = {0, 1, 2, 3};
+  const int blocks = dim / BLOCK;
   for (int h = 0; h < heads; ++h) sums[h] = v16_zero();
-  for (int i = 0; i < count; i += KV_BLOCK, tile += TILE * KV_BLOCK_BYTES) {
-    v16 block[GROUP];
-    q8_0_block_dots(heads, dim, KV_BLOCK, block, q + i, tile + TILE * sizeof(uint16_t));
-    const v16 scale = v16_load_f16((const uint16_t *)tile);
-    for (int h = 0; h < heads; ++h) sums[h] = v16_fma(block[h], scale, sums[h]);
-  }
+  for (int b = 0; b < blocks; ++b, tile += block_bytes(WEIGHT_Q8_0))
+    add_block(WEIGHT_Q8_0, heads, sums, q, rows, tile, dim, b);
 }
 
 /* Dimensions i .. i + 31 of the values of a position. */

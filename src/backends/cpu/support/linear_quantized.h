@@ -29,6 +29,11 @@ struct quantized_rows {
   int32_t *half_sums;
 };
 
+/* Bytes of them. */
+static inline uint64_t quantized_bytes(int rows, int in) {
+  return (uint64_t)rows * (uint64_t)(in / BLOCK) * (BLOCK + sizeof(float) + 2 * sizeof(int32_t));
+}
+
 static inline struct quantized_rows quantized_at(const struct worker *me, uint64_t offset, int rows, int in) {
   int8_t *values = own(me, offset);
   const size_t blocks = (size_t)rows * (size_t)(in / BLOCK);
@@ -73,9 +78,9 @@ static inline int32_t four_at(const int8_t *values) {
   return four;
 }
 
-/* Adds the products of a block to those of `rows` rows; `x` is the block of row 0. */
-static inline __attribute__((always_inline)) void add_block(enum quantized_format format, int rows, v16i *dots, const int *row,
-                                                            const int8_t *x, const uint8_t *bytes, int in) {
+/* Adds the products of the integers at `bytes` and of the rows at `x`, `in` apart. */
+static inline __attribute__((always_inline)) void add_products(enum quantized_format format, int rows, v16i *dots, const int8_t *x,
+                                                               const int *row, const uint8_t *bytes, int in) {
   if (format == WEIGHT_Q8_0) {
     for (int j = 0; j < 8; ++j)
       UNROLL_ROWS
@@ -99,6 +104,22 @@ static inline __attribute__((always_inline)) void add_block(enum quantized_forma
   for (int r = 0; r < rows; ++r) dots[r] = v16s_end(sums[r], dots[r]);
 }
 
+/* Adds block `b` of 16 outputs to the sums of `rows` rows, a constant: those numbered in `row`, of `in` inputs. */
+static inline __attribute__((always_inline)) void add_block(enum quantized_format format, int rows, v16 *sums,
+                                                            struct quantized_rows x, const int *row, const uint8_t *block,
+                                                            int in, int b) {
+  const int blocks = in / BLOCK;
+  const v16 scales = v16_load_f16((const uint16_t *)block);
+  v16i dots[8];
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r)
+    dots[r] = v16i_set(-(format == WEIGHT_Q8_0 ? SIMD_Q8_BIAS : 8) * x.sums[row[r] * blocks + b]);
+  add_products(format, rows, dots, x.values + (size_t)b * BLOCK, row, block + TILE * sizeof(uint16_t), in);
+  UNROLL_ROWS
+  for (int r = 0; r < rows; ++r)
+    sums[r] = v16_fma(v16_mul(scales, v16_set(x.scales[row[r] * blocks + b])), v16_from_int(dots[r]), sums[r]);
+}
+
 /* A tile of `rows` rows, a compile-time constant; `count` rows are there, as in linear_block. */
 static inline __attribute__((always_inline)) void quantized_block(enum quantized_format format, int rows, int count, float *y,
                                                                   struct quantized_rows x, const uint8_t *weight,
@@ -113,18 +134,9 @@ static inline __attribute__((always_inline)) void quantized_block(enum quantized
   const int blocks = in / BLOCK;
   for (int b = 0; b < blocks; ++b) {
     const uint8_t *w = weight + (size_t)tile * quantized_tile_bytes(format, in) + (size_t)b * block_bytes(format);
-    const v16 scales = v16_load_f16((const uint16_t *)w);
-    const uint8_t *bytes = w + TILE * sizeof(uint16_t);
     if (rows > 1 || format == WEIGHT_Q4_0)
       for (size_t i = 0; i < block_bytes(format); i += CACHE_LINE) __builtin_prefetch(w + PREFETCH_BYTES + i, 0, 3);
-    v16i dots[8];
-    UNROLL_ROWS
-    for (int r = 0; r < rows; ++r)
-      dots[r] = v16i_set(-(format == WEIGHT_Q8_0 ? SIMD_Q8_BIAS : 8) * x.sums[row[r] * blocks + b]);
-    add_block(format, rows, dots, row, x.values + (size_t)b * BLOCK, bytes, in);
-    UNROLL_ROWS
-    for (int r = 0; r < rows; ++r)
-      sums[r] = v16_fma(v16_mul(scales, v16_set(x.scales[row[r] * blocks + b])), v16_from_int(dots[r]), sums[r]);
+    add_block(format, rows, sums, x, row, w, in, b);
   }
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r)
