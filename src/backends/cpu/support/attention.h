@@ -14,8 +14,9 @@
 #include "kv_formats.h"
 #include "vector_math.h"
 
-/* Positions whose values stay in the nearest cache until all of their dimensions are read. */
-#define POSITIONS_AT_ONCE 64
+/* Positions whose values stay in the nearest cache until all of their dimensions are read for all heads: the fewer, the more
+ * alike to a single stream. */
+#define POSITIONS_AT_ONCE SIMD_POSITIONS
 /* Elements of a vector of which `left` are left. */
 #define PART(left) ((left) < 16 ? (left) : 16)
 

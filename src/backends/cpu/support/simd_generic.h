@@ -10,6 +10,7 @@
 #define SIMD_SUMS 4
 #define SIMD_VALUES(heads) ((heads) > 2 ? 1 : (heads) > 1 ? 2 : 4)
 #define SIMD_PAIR_HEADS 2
+#define SIMD_POSITIONS 32
 
 typedef struct {
   float lane[16];
