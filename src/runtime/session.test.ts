@@ -178,11 +178,24 @@ describe('Session', () => {
     const session = model.session();
     const generation = session.generate(tokensOf('abc'));
     for await (const { tokens } of generation) if (tokens.length > 0) break;
+    // Without waiting for anything else.
+    expect((await session.generate(tokensOf('abc'), { maxTokens: 2 }).result).tokens).toHaveLength(2);
     const { finishReason, tokens } = await generation.result;
     expect(finishReason).toBe('abort');
     expect(tokens.length).toBeLessThan(60);
     expect(executable.steps.length).toBeGreaterThan(0);
-    expect((await session.generate(tokensOf('abc'), { maxTokens: 2 }).result).tokens).toHaveLength(2);
+  });
+
+  it('gives its pieces to one reader at a time', async () => {
+    const session = setUp().model.session();
+    const generation = session.generate(tokensOf('abc'), { maxTokens: 30 });
+    const [first, second] = await Promise.allSettled([collect(generation), collect(generation)]);
+    expect(second).toMatchObject({ status: 'rejected', reason: expect.any(UsageError) as UsageError });
+    expect(second).toMatchObject({ reason: { message: expect.stringContaining('wait for its result') as string } });
+    const { text, finishReason } = await generation.result;
+    expect([first.status === 'fulfilled' && textOf(first.value), finishReason]).toEqual([text, 'length']);
+    // What is over may be iterated over again; there is nothing left.
+    expect(await collect(generation)).toEqual([]);
   });
 
   it('starts afresh after the backend failed', async () => {
