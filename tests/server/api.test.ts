@@ -176,6 +176,31 @@ describe('the API', () => {
     expect(await refused.json()).toMatchObject({ error: { code: 'unsupported_parameter', param: 'echo' } });
   });
 
+  const said = answering('Q', 'one two é three four');
+  const partOf = (prompt: string): string => `${fakeText(byteTokenizer.encode(prompt), 6).slice(2)}!`;
+  it.each([
+    ['holds text back', said, ['two STUCK', ' four']],
+    ['never comes', said, ['fourteen', 'two é é']],
+    ['ends the text inside of what was held back', said, ['o é three', 'two é thru']],
+    ['holds another part of each text back', {}, [partOf('Q'), partOf('other')]],
+  ])('tells the same places of tokens in a stream, where a stop string %s', async (_, fake, stop) => {
+    const { model } = fakeModel(fake);
+    const other = await serveModels([model]);
+    const body = { ...greedy, prompt: ['Q', 'other'], n: 2, max_tokens: 40, logprobs: 2, stop };
+    const listsOf = (answer: Answer): [number, Lists | null][] =>
+      answer.choices.map((choice) => [choice.index, (choice as unknown as { logprobs: Lists | null }).logprobs]);
+    const whole = listsOf(await json(other.post('/v1/completions', body)));
+    const streamed = (await eventsFrom(other.post('/v1/completions', { ...body, stream: true }))).flatMap(listsOf);
+    expect(whole.length).toBe(4);
+    for (const [index, lists] of whole) {
+      const own = streamed.flatMap(([choice, part]) => (choice === index ? (part ?? []) : []));
+      expect(own.flatMap(({ text_offset }) => text_offset)).toEqual(lists!.text_offset);
+      expect(own.flatMap(({ tokens }) => tokens)).toEqual(lists!.tokens);
+      expect(own.flatMap(({ token_logprobs }) => token_logprobs)).toEqual(lists!.token_logprobs);
+    }
+    await other.server.close();
+  });
+
   it('tells how likely the tokens of an answer were', async () => {
     const { model } = fakeModel(answering('a:', 'ab'));
     const other = await serveModels([model]);
