@@ -416,6 +416,36 @@ describe('the API', () => {
     await other.server.close();
   });
 
+  it.each([
+    [[{ type: 'image_url', image_url: { url: 'http://x' } }], '.0.type: only parts of the type text are supported'],
+    [
+      [
+        { type: 'text', text: 'x' },
+        { type: 'input_audio', input_audio: {} },
+      ],
+      '.1.type: only parts of the type text are supported',
+    ],
+    [[{ type: 'text', text: 5 }], '.0.text: Invalid input: expected string, received number'],
+    [5, ': must be a text, or a list of parts of the type text'],
+  ])('says what is wrong with the content %j', async (content, problem) => {
+    for (const role of ['user', 'assistant']) {
+      const messages = [{ role, content }];
+      const response = await server.post('/v1/chat/completions', { ...greedy, messages });
+      const message = `messages.0.content${problem}`;
+      expect([response.status, await response.json()]).toMatchObject([
+        400,
+        { error: { code: 'invalid_value', param: message.slice(0, message.indexOf(':')), message } },
+      ]);
+    }
+  });
+
+  it('names what a part of a message has too much', async () => {
+    const messages = [{ role: 'user', content: [{ type: 'text', text: 'x', detail: 'low' }] }];
+    const response = await server.post('/v1/chat/completions', { ...greedy, messages });
+    const param = 'messages.0.content.0.detail';
+    expect(await response.json()).toMatchObject({ error: { code: 'unknown_parameter', param } });
+  });
+
   it('answers unknown paths and methods with errors of the same form', async () => {
     const bodies = await Promise.all(
       [server.get('/v2'), server.get('/v1/completions')].map(async (r) => [(await r).status, await (await r).json()]),
