@@ -1,6 +1,8 @@
 /** Who may call, and how much one may ask. */
+import { readFileSync } from 'node:fs';
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { text as textOf } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { ServerOptions } from '../../src/server/server.js';
@@ -81,6 +83,23 @@ describe('the key', () => {
     const refused = await server.post('/v1/completions', body);
     expect(refused.headers.get('www-authenticate')).toBe('Bearer');
     expect(await refused.json()).toMatchObject({ error: { type: 'invalid_request_error', code: 'invalid_api_key' } });
+  });
+});
+
+describe('the example for Kubernetes', () => {
+  const read = (name: string): string =>
+    readFileSync(fileURLToPath(new URL(`../../examples/deploy/${name}`, import.meta.url)), 'utf8');
+
+  it('has metrics read with the key that it sets, and not announced to those who have none', async () => {
+    const [pods, monitor] = [read('kubernetes.yaml'), read('kubernetes-metrics.yaml')];
+    expect(pods).toMatch(/name: KLOOP_API_KEY\n\s+valueFrom:\n\s+secretKeyRef: \{ name: kloop, key: api-key \}/);
+    expect(pods).not.toContain('prometheus.io/');
+    expect(monitor).toMatch(/port: http\n\s+path: \/metrics\n(\s*#.*\n)?\s+authorization:\n\s+credentials:/);
+    expect(monitor).toContain('credentials: { name: kloop, key: api-key }');
+    const server = await serve({ access: { apiKey: 'correct-horse' } });
+    expect((await server.get('/metrics')).status).toBe(401);
+    const headers = { authorization: 'Bearer correct-horse' };
+    expect((await server.get('/metrics', { headers })).status).toBe(200);
   });
 });
 
