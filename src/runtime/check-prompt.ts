@@ -1,5 +1,6 @@
 /** What a prompt must be before it may reach the kernels. */
 import { ContextOverflowError, UsageError } from '../util/errors.js';
+import { shown } from './check-options.js';
 
 export interface PromptBounds {
   /** Positions of a sequence. */
@@ -16,6 +17,9 @@ export function checkPrompt(tokens: readonly number[], { context, vocab }: Promp
       hint: 'shorten the prompt or load the model with a larger context',
     });
   }
-  const wrong = tokens.find((token) => !Number.isInteger(token) || token < 0 || token >= vocab);
-  if (wrong !== undefined) throw new UsageError(`token ${wrong} is not one of the model, which has ${vocab}`);
+  const wrong = tokens.findIndex((token) => !Number.isInteger(token) || token < 0 || token >= vocab);
+  if (wrong < 0) return;
+  throw new UsageError(`token ${shown(tokens[wrong])} is not one of the model, which has ${vocab}`, {
+    hint: `give whole numbers from 0 to ${vocab - 1}`,
+  });
 }

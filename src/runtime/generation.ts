@@ -1,7 +1,9 @@
 /**
  * A text in the making: iterate over its pieces as they come, or wait for the result. It runs whether or not somebody
- * iterates; leaving a `for await` early stops it.
+ * iterates; leaving a `for await` early stops it, and its session is free when the loop has ended. Every piece is given
+ * once, so one reader at a time may iterate; the result is for everybody.
  */
+import { UsageError } from '../util/errors.js';
 import type { TokenLogprob } from './logprobs.js';
 import type { Usage } from './usage.js';
 
@@ -47,6 +49,7 @@ export class Generation implements AsyncIterable<Piece> {
   readonly #controller = new AbortController();
   #pieces: Piece[] = [];
   #ended = false;
+  #read = false;
   #wake: () => void = () => undefined;
 
   constructor(task: GenerationTask, signal?: AbortSignal) {
@@ -69,7 +72,14 @@ export class Generation implements AsyncIterable<Piece> {
     this.#controller.abort();
   }
 
+  /** Throws UsageError while another reader iterates, and what `result` rejects with. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Piece, GenerationResult, undefined> {
+    if (this.#read) {
+      throw new UsageError('somebody iterates over this generation already', {
+        hint: 'hand its pieces on from one loop, or wait for its result',
+      });
+    }
+    this.#read = true;
     try {
       for (;;) {
         const pieces = this.#pieces;
@@ -81,6 +91,8 @@ export class Generation implements AsyncIterable<Piece> {
       }
     } finally {
       this.abort();
+      await this.result.catch(() => undefined);
+      this.#read = false;
     }
   }
 }

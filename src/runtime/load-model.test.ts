@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { writeTinyModel, type TinyModel } from '../../tests/support/tiny-model.js';
 import { schedules } from '../ir/program.js';
 import { AbortedError, CheckpointError, UsageError } from '../util/errors.js';
-import { loadModel, type LoadOptions } from './load-model.js';
+import { loadModel, outlineModel, type LoadOptions } from './load-model.js';
 import type { Model } from './model.js';
 import type { Prompt } from './session.js';
 
@@ -104,5 +104,12 @@ describe('loadModel', () => {
 
   it('says what a model can be', async () => {
     await expect(loadModel('no-such-model')).rejects.toThrow(CheckpointError);
+    for (const spec of [undefined, null, 5, {}]) {
+      await expect(loadModel(spec as string)).rejects.toThrow(UsageError);
+      await expect(outlineModel(spec as string)).rejects.toThrow(/name of the model is .*; give `demo`/);
+    }
+    for (const options of [null, 'cpu']) {
+      await expect(loadModel(tiny.path, options as LoadOptions)).rejects.toThrow(UsageError);
+    }
   });
 });

@@ -16,6 +16,7 @@ import { createTokenizer, loadTokenizer, type Tokenizer } from '../text/tokenize
 import { defined } from '../util/assert.js';
 import { AbortedError, UsageError } from '../util/errors.js';
 import { ChatFormat } from './chat-format.js';
+import { requireOptions, shown } from './check-options.js';
 import { fitContext } from './fit-context.js';
 import { chooseFormats, compressed, type Formats } from './formats.js';
 import { Model } from './model.js';
@@ -65,6 +66,8 @@ const maxThreads = 256;
  * the backend, AbortedError after `signal`; each says in one line what to do.
  */
 export async function loadModel(spec: string, options: LoadOptions = {}): Promise<Model> {
+  requireSpec(spec);
+  requireOptions(options);
   const { onNotice = () => undefined, signal } = options;
   const directory = resolveModel(spec);
   const backend = await chooseBackend(options.backend ?? 'auto', onNotice);
@@ -117,6 +120,8 @@ export interface ModelOutline {
 
 /** Opens and compiles, and reads no weights. Throws what `loadModel` throws before it reads them. */
 export async function outlineModel(spec: string, options: LoadOptions = {}): Promise<ModelOutline> {
+  requireSpec(spec);
+  requireOptions(options);
   const { onNotice = () => undefined } = options;
   const directory = resolveModel(spec);
   const backend = await chooseBackend(options.backend ?? 'auto', onNotice);
@@ -132,6 +137,14 @@ export async function outlineModel(spec: string, options: LoadOptions = {}): Pro
   } finally {
     checkpoint.weights.close();
   }
+}
+
+/** For callers whose types were not checked. */
+function requireSpec(spec: unknown): void {
+  if (typeof spec === 'string') return;
+  throw new UsageError(`the name of the model is ${shown(spec)}, must be a text`, {
+    hint: 'give `demo`, a model directory, a .gguf file, or OWNER/NAME',
+  });
 }
 
 /** `SmolLM2-135M` of `HuggingFaceTB/SmolLM2-135M@main`, `model` of `path/to/model/`. */

@@ -6,6 +6,7 @@ import { randomInt } from 'node:crypto';
 import type { SampleSettings } from '../backends/backend.js';
 import { maxBiasedTokens } from '../ops/sample.js';
 import { UsageError } from '../util/errors.js';
+import { isNumber, shown } from './check-options.js';
 
 /** Absent fields are off; an absent temperature is 0, which is greedy. */
 export interface SamplingOptions {
@@ -50,15 +51,19 @@ const ranges: Readonly<Record<Exclude<keyof SamplingOptions, 'bias'>, Range>> = 
   seed: { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true },
 };
 
-/** Fills in the defaults, with a random seed where none is given. Throws UsageError for a value outside its range. */
+/**
+ * Fills in the defaults, with a random seed where none is given. Throws UsageError for a value of the wrong type or outside
+ * its range.
+ */
 export function resolveSampling(options: SamplingOptions = {}): Sampling {
   for (const name of Object.keys(ranges) as (keyof typeof ranges)[]) {
     const value = options[name];
     const { min, max, integer } = ranges[name];
     if (value === undefined) continue;
-    if (!(value >= min && value <= max) || (integer && !Number.isInteger(value))) {
-      throw new UsageError(`${name} is ${value}, must be a ${integer ? 'whole ' : ''}number from ${min} to ${max}`);
-    }
+    if (isNumber(value) && value >= min && value <= max && (integer !== true || Number.isInteger(value))) continue;
+    throw new UsageError(
+      `${name} is ${shown(value)}, must be a ${integer ? 'whole ' : ''}number from ${min} to ${max}`,
+    );
   }
   const { temperature = 0, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1 } = options;
   const { presencePenalty = 0, frequencyPenalty = 0, bias = [], seed = randomInt(2 ** 47) } = options;
@@ -67,6 +72,9 @@ export function resolveSampling(options: SamplingOptions = {}): Sampling {
 }
 
 function checkBias(bias: readonly TokenBias[]): void {
+  if (!isListOfPairs(bias)) {
+    throw new UsageError(`bias is ${shown(bias)}, must be a list of [token id, number from -100 to 100]`);
+  }
   if (bias.length > maxBiasedTokens) {
     throw new UsageError(`${bias.length} tokens are biased, at most ${maxBiasedTokens} may be`);
   }
@@ -74,6 +82,12 @@ function checkBias(bias: readonly TokenBias[]): void {
   if (wrong !== undefined)
     throw new UsageError(`a bias of ${wrong[1]} for token ${wrong[0]}, must be from -100 to 100`);
   if (new Set(bias.map(([token]) => token)).size < bias.length) throw new UsageError('a token is biased twice');
+}
+
+function isListOfPairs(bias: unknown): boolean {
+  if (!Array.isArray(bias)) return false;
+  const entries = Array.from<unknown>(bias);
+  return entries.every((entry) => Array.isArray(entry) && entry.length === 2 && entry.every(isNumber));
 }
 
 /** Throws UsageError for biased tokens that a vocabulary of this size has not. */

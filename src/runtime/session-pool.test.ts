@@ -3,7 +3,7 @@ import { byteTokenizer } from '../../tests/support/byte-tokenizer.js';
 import { continuation, FakeExecutable, type FakeOptions } from '../../tests/support/fake-executable.js';
 import { findPreset } from '../models/presets.js';
 import { defined } from '../util/assert.js';
-import { AbortedError, OverloadedError } from '../util/errors.js';
+import { AbortedError, OverloadedError, UsageError } from '../util/errors.js';
 import { ChatFormat } from './chat-format.js';
 import type { Generation } from './generation.js';
 import { Model } from './model.js';
@@ -94,6 +94,21 @@ describe('SessionPool', () => {
       continuation([21], 8),
       continuation([24], 3),
     ]);
+  });
+
+  it('says of a request that can never fit that it is too large', async () => {
+    const { pool } = setUp({ slots: 2, queueLimit: 3 });
+    const texts = (count: number): PoolRequest[] => range(20, count).map((token) => ask([token], 2));
+    expect(() => pool.generate(texts(6))).toThrow(UsageError);
+    expect(() => pool.generate(texts(6))).toThrow(/for 6 texts, and at most 5 can run or wait; ask for fewer/);
+    const most = pool.generate(texts(5));
+    // Not now is not never.
+    expect(() => pool.generate(texts(1))).toThrow(OverloadedError);
+    expect(() => pool.generate(texts(6))).toThrow(UsageError);
+    expect(await Promise.all(most.map(tokensOf))).toHaveLength(5);
+    const unqueued = setUp({ slots: 2, queueLimit: 0 }).pool;
+    expect(() => unqueued.generate(texts(3))).toThrow(UsageError);
+    expect(await Promise.all(unqueued.generate(texts(2)).map(tokensOf))).toHaveLength(2);
   });
 
   it('forgets what is aborted while it waits, and frees the slot of what runs', async () => {

@@ -3,7 +3,7 @@
  * (prefix reuse); where none holds any, the one that was used longest ago is overwritten. Requests take turns, so that one
  * that wants many texts does not keep the others waiting.
  */
-import { AbortedError, OverloadedError } from '../util/errors.js';
+import { AbortedError, OverloadedError, UsageError } from '../util/errors.js';
 import { Generation } from './generation.js';
 import type { Model } from './model.js';
 import type { GenerateOptions, Session } from './session.js';
@@ -64,11 +64,17 @@ export class SessionPool {
   }
 
   /**
-   * Starts or queues the texts of one request, all or none of them. Throws OverloadedError where the queue has no room. A
-   * generation that is aborted while it waits rejects with AbortedError.
+   * Starts or queues the texts of one request, all or none of them. Throws OverloadedError where the queue has no room,
+   * UsageError where it never will. A generation that is aborted while it waits rejects with AbortedError.
    */
   generate(requests: readonly PoolRequest[]): readonly Generation[] {
     if (this.#closed) throw new AbortedError('the model is closed');
+    const most = this.#queueLimit + this.#slots;
+    if (requests.length > most) {
+      throw new UsageError(`the request is for ${requests.length} texts, and at most ${most} can run or wait`, {
+        hint: 'ask for fewer at a time, or have more slots or a longer queue',
+      });
+    }
     if (this.#waiting + requests.length > this.#queueLimit + this.#free.length) {
       throw new OverloadedError(`${this.#waiting} requests are waiting, at most ${this.#queueLimit} may`, {
         hint: 'try again later',

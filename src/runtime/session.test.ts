@@ -4,10 +4,12 @@ import { continuation, FakeExecutable, type FakeOptions } from '../../tests/supp
 import { defined } from '../util/assert.js';
 import { ContextOverflowError, TemplateError, UsageError } from '../util/errors.js';
 import { findPreset } from '../models/presets.js';
+import type { ChatMessage } from '../text/chat-template.js';
 import { ChatFormat } from './chat-format.js';
 import type { Generation, Piece } from './generation.js';
 import { metricsOf } from './metrics.js';
 import { Model } from './model.js';
+import type { GenerateOptions } from './session.js';
 
 const end = 2;
 
@@ -178,11 +180,24 @@ describe('Session', () => {
     const session = model.session();
     const generation = session.generate(tokensOf('abc'));
     for await (const { tokens } of generation) if (tokens.length > 0) break;
+    // Without waiting for anything else.
+    expect((await session.generate(tokensOf('abc'), { maxTokens: 2 }).result).tokens).toHaveLength(2);
     const { finishReason, tokens } = await generation.result;
     expect(finishReason).toBe('abort');
     expect(tokens.length).toBeLessThan(60);
     expect(executable.steps.length).toBeGreaterThan(0);
-    expect((await session.generate(tokensOf('abc'), { maxTokens: 2 }).result).tokens).toHaveLength(2);
+  });
+
+  it('gives its pieces to one reader at a time', async () => {
+    const session = setUp().model.session();
+    const generation = session.generate(tokensOf('abc'), { maxTokens: 30 });
+    const [first, second] = await Promise.allSettled([collect(generation), collect(generation)]);
+    expect(second).toMatchObject({ status: 'rejected', reason: expect.any(UsageError) as UsageError });
+    expect(second).toMatchObject({ reason: { message: expect.stringContaining('wait for its result') as string } });
+    const { text, finishReason } = await generation.result;
+    expect([first.status === 'fulfilled' && textOf(first.value), finishReason]).toEqual([text, 'length']);
+    // What is over may be iterated over again; there is nothing left.
+    expect(await collect(generation)).toEqual([]);
   });
 
   it('starts afresh after the backend failed', async () => {
@@ -218,6 +233,12 @@ describe('Session', () => {
     const session = model.session();
     await expect(session.generate([]).result).rejects.toThrow(/prompt is empty/);
     await expect(session.generate([300]).result).rejects.toThrow(/token 300/);
+    for (const wrong of [undefined, null, '5', 1.5, -1]) {
+      await expect(session.generate([1, wrong as number, 2]).result).rejects.toThrow(UsageError);
+    }
+    await expect(session.generate([undefined as unknown as number]).result).rejects.toThrow(
+      /token undefined is not one of the model, which has 300; give whole numbers from 0 to 299/,
+    );
     const messages = [{ role: 'user', content: 'hi' }] as const;
     await expect(session.generate({ messages }).result).rejects.toThrow(TemplateError);
   });
@@ -255,9 +276,43 @@ describe('Session', () => {
     expect(() => session.generate('x')).toThrow('the model of this session is closed');
   });
 
+  it.each<[string, object | null]>([
+    ['the options are null, must be an object', null],
+    ['topP is null, must be a number from 0 to 1', { topP: null }],
+    ["temperature is '0.8', must be a number from 0 to 1000", { temperature: '0.8' }],
+    ['seed is 5n, must be a whole number', { seed: 5n }],
+    ["maxTokens is '5', must be a whole number from 1", { maxTokens: '5' }],
+    ['maxTokens is null', { maxTokens: null }],
+    ["stop is 'abc', must be a list of texts", { stop: 'abc' }],
+    ["stop is [ 'a', undefined ]", { stop: ['a', undefined] }],
+    ['bias is { ', { bias: { 5: 1 } }],
+    ['bias is [ 5 ], must be a list of [token id, number from -100 to 100]', { bias: [5] }],
+    ["bias is [ [ 5, '1' ] ]", { bias: [[5, '1']] }],
+    ['logprobs is { top: -1 }, must be { top, prompt? }', { logprobs: { top: -1 } }],
+    ['logprobs is true', { logprobs: true }],
+    ['logprobs is { top: 1, prompt: 1 }', { logprobs: { top: 1, prompt: 1 } }],
+    ["ignoreEos is 'no', must be true or false", { ignoreEos: 'no' }],
+    ['atStart is 0, must be true or false', { atStart: 0 }],
+    ['textTokens is 7, must be a list of token ids', { textTokens: 7 }],
+    ["grammar is '{}', must come from compileGrammar", { grammar: '{}' }],
+    ['signal is {}, must be an AbortSignal', { signal: {} }],
+  ])('refuses options: %s', (message, options) => {
+    const session = setUp().model.session();
+    const generate = (): Generation => session.generate('x', options as GenerateOptions);
+    expect(generate).toThrow(UsageError);
+    expect(generate).toThrow(message);
+  });
+
   it.each([[undefined], [null], [3], [{}], [{ messages: 'hi' }]])('refuses the prompt %j', (prompt) => {
     const { model } = setUp();
     expect(() => model.session().generate(prompt as string)).toThrow(/must be a text, a list of token ids/);
+  });
+
+  it('refuses messages that are none', () => {
+    const messages = [{ role: 'user', content: 'hi' }, undefined] as ChatMessage[];
+    expect(() => setUp().model.session().generate({ messages })).toThrow(
+      'message 1 is undefined, must be { role, content }',
+    );
   });
 
   it('passes seeds on in two halves, and makes a random one where none is given', async () => {

@@ -5,31 +5,17 @@
 import { UsageError } from '../util/errors.js';
 import type { ChatMessage } from '../text/chat-template.js';
 import type { Grammar } from '../text/grammar.js';
+import { shown } from './check-options.js';
 import { checkPrompt } from './check-prompt.js';
 import type { Engine } from './engine.js';
 import { tokenLogprob, type LogprobOptions, type TokenLogprob } from './logprobs.js';
+import { checkGenerateOptions, type GenerateOptions } from './generate-options.js';
 import { Generation, type GenerationResult, type Piece } from './generation.js';
-import { checkBiasedTokens, resolveSampling, type Sampling, type SamplingOptions } from './sampling.js';
+import { checkBiasedTokens, resolveSampling, type Sampling } from './sampling.js';
 import type { Request } from './sequence.js';
 import { TextStream } from './text-stream.js';
 
-export interface GenerateOptions extends SamplingOptions {
-  /** Tokens to make at most; default: until the context is full. */
-  readonly maxTokens?: number;
-  /** Strings that end the text; neither they nor what follows is given out. */
-  readonly stop?: readonly string[];
-  /** Go on past the tokens that end a text. */
-  readonly ignoreEos?: boolean;
-  /** The text made is an answer that begins anew, instead of continuing the prompt. Default: true for messages. */
-  readonly atStart?: boolean;
-  /** Tell how likely tokens were. Takes the time of a call per token. */
-  readonly logprobs?: LogprobOptions;
-  /** The text follows it (`Model.compileGrammar`). Takes the time of a call per token. Does not go with `ignoreEos`. */
-  readonly grammar?: Grammar;
-  /** Special tokens that are part of the text, such as the mark of a tool call. */
-  readonly textTokens?: readonly number[];
-  readonly signal?: AbortSignal;
-}
+export type { GenerateOptions };
 
 /** A text to continue, token ids to continue, or messages to answer with the model's chat template. */
 export type Prompt = string | readonly number[] | { readonly messages: readonly ChatMessage[] };
@@ -61,7 +47,7 @@ export class Session {
   }
 
   /**
-   * Starts making text; one at a time per session. Throws UsageError for options outside their range. The generation
+   * Starts making text; one at a time per session. Throws UsageError for options of the wrong type or outside their range. The generation
    * fails with ContextOverflowError where the prompt is longer than the context.
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
@@ -71,10 +57,8 @@ export class Session {
     if (this.#current !== undefined) {
       throw new UsageError('this session is already making text', { hint: 'wait for it or use a second session' });
     }
+    checkGenerateOptions(options);
     const { maxTokens = Infinity, stop = [], ignoreEos = false, signal } = options;
-    if (maxTokens !== Infinity && (!Number.isSafeInteger(maxTokens) || maxTokens < 1)) {
-      throw new UsageError(`maxTokens is ${maxTokens}, must be a whole number from 1`);
-    }
     const { grammar } = options;
     if (grammar !== undefined && ignoreEos) throw new UsageError('ignoreEos does not go with a grammar');
     const { atStart = typeof prompt === 'object' && 'messages' in prompt } = options;
@@ -176,8 +160,13 @@ export class Session {
 /** For callers whose types were not checked. */
 function requirePrompt(prompt: unknown): void {
   if (typeof prompt === 'string' || Array.isArray(prompt)) return;
-  if (typeof prompt === 'object' && prompt !== null && 'messages' in prompt && Array.isArray(prompt.messages)) return;
-  throw new UsageError('the prompt must be a text, a list of token ids, or { messages: [...] }');
+  const messages = typeof prompt === 'object' && prompt !== null && 'messages' in prompt ? prompt.messages : undefined;
+  if (!Array.isArray(messages)) {
+    throw new UsageError('the prompt must be a text, a list of token ids, or { messages: [...] }');
+  }
+  const wrong = messages.findIndex((message) => typeof message !== 'object' || message === null);
+  if (wrong < 0) return;
+  throw new UsageError(`message ${wrong} is ${shown(messages[wrong])}, must be { role, content }`);
 }
 
 /** Collects tokens, their likelihoods and text of one generation and hands the pieces on. */

@@ -5,7 +5,7 @@ import type { Model } from '../runtime/model.js';
 import type { ToolPiece } from '../text/tool-call-stream.js';
 import type { ToolCall } from '../text/tool-formats.js';
 import { unreachable } from '../util/assert.js';
-import { chatLogprobs, completionLogprobs } from './logprob-format.js';
+import { chatLogprobs, completionLogprobs, TextOffsets } from './logprob-format.js';
 import type { FinishReason, Text } from './texts.js';
 import type { TextRequest } from './text-request.js';
 
@@ -16,8 +16,8 @@ export interface AnswerFormat {
   readonly chunkObject: string;
   /** The first chunk of a text, before any of it is there. */
   opening(index: number): object | undefined;
-  /** `offset`: UTF-16 units of the text before the piece. */
-  piece(index: number, piece: Piece, request: TextRequest, offset: number): object;
+  /** `offsets`: of this text, of which it has seen the pieces before. */
+  piece(index: number, piece: Piece, request: TextRequest, offsets: TextOffsets): object;
   /** Calls of tools; `first` counts those of the text before them. */
   calls(index: number, calls: readonly ToolCall[], first: number, request: TextRequest): object;
   closing(index: number, reason: FinishReason): object;
@@ -54,8 +54,8 @@ export const completionFormat: AnswerFormat = {
   chunkObject: 'text_completion',
   opening: () => undefined,
   calls: () => unreachable('completions have no tools'),
-  piece: (index, { text, logprobs }, { served }, offset) =>
-    completionChoice(index, text, logprobs === undefined ? null : completionLogprobs(served.model, logprobs, offset)),
+  piece: (index, { text, logprobs }, { served }, offsets) =>
+    completionChoice(index, text, logprobs === undefined ? null : completionLogprobs(served.model, logprobs, offsets)),
   closing: (index, reason) => completionChoice(index, '', null, reason),
   whole: (index, { result, reason }, { served, echo, choices }) => {
     const prompt = echo?.[Math.floor(index / choices)] ?? '';
@@ -77,9 +77,10 @@ function wireCall(call: ToolCall, { toolUse }: TextRequest): object {
 
 function wholeLogprobs(model: Model, { logprobs, promptLogprobs, promptTokens }: GenerationResult): object | null {
   if (logprobs === undefined) return null;
-  if (promptLogprobs === undefined) return completionLogprobs(model, logprobs, 0);
+  const offsets = new TextOffsets(model);
+  if (promptLogprobs === undefined) return completionLogprobs(model, logprobs, offsets);
   // Nothing is before the first token, so nothing can be said about it.
-  return completionLogprobs(model, [promptTokens[0]!, ...promptLogprobs, ...logprobs], 0);
+  return completionLogprobs(model, [promptTokens[0]!, ...promptLogprobs, ...logprobs], offsets);
 }
 
 function chatChunk(index: number, delta: object, logprobs: object | null = null, reason: FinishReason | null = null) {

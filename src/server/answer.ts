@@ -6,6 +6,7 @@ import type { GenerationResult } from '../runtime/generation.js';
 import { AnswerWriter, usageOf, type AnswerFormat } from './answer-format.js';
 import { toApiError } from './api-error.js';
 import { dataEvent, eventStream } from './event-stream.js';
+import { TextOffsets } from './logprob-format.js';
 import type { ServerMetrics } from './metrics.js';
 import type { RequestScope } from './request-scope.js';
 import type { TextRequest } from './text-request.js';
@@ -72,19 +73,19 @@ function streamed(
   });
 
   async function* events(): AsyncGenerator<string, void, undefined> {
-    /** By choice: UTF-16 units of text that were sent. */
-    const sent = new Map<number, number>();
+    /** By choice, from its first event on. */
+    const opened = new Map<number, TextOffsets>();
     /** By choice: calls of tools that were sent. */
     const called = new Map<number, number>();
     try {
       for await (const event of texts.events()) {
         const { choice } = event;
-        const opening = sent.has(choice) ? undefined : format.opening(choice);
-        const offset = sent.get(choice) ?? 0;
-        sent.set(choice, offset + (event.kind === 'piece' ? event.piece.text.length : 0));
+        const offsets = opened.get(choice) ?? new TextOffsets(request.served.model);
+        const opening = opened.has(choice) ? undefined : format.opening(choice);
+        opened.set(choice, offsets);
         if (opening !== undefined) yield dataEvent(writer.chunk(opening));
         if (event.kind === 'end') results[choice] = event.result;
-        const chunk = chunkOf(event, format, request, offset);
+        const chunk = chunkOf(event, format, request, offsets);
         if (chunk !== undefined) yield dataEvent(writer.chunk(chunk));
         if (event.kind === 'end' || event.calls.length === 0) continue;
         const first = called.get(choice) ?? 0;
@@ -105,13 +106,18 @@ function streamed(
 }
 
 /** Nothing for a piece whose text is not certain yet. */
-function chunkOf(event: TextEvent, format: AnswerFormat, request: TextRequest, offset: number): object | undefined {
+function chunkOf(
+  event: TextEvent,
+  format: AnswerFormat,
+  request: TextRequest,
+  offsets: TextOffsets,
+): object | undefined {
   switch (event.kind) {
     case 'piece': {
       const { text, logprobs = [] } = event.piece;
       return text === '' && logprobs.length === 0
         ? undefined
-        : format.piece(event.choice, event.piece, request, offset);
+        : format.piece(event.choice, event.piece, request, offsets);
     }
     case 'end':
       return format.closing(event.choice, event.reason);

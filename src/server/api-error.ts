@@ -82,7 +82,7 @@ export function toApiError(error: unknown, retryAfter = 1): ApiError {
 
 /** The first problem that a schema found. */
 export function fromZod({ issues }: z.ZodError): ApiError {
-  const issue = issues[0];
+  const issue = issues[0] && innermost(issues[0]);
   if (issue === undefined) return badRequest('the body is not valid');
   if (issue.code === 'unrecognized_keys') {
     const param = [...issue.path.map(String), ...issue.keys.slice(0, 1)].join('.').slice(0, 100);
@@ -90,4 +90,16 @@ export function fromZod({ issues }: z.ZodError): ApiError {
   }
   const param = issue.path.map(String).join('.').slice(0, 100);
   return param === '' ? badRequest(issue.message) : badRequest(`${param}: ${issue.message}`, param);
+}
+
+type Issue = z.ZodError['issues'][number];
+
+/** Of a union, the problem of the one form that the value comes closest to: all others ended before. */
+function innermost(issue: Issue): Issue {
+  if (issue.code !== 'invalid_union') return issue;
+  const inner = issue.errors.flatMap(([first]) => (first === undefined ? [] : [innermost(first)]));
+  const depth = Math.max(0, ...inner.map(({ path }) => path.length));
+  const [deepest, ...others] = inner.filter(({ path }) => path.length === depth);
+  if (deepest === undefined || depth === 0 || others.length > 0) return issue;
+  return { ...deepest, path: [...issue.path, ...deepest.path] };
 }

@@ -113,8 +113,7 @@ function addTexts(app: Hono<AppEnv>, parts: AppParts): void {
     context: Context<AppEnv>,
     work: (scope: RequestScope) => Promise<Response>,
   ): Promise<Response> => {
-    if (draining())
-      throw new ApiError('the server is shutting down', { status: 503, code: 'shutting_down', retryAfter: 1 });
+    refuseWhere(draining(), context);
     const scope = scopes.open(limits.requestMs, context.req.raw.signal);
     try {
       return await work(scope);
@@ -157,10 +156,18 @@ async function retryHint<T>(served: { readonly retryAfter: number }, work: () =>
   }
 }
 
+/** Throws ApiError 503 where the server ends. Whoever asks again is to find another one, on another connection. */
+function refuseWhere(draining: boolean, context: Context<AppEnv>): void {
+  if (!draining) return;
+  context.header('Connection', 'close');
+  throw new ApiError('the server is shutting down', { status: 503, code: 'shutting_down', retryAfter: 1 });
+}
+
 /** The routes that show what the tokenizer does. */
-function addTokens(app: Hono<AppEnv>, { models, limits }: AppParts): void {
+function addTokens(app: Hono<AppEnv>, { models, limits, draining }: AppParts): void {
   const tokenize = tokenizeSchema(limits);
   app.post('/tokenize', async (context) => {
+    refuseWhere(draining(), context);
     const body = parseBody(tokenize, await readJson(context.req.raw, limits.bodyBytes));
     const { prompt, messages } = body;
     const isText = typeof prompt === 'string';
@@ -173,6 +180,7 @@ function addTokens(app: Hono<AppEnv>, { models, limits }: AppParts): void {
     });
   });
   app.post('/detokenize', async (context) => {
+    refuseWhere(draining(), context);
     const body = parseBody(detokenizeSchema, await readJson(context.req.raw, limits.bodyBytes));
     const prompt = await models.with(body.model, ({ model }) =>
       model.tokenizer.decode(body.tokens, { skipSpecial: false }),

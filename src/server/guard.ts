@@ -56,11 +56,12 @@ function checkHost(context: Context, allowed: readonly string[]): void {
   });
 }
 
-/** The origin where it is another one, and allowed. */
+/** The origin where it is another one, and allowed. Its own has the Host that was checked, under https before a proxy. */
 function checkOrigin(context: Context, allowed: readonly string[]): string | undefined {
   const origin = context.req.header('origin');
   if (origin === undefined) return undefined;
-  if (origin === `http://${context.req.header('host')}`) return undefined;
+  const host = context.req.header('host');
+  if (origin === `http://${host}` || origin === `https://${host}`) return undefined;
   if (allowed.includes(origin) || allowed.includes('*')) return origin;
   throw new ApiError('web pages of that origin may not call this server; start it with --allow-origin ORIGIN', {
     status: 403,

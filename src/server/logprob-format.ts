@@ -19,19 +19,33 @@ export function chatLogprobs(model: Model, logprobs: readonly TokenLogprob[]): o
   return { content, refusal: null };
 }
 
-/**
- * As completions have it: lists by token. A bare token id has no likelihood. `offset`: UTF-16 units of text before the
- * first token. The token that came is always among the likely ones, so that its rank can be seen.
- */
-export function completionLogprobs(model: Model, entries: readonly (TokenLogprob | number)[], offset: number): object {
-  const tokens = entries.map((entry) => tokenText(model, typeof entry === 'number' ? entry : entry.token));
-  const decoder = new StreamDecoder(model.tokenizer, { atStart: false });
-  let at = offset;
-  const offsets = entries.map((entry) => {
-    const start = at;
-    at += decoder.push(typeof entry === 'number' ? entry : entry.token).length;
+/** Where in a text each of its tokens begins: UTF-16 units, counted as tokens are decoded, whatever is shown of them yet. */
+export class TextOffsets {
+  readonly #decoder: StreamDecoder;
+  #at = 0;
+
+  constructor({ tokenizer }: Model) {
+    this.#decoder = new StreamDecoder(tokenizer, { atStart: false });
+  }
+
+  /** Of the next token. */
+  next(token: number): number {
+    const start = this.#at;
+    this.#at += this.#decoder.push(token).length;
     return start;
-  });
+  }
+}
+
+/**
+ * As completions have it: lists by token. A bare token id has no likelihood. `offsets` has seen the tokens before these. The
+ * token that came is always among the likely ones, so that its rank can be seen.
+ */
+export function completionLogprobs(
+  model: Model,
+  entries: readonly (TokenLogprob | number)[],
+  offsets: TextOffsets,
+): object {
+  const ids = entries.map((entry) => (typeof entry === 'number' ? entry : entry.token));
   const top = (entry: TokenLogprob | number): object | null =>
     typeof entry === 'number'
       ? null
@@ -39,10 +53,10 @@ export function completionLogprobs(model: Model, entries: readonly (TokenLogprob
           [entry, ...entry.top].map(({ token, logprob }) => [tokenText(model, token), finite(logprob)]),
         );
   return {
-    tokens,
+    tokens: ids.map((id) => tokenText(model, id)),
     token_logprobs: entries.map((entry) => (typeof entry === 'number' ? null : finite(entry.logprob))),
     top_logprobs: entries.map(top),
-    text_offset: offsets,
+    text_offset: ids.map((id) => offsets.next(id)),
   };
 }
 

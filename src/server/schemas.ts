@@ -65,10 +65,13 @@ export function completionSchema(limits: ServerLimits) {
 }
 
 /** A text, or parts of one. */
-const content = z.union([
-  z.string(),
-  z.array(z.strictObject({ type: z.literal('text', 'only parts of the type text are supported'), text: z.string() })),
-]);
+const content = z.union(
+  [
+    z.string(),
+    z.array(z.strictObject({ type: z.literal('text', 'only parts of the type text are supported'), text: z.string() })),
+  ],
+  { error: 'must be a text, or a list of parts of the type text' },
+);
 
 const toolName = z.string().regex(/^[\w-]{1,64}$/, 'must be 1 to 64 letters, digits, _ or -');
 

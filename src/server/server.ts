@@ -40,8 +40,9 @@ export interface RunningServer {
   /** Requests that are being answered. */
   readonly inFlight: number;
   /**
-   * Takes no more requests, waits at most `drainMs` for those under way, ends the rest with an error, and frees the
-   * models. May be called again with less time.
+   * Waits at most `drainMs` for the requests under way, ends the rest with an error, and frees the models. Until the last
+   * one has ended it still listens: it answers health and metrics, and refuses new requests. May be called again with
+   * less time.
    */
   close(drainMs?: number): Promise<void>;
 }
@@ -109,6 +110,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
 class Running implements RunningServer {
   #closing: Promise<void> | undefined;
+  #closed: Promise<void> | undefined;
 
   constructor(
     readonly url: string,
@@ -127,18 +129,24 @@ class Running implements RunningServer {
     this.#closing ??= this.#close();
     const timer = setTimeout(() => {
       this.scopes.abortAll('shutdown');
+      void this.#stopListening();
       this.#hangUpSoon();
     }, drainMs);
     return this.#closing.finally(() => clearTimeout(timer));
   }
 
   async #close(): Promise<void> {
-    const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
     await this.scopes.idle();
+    const closed = this.#stopListening();
     // Whoever is connected still has asked for nothing, or does not read.
     this.#hangUpSoon();
     await closed;
     await this.models.close();
+  }
+
+  #stopListening(): Promise<void> {
+    this.#closed ??= new Promise((resolve) => this.server.close(() => resolve()));
+    return this.#closed;
   }
 
   #hangUpSoon(): void {

@@ -1,6 +1,8 @@
 /** Who may call, and how much one may ask. */
+import { readFileSync } from 'node:fs';
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { text as textOf } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
 import { pino } from 'pino';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { ServerOptions } from '../../src/server/server.js';
@@ -84,6 +86,23 @@ describe('the key', () => {
   });
 });
 
+describe('the example for Kubernetes', () => {
+  const read = (name: string): string =>
+    readFileSync(fileURLToPath(new URL(`../../examples/deploy/${name}`, import.meta.url)), 'utf8');
+
+  it('has metrics read with the key that it sets, and not announced to those who have none', async () => {
+    const [pods, monitor] = [read('kubernetes.yaml'), read('kubernetes-metrics.yaml')];
+    expect(pods).toMatch(/name: KLOOP_API_KEY\n\s+valueFrom:\n\s+secretKeyRef: \{ name: kloop, key: api-key \}/);
+    expect(pods).not.toContain('prometheus.io/');
+    expect(monitor).toMatch(/port: http\n\s+path: \/metrics\n(\s*#.*\n)?\s+authorization:\n\s+credentials:/);
+    expect(monitor).toContain('credentials: { name: kloop, key: api-key }');
+    const server = await serve({ access: { apiKey: 'correct-horse' } });
+    expect((await server.get('/metrics')).status).toBe(401);
+    const headers = { authorization: 'Bearer correct-horse' };
+    expect((await server.get('/metrics', { headers })).status).toBe(200);
+  });
+});
+
 describe('host and origin', () => {
   const statusFor = async (server: TestServer, headers: Record<string, string>): Promise<number> => {
     const { response } = await rawRequest(`${server.url}/v1/models`, { headers });
@@ -130,6 +149,29 @@ describe('host and origin', () => {
       'https://app.example',
       'Origin',
     ]);
+    // A proxy before it has TLS, and hands the name on.
+    const host = 'llm.example';
+    const behind = await serve({ access: { allowedHosts: [host] } });
+    for (const origin of [`https://${host}`, `http://${host}`]) {
+      expect(await statusFor(behind, { host, origin }), origin).toBe(200);
+    }
+    expect(await statusFor(behind, { host: `${host}:8443`, origin: `https://${host}:8443` })).toBe(200);
+    for (const origin of [
+      `https://${host}:8443`,
+      `https://${host}.evil`,
+      `https://evil.${host}`,
+      `https://${host}@evil.example`,
+      `https://${host}/`,
+      `HTTPS://${host}`,
+      `ftp://${host}`,
+      'https://',
+      'https://localhost',
+      host,
+    ]) {
+      expect(await statusFor(behind, { host, origin }), origin).toBe(403);
+    }
+    expect(await statusFor(behind, { host: `${host}:8443`, origin: `https://${host}` })).toBe(403);
+    expect(await statusFor(behind, { host: 'evil.example', origin: 'https://evil.example' })).toBe(403);
     const none = await server.get('/v1/models');
     expect(none.headers.get('access-control-allow-origin')).toBeNull();
   });
@@ -202,6 +244,23 @@ describe('limits', () => {
     controller.abort();
     await first.text().catch(() => undefined);
     expect((await second).status).toBe(200);
+  });
+
+  it('refuses for good what the queue will never have room for', async () => {
+    const server = await serve({ limits: { queue: 4 } }, 2);
+    for (const [wanted, stream] of [
+      [{ n: 7 }, false],
+      [{ n: 7 }, true],
+      [{ prompt: Array(7).fill('x') }, false],
+    ] as const) {
+      const refused = await server.post('/v1/completions', { ...body, ...wanted, stream });
+      expect([refused.status, refused.headers.get('retry-after'), await refused.json()]).toMatchObject([
+        400,
+        null,
+        { error: { code: 'invalid_value', message: expect.stringContaining('at most 6 can run or wait') as string } },
+      ]);
+    }
+    expect((await server.post('/v1/completions', { ...body, n: 6 })).status).toBe(200);
   });
 
   it('ends a request whose time is up with what there is', async () => {

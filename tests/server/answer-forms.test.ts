@@ -275,7 +275,7 @@ describe('tools', () => {
       ],
       [
         { messages: [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }] },
-        'messages.0.content',
+        'messages.0.content.0.type',
       ],
     ];
     for (const [body, param] of cases) expect(await refusal(server, body)).toMatchObject([400, { param }]);

@@ -176,6 +176,31 @@ describe('the API', () => {
     expect(await refused.json()).toMatchObject({ error: { code: 'unsupported_parameter', param: 'echo' } });
   });
 
+  const said = answering('Q', 'one two é three four');
+  const partOf = (prompt: string): string => `${fakeText(byteTokenizer.encode(prompt), 6).slice(2)}!`;
+  it.each([
+    ['holds text back', said, ['two STUCK', ' four']],
+    ['never comes', said, ['fourteen', 'two é é']],
+    ['ends the text inside of what was held back', said, ['o é three', 'two é thru']],
+    ['holds another part of each text back', {}, [partOf('Q'), partOf('other')]],
+  ])('tells the same places of tokens in a stream, where a stop string %s', async (_, fake, stop) => {
+    const { model } = fakeModel(fake);
+    const other = await serveModels([model]);
+    const body = { ...greedy, prompt: ['Q', 'other'], n: 2, max_tokens: 40, logprobs: 2, stop };
+    const listsOf = (answer: Answer): [number, Lists | null][] =>
+      answer.choices.map((choice) => [choice.index, (choice as unknown as { logprobs: Lists | null }).logprobs]);
+    const whole = listsOf(await json(other.post('/v1/completions', body)));
+    const streamed = (await eventsFrom(other.post('/v1/completions', { ...body, stream: true }))).flatMap(listsOf);
+    expect(whole.length).toBe(4);
+    for (const [index, lists] of whole) {
+      const own = streamed.flatMap(([choice, part]) => (choice === index ? (part ?? []) : []));
+      expect(own.flatMap(({ text_offset }) => text_offset)).toEqual(lists!.text_offset);
+      expect(own.flatMap(({ tokens }) => tokens)).toEqual(lists!.tokens);
+      expect(own.flatMap(({ token_logprobs }) => token_logprobs)).toEqual(lists!.token_logprobs);
+    }
+    await other.server.close();
+  });
+
   it('tells how likely the tokens of an answer were', async () => {
     const { model } = fakeModel(answering('a:', 'ab'));
     const other = await serveModels([model]);
@@ -389,6 +414,36 @@ describe('the API', () => {
     const response = await other.post('/v1/chat/completions', { ...greedy, messages });
     expect([response.status, await response.json()]).toMatchObject([400, { error: { code: 'chat_template_failed' } }]);
     await other.server.close();
+  });
+
+  it.each([
+    [[{ type: 'image_url', image_url: { url: 'http://x' } }], '.0.type: only parts of the type text are supported'],
+    [
+      [
+        { type: 'text', text: 'x' },
+        { type: 'input_audio', input_audio: {} },
+      ],
+      '.1.type: only parts of the type text are supported',
+    ],
+    [[{ type: 'text', text: 5 }], '.0.text: Invalid input: expected string, received number'],
+    [5, ': must be a text, or a list of parts of the type text'],
+  ])('says what is wrong with the content %j', async (content, problem) => {
+    for (const role of ['user', 'assistant']) {
+      const messages = [{ role, content }];
+      const response = await server.post('/v1/chat/completions', { ...greedy, messages });
+      const message = `messages.0.content${problem}`;
+      expect([response.status, await response.json()]).toMatchObject([
+        400,
+        { error: { code: 'invalid_value', param: message.slice(0, message.indexOf(':')), message } },
+      ]);
+    }
+  });
+
+  it('names what a part of a message has too much', async () => {
+    const messages = [{ role: 'user', content: [{ type: 'text', text: 'x', detail: 'low' }] }];
+    const response = await server.post('/v1/chat/completions', { ...greedy, messages });
+    const param = 'messages.0.content.0.detail';
+    expect(await response.json()).toMatchObject({ error: { code: 'unknown_parameter', param } });
   });
 
   it('answers unknown paths and methods with errors of the same form', async () => {

@@ -195,21 +195,53 @@ describe('a body', () => {
 });
 
 describe('the end of the server', () => {
-  it('lets what runs come to its end, and takes nothing new', async () => {
+  it('lets what runs come to its end, and tells those who come meanwhile that it takes nothing new', async () => {
     const fake = fakeModel({ ...slow, slots: 1 });
     const server = await serveModels([fake.model]);
     const idle = await connected(server);
     const running = [1, 2, 3].map(() => server.post('/v1/completions', { ...body, max_tokens: 150 }));
     await expect.poll(() => server.server.inFlight).toBe(3);
     const closing = server.server.close(30_000);
-    await expect(server.post('/v1/completions', body)).rejects.toThrow();
+    // On connections of their own, as a load balancer asks.
+    const fresh = { headers: { connection: 'close' } };
+    for (const path of ['/health/ready', '/health']) {
+      const ready = await server.get(path, fresh);
+      expect([ready.status, await ready.json()]).toEqual([503, { status: 'draining' }]);
+    }
+    expect((await server.get('/health/live', fresh)).status).toBe(200);
+    expect((await server.get('/metrics', fresh)).status).toBe(200);
+    for (const path of ['/v1/completions', '/v1/chat/completions', '/tokenize', '/detokenize']) {
+      const refused = await server.post(path, body);
+      const [retry, connection] = ['retry-after', 'connection'].map((name) => refused.headers.get(name));
+      expect([refused.status, retry, connection, await refused.json()]).toMatchObject([
+        503,
+        '1',
+        'close',
+        { error: { type: 'server_error', code: 'shutting_down', message: 'the server is shutting down' } },
+      ]);
+    }
+    expect(server.server.inFlight).toBe(3);
     const answers = await Promise.all(running);
     for (const answer of answers) {
       expect(await answer.json()).toMatchObject({ choices: [{ text: fakeText(byteTokenizer.encode('x'), 150) }] });
     }
     await closing;
+    await expect(server.get('/health/live', fresh)).rejects.toThrow();
     expect(fake.executable.closed).toBe(true);
     idle.destroy();
+  });
+
+  it('comes at once where nothing runs, and sooner where it is asked for again', async () => {
+    const quiet = await serveModels([fakeModel().model]);
+    await quiet.server.close(600_000);
+    await expect(quiet.get('/health/live')).rejects.toThrow();
+    const server = await serveModels([fakeModel({ slots: 1, context: 100_000 }).model]);
+    const stream = await server.post('/v1/completions', { ...body, max_tokens: 90_000, stream: true });
+    const closing = server.server.close(600_000);
+    expect((await server.get('/health/ready')).status).toBe(503);
+    await Promise.all([closing, server.server.close(0)]);
+    expect(await stream.text()).toContain('shutting_down');
+    await expect(server.get('/health/live')).rejects.toThrow();
   });
 
   it('ends with an error what takes too long', async () => {
