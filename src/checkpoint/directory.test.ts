@@ -136,6 +136,20 @@ describe('broken directories', () => {
     expect(open).toThrow('is not a regular file');
   });
 
+  it.each([
+    ['config.json', undefined],
+    ['config.json', 'architectures'],
+    ['config.json', 'hidden_size'],
+    ['config.json', 'torch_dtype'],
+    ['generation_config.json', 'temperature'],
+    ['tokenizer_config.json', 'chat_template'],
+  ])('have values nested deeper than a stack in %s, as %s', (name, field) => {
+    const deep = '['.repeat(200_000) + ']'.repeat(200_000);
+    const json = JSON.stringify({ ...(name === 'config.json' ? config : {}), [field ?? '']: '@' });
+    writeFileSync(join(dir, name), field === undefined ? deep : json.replace('"@"', deep));
+    expect(open).toThrow(new RegExp(`/${name}: .*\\[{57}\\.{3}`));
+  });
+
   it('have files beyond the limits', () => {
     writeFileSync(join(dir, 'config.json'), ' '.repeat(1024 * 1024 + 1));
     expect(open).toThrow('config.json: is 1048577 bytes long, at most 1048576 are read');
