@@ -89,6 +89,8 @@ describe('generation', () => {
     [{ eos_token_id: 'x' }, 'eos_token_id "x"'],
     [{ top_p: 1.5 }, 'top_p 1.5'],
     [{ temperature: -1 }, 'temperature -1'],
+    [{ top_k: 2 ** 31 }, 'top_k 2147483648'],
+    [{ repetition_penalty: 0.0001 }, 'repetition_penalty 0.0001'],
     [[], 'the content'],
   ])('refuses %j', (json, message) => {
     writeJson('generation_config.json', json);
