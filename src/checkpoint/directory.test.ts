@@ -89,6 +89,8 @@ describe('generation', () => {
     [{ eos_token_id: 'x' }, 'eos_token_id "x"'],
     [{ top_p: 1.5 }, 'top_p 1.5'],
     [{ temperature: -1 }, 'temperature -1'],
+    [{ top_k: 2 ** 31 }, 'top_k 2147483648'],
+    [{ repetition_penalty: 0.0001 }, 'repetition_penalty 0.0001'],
     [[], 'the content'],
   ])('refuses %j', (json, message) => {
     writeJson('generation_config.json', json);
@@ -134,6 +136,20 @@ describe('broken directories', () => {
     rmSync(join(dir, name));
     mkdirSync(join(dir, name));
     expect(open).toThrow('is not a regular file');
+  });
+
+  it.each([
+    ['config.json', undefined],
+    ['config.json', 'architectures'],
+    ['config.json', 'hidden_size'],
+    ['config.json', 'torch_dtype'],
+    ['generation_config.json', 'temperature'],
+    ['tokenizer_config.json', 'chat_template'],
+  ])('have values nested deeper than a stack in %s, as %s', (name, field) => {
+    const deep = '['.repeat(200_000) + ']'.repeat(200_000);
+    const json = JSON.stringify({ ...(name === 'config.json' ? config : {}), [field ?? '']: '@' });
+    writeFileSync(join(dir, name), field === undefined ? deep : json.replace('"@"', deep));
+    expect(open).toThrow(new RegExp(`/${name}: .*\\[{57}\\.{3}`));
   });
 
   it('have files beyond the limits', () => {

@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { show } from '../util/checked.js';
 import { CheckpointError } from '../util/errors.js';
+import { samplingRanges, type Range } from './sampling-ranges.js';
 
 export interface GenerationDefaults {
   /** Every id that ends a text, without repeats. */
@@ -24,19 +25,19 @@ interface Source {
   readonly file: string;
 }
 
-const id = z.number().int().min(0);
 const ids = z.looseObject({
   // Some configs have -1 for "none".
   eos_token_id: z.union([z.number().int(), z.array(z.number().int()).max(1000)]).nullish(),
   bos_token_id: z.union([z.number().int(), z.array(z.number().int()).max(1000)]).nullish(),
 });
+const within = ({ min, max, integer }: Range) => (integer === true ? z.int() : z.number()).min(min).max(max).nullish();
 const sampling = z.looseObject({
   do_sample: z.boolean().nullish(),
-  temperature: z.number().min(0).max(1000).nullish(),
-  top_k: id.nullish(),
-  top_p: z.number().min(0).max(1).nullish(),
-  min_p: z.number().min(0).max(1).nullish(),
-  repetition_penalty: z.number().positive().max(1000).nullish(),
+  temperature: within(samplingRanges.temperature),
+  top_k: within(samplingRanges.topK),
+  top_p: within(samplingRanges.topP),
+  min_p: within(samplingRanges.minP),
+  repetition_penalty: within(samplingRanges.repetitionPenalty),
 });
 
 /** Merges the two files; ids must be below `vocab`. Throws CheckpointError naming file and field. */

@@ -106,6 +106,14 @@ describe('refuses', () => {
     expect(errorOf({ shape: f32(0, 4), dtype: f32(4, 12) }, 8)).toContain('tensor "dtype"');
   });
 
+  it('values nested deeper than a stack', () => {
+    const deep = '['.repeat(200_000) + ']'.repeat(200_000);
+    for (const field of ['dtype', 'shape', 'data_offsets']) {
+      const header = JSON.stringify({ a: { ...f32(0, 4), [field]: '@' } }).replace('"@"', deep);
+      expect(errorOf(header, 4)).toMatch(new RegExp(`tensor "a": .*${field} \\[{57}\\.{3}`));
+    }
+  });
+
   it('what is not a regular file', () => {
     expect(openError()).toContain('no such file');
     execFileSync('mkfifo', [path]);

@@ -3,7 +3,7 @@
  * that need the size of a model and not its knowledge. Weights are scaled so that activations stay near one.
  */
 import { open, statfs, writeFile } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { ModelConfig } from '../models/model-config.js';
 import { toHfConfig } from '../models/parse-config.js';
 import { expectedTensors } from '../models/tensors.js';
@@ -81,7 +81,7 @@ async function requireSpace(directory: string, outDir: string, bytes: number): P
   const free = bavail * bsize;
   if (free >= bytes) return;
   const gb = (n: number) => (n / 1e9).toFixed(1);
-  throw new StorageError(outDir, `needs ${gb(bytes)} GB, ${gb(free)} GB are free in ${dirname(resolve(outDir))}`, {
+  throw new StorageError(outDir, `needs ${gb(bytes)} GB, ${gb(free)} GB are free in ${dirname(directory)}`, {
     hint: 'free some space, choose another place, or ask for fewer layers',
   });
 }

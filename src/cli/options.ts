@@ -2,6 +2,7 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { weightsMemories, type WeightsMemory } from '../backends/backend.js';
 import { backendNames } from '../backends/registry.js';
+import { samplingRanges, type Range } from '../checkpoint/sampling-ranges.js';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
 import type { LoadOptions } from '../runtime/load-model.js';
 import type { SamplingOptions } from '../runtime/sampling.js';
@@ -29,6 +30,10 @@ export function decimal(min: number, max: number): (text: string) => number {
   };
 }
 
+function within({ min, max, integer: whole }: Range): (text: string) => number {
+  return whole === true ? integer(min, max) : decimal(min, max);
+}
+
 /** Distinct items of a comma-separated list, in order. */
 export function listOf<T>(text: string, parse: (item: string) => T): T[] {
   return [...new Set(text.split(',').map((item) => parse(item.trim())))];
@@ -50,16 +55,17 @@ export interface SamplingFlags {
 }
 
 export function addSamplingOptions(command: Command, temperatureDefault: string): Command {
+  const { temperature, topK, topP, minP, repetitionPenalty } = samplingRanges;
   return command
     .option(
       '--temperature <t>',
       `0 is greedy, higher is more varied (default: ${temperatureDefault})`,
-      decimal(0, 1000),
+      within(temperature),
     )
-    .option('--top-k <k>', 'sample from the k most likely tokens', integer(0, 2 ** 31 - 1))
-    .option('--top-p <p>', 'sample from the most likely tokens that have this probability together', decimal(0, 1))
-    .option('--min-p <p>', 'sample from tokens at least this likely relative to the best', decimal(0, 1))
-    .option('--repetition-penalty <r>', 'above 1 makes tokens of the context less likely', decimal(0.001, 1000))
+    .option('--top-k <k>', 'sample from the k most likely tokens', within(topK))
+    .option('--top-p <p>', 'sample from the most likely tokens that have this probability together', within(topP))
+    .option('--min-p <p>', 'sample from tokens at least this likely relative to the best', within(minP))
+    .option('--repetition-penalty <r>', 'above 1 makes tokens of the context less likely', within(repetitionPenalty))
     .option('--seed <n>', 'the same seed gives the same text (default: random)', integer(0));
 }
 

@@ -86,15 +86,16 @@ export const simulate: Verb = (program) => {
 };
 
 async function simulateAction(spec: string | undefined, flags: Flags): Promise<void> {
-  if (flags.csv === true && flags.sweep === undefined) {
-    throw new UsageError('--csv prints a sweep, and there is none', { hint: 'give --sweep, or print --json' });
-  }
+  checkTogether(flags);
   const machine = machineOf(flags.machine);
   if (flags.printMachine === true) {
     printJson(machine);
     return;
   }
-  if (spec === undefined) throw new UsageError('which model?', { hint: 'for example `kloop simulate llama-3.1-8b`' });
+  if (spec === undefined) {
+    const hint = 'for example `kloop simulate llama-3.1-8b --machine sn40l`';
+    throw new UsageError('which model?', { hint });
+  }
   const model = specOf(spec, flags.quant);
   const asked: SweepPoint = {
     schedule: flags.schedule,
@@ -124,6 +125,19 @@ async function simulateAction(spec: string | undefined, flags: Flags): Promise<v
     const columns = process.stdout.columns > 0 ? process.stdout.columns : undefined;
     for (const line of timeline(separate!, looped!, machine, point.orchestration, columns)) print(line);
   }
+}
+
+/** @throws UsageError for an option that would have no effect beside the others, or without them */
+function checkTogether(flags: Flags): void {
+  if (flags.sweep === undefined) {
+    if (flags.csv !== true) return;
+    throw new UsageError('--csv prints a sweep, and there is none', { hint: 'give --sweep, or print --json' });
+  }
+  const single = flags.trace !== undefined ? '--trace' : flags.timeline === true ? '--timeline' : undefined;
+  if (single === undefined) return;
+  throw new UsageError(`${single} shows one simulation, and --sweep asks for many`, {
+    hint: 'leave out one of the two',
+  });
 }
 
 /** With as many sockets of the machine as the model can be divided among; a small model does not fill a large machine. */

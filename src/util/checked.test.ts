@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { checkedProduct, show } from './checked.js';
+import { checkedProduct, plain, show } from './checked.js';
 
 describe('checkedProduct', () => {
   it('agrees with exact integers, and refuses what leaves 2^53', () => {
@@ -27,4 +27,22 @@ describe('show', () => {
     expect(show(NaN)).toBe('NaN');
     expect(show(undefined)).toBe('undefined');
   });
+
+  it('is the JSON of a value', () => {
+    fc.assert(
+      fc.property(fc.jsonValue({ maxDepth: 4 }), (value) => {
+        expect(show(value)).toBe(plain(JSON.stringify(value), 60));
+      }),
+    );
+    expect(show({ a: [1, 'b', null], c: {} })).toBe('{"a":[1,"b",null],"c":{}}');
+  });
+
+  it('takes values of any depth', () => {
+    expect(show(nested(200_000))).toBe(`${'['.repeat(57)}...`);
+    expect(show({ a: nested(200_000) })).toBe(`{"a":${'['.repeat(52)}...`);
+  });
 });
+
+function nested(depth: number): unknown {
+  return JSON.parse('['.repeat(depth) + ']'.repeat(depth));
+}

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import {
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -14,7 +15,7 @@ import {
 import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { StorageError } from './errors.js';
 import { asStorageError, createDirectoryAtomic, makeDirectory, temporaryDirectory, writeFileAtomic } from './files.js';
 
@@ -113,6 +114,33 @@ describe('createDirectoryAtomic', () => {
     await createDirectoryAtomic(join(dir, 'empty'), put);
     expect(readdirSync(join(dir, 'new', 'deep'))).toEqual(['x']);
     expect(readdirSync(dir).sort()).toEqual(['empty', 'new']);
+  });
+
+  it('fills the empty directory that a link leads to', async () => {
+    mkdirSync(join(dir, 'elsewhere', 'empty'), { recursive: true });
+    symlinkSync(join('elsewhere', 'empty'), join(dir, 'link'));
+    await createDirectoryAtomic(join(dir, 'link'), put);
+    expect(readdirSync(join(dir, 'elsewhere', 'empty'))).toEqual(['x']);
+    expect(readdirSync(dir).sort()).toEqual(['elsewhere', 'link']);
+    expect(lstatSync(join(dir, 'link')).isSymbolicLink()).toBe(true);
+  });
+
+  it('refuses what cannot be replaced before anything is made', async () => {
+    let filled = 0;
+    const fill = () => {
+      filled += 1;
+      return Promise.resolve();
+    };
+    symlinkSync(join(dir, 'nowhere'), join(dir, 'link'));
+    await expect(createDirectoryAtomic(join(dir, 'link'), fill)).rejects.toThrow('link: is a link that leads nowhere');
+    mkdirSync(join(dir, 'empty'));
+    const cwd = vi.spyOn(process, 'cwd').mockReturnValue(join(dir, 'empty'));
+    const current = createDirectoryAtomic('.', fill);
+    await expect(current).rejects.toThrow(
+      '.: is the current directory, which cannot be replaced; name a directory in it',
+    );
+    cwd.mockRestore();
+    expect(filled).toBe(0);
   });
 
   it('refuses an occupied place, and cleans up after a failure', async () => {

@@ -4,7 +4,7 @@
  * Failures of the file system become StorageErrors.
  */
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -132,33 +132,40 @@ export async function writeFileAtomic(path: string, write: (file: FileHandle) =>
 
 /**
  * Creates the directory `path` with what `fill` puts into a temporary one. The target may exist only as an empty
- * directory. Throws StorageError; leaves no temporary.
+ * directory, or as a link to one. Throws StorageError; leaves no temporary.
  */
 export async function createDirectoryAtomic(path: string, fill: (directory: string) => Promise<void>): Promise<void> {
-  const temporary = temporaryBeside(path);
+  let temporary: string | undefined;
   try {
-    refuseOccupied(path);
+    const target = requireReplaceable(path);
+    temporary = temporaryBeside(target);
     await makeDirectory(dirname(temporary));
-    sweepAbandoned(path);
+    sweepAbandoned(target);
     mkdirSync(temporary);
     await fill(temporary);
-    await rename(temporary, path);
+    await rename(temporary, target);
   } catch (error) {
-    await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
+    if (temporary !== undefined) await rm(temporary, { recursive: true, force: true }).catch(() => undefined);
     throw asStorageError(path, error);
   }
 }
 
-function refuseOccupied(path: string): void {
-  let entries: string[];
-  try {
-    entries = readdirSync(path);
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return;
-    if (errorCode(error) === 'ENOTDIR') throw new StorageError(path, 'exists and is not a directory', { cause: error });
-    throw error;
-  }
-  if (entries.length > 0) {
-    throw new StorageError(path, 'exists and is not empty', { hint: 'remove it or choose another directory' });
-  }
+/** The path without links of what is not there, or of an empty directory that another can take the place of. */
+function requireReplaceable(path: string): string {
+  const full = resolve(path);
+  if (lstatSync(full, { throwIfNoEntry: false }) === undefined) return full;
+  const stats = statSync(full, { throwIfNoEntry: false });
+  const hint = 'remove it or choose another directory';
+  if (stats === undefined) throw new StorageError(path, 'is a link that leads nowhere', { hint });
+  if (!stats.isDirectory()) throw new StorageError(path, 'exists and is not a directory');
+  if (readdirSync(full).length > 0) throw new StorageError(path, 'exists and is not empty', { hint });
+  const real = realpathSync(full);
+  const kind =
+    real === realpathSync('.')
+      ? 'the current directory'
+      : stats.dev !== statSync(dirname(real)).dev
+        ? 'the root of a file system'
+        : undefined;
+  if (kind === undefined) return real;
+  throw new StorageError(path, `is ${kind}, which cannot be replaced`, { hint: 'name a directory in it' });
 }

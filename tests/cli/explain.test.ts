@@ -37,6 +37,12 @@ describe('kloop explain', () => {
     );
   });
 
+  it('says where fewer bytes may be read than it shows', async () => {
+    const line = /^bytes of bf16 matrices are .* three quarters where they allow it$/m;
+    expect((await runCli(['explain', 'demo'])).stdout).toMatch(line);
+    expect((await runCli(['explain', 'demo', '--sockets', '2'])).stdout).not.toMatch(line);
+  });
+
   it('prints the program', async () => {
     const { code, stdout } = await runCli(['explain', 'smollm2-135m', '--schedule', 'looped', '--ir']);
     expect(code).toBe(0);

@@ -123,7 +123,13 @@ describe('kloop simulate', () => {
     [['llama-3.1-8b', '--machine', 'sn40l', '--sweep', 'x'], 2, /--sweep x/],
     [['llama-3.1-405b', '--machine', 'dgx-h100'], 2, /needs .* has 80 GB/],
     [['llama-2-7b', '--machine', 'sn40l', '--context', '5000'], 2, /4096 positions/],
-    [['--machine', 'sn40l'], 2, /which model/],
+    [['--machine', 'sn40l'], 2, /which model\?; for example `kloop simulate llama-3\.1-8b --machine sn40l`/],
+    [
+      ['demo', '--machine', 'sn40l', '--sweep', 'batch=1', '--trace', 't.json'],
+      2,
+      /--trace shows one simulation.*--sweep/,
+    ],
+    [['demo', '--machine', 'sn40l', '--sweep', 'batch=1', '--timeline'], 2, /--timeline shows one simulation.*--sweep/],
   ])('says in one line what is wrong: %j', async (args, code, message) => {
     const result = await runShared(['simulate', ...args]);
     expect(result.code).toBe(code);

@@ -1,4 +1,5 @@
 /** The compiled library as typed functions: koffi's calls, and nothing else of it. */
+import { readFileSync } from 'node:fs';
 import koffi from 'koffi';
 import { ToolchainError, messageOf } from '../../util/errors.js';
 import type { StageTime } from '../backend.js';
@@ -74,13 +75,35 @@ export function stageTimes(path: string, stages: readonly ProfiledStage[]): () =
   };
 }
 
+/** @throws ToolchainError that names the file */
 export function loadShared(path: string): ReturnType<typeof koffi.load> {
   try {
     return koffi.load(path);
   } catch (error) {
-    throw new ToolchainError(`cannot load the compiled kernels: ${messageOf(error)}`, {
+    throw new ToolchainError(`${path}: cannot load the compiled kernels: ${messageOf(error)}`, {
       hint: 'check that the cache directory is on a file system that allows execution',
       cause: error,
     });
   }
+}
+
+/** Whether a library is there and can be loaded, as far as that can be seen without calling it. */
+export function isLoadable(path: string): boolean {
+  try {
+    // What is cut off is not loaded even to try: the first touch of what is missing would end the process.
+    if (isCutOff(readFileSync(path))) return false;
+    loadShared(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Of an ELF file of 64 bits: whether its section headers, which linkers write last, are beyond its end. */
+function isCutOff(file: Buffer): boolean {
+  if (file.length < 64) return true;
+  const isElf64 = file.readUInt32BE(0) === 0x7f454c46 && file.readUInt8(4) === 2 && file.readUInt8(5) === 1;
+  if (!isElf64) return false;
+  const sections = { offset: file.readBigUInt64LE(40), bytes: file.readUInt16LE(58) * file.readUInt16LE(60) };
+  return sections.offset + BigInt(sections.bytes) > BigInt(file.length);
 }

@@ -14,6 +14,7 @@ import { AbortedError, CheckpointError, StorageError, ToolchainError } from '../
 import type { ExecutionPlan } from '../backend.js';
 import { cpuCapabilities, createCpuBackend } from './index.js';
 import { chooseInstructionSet } from './instruction-set.js';
+import { loadShared } from './library.js';
 import { compileLibrary, findCompiler, type CompileRequest } from './toolchain.js';
 
 const workspace = new Workspace();
@@ -126,6 +127,31 @@ describe('compiling', () => {
     expect(a).toBe(b);
     expect(a).toBe(c);
     expect(readdirSync(workspace.cacheDir).filter((name) => name.includes('compile'))).toEqual([]);
+  });
+
+  it.each([
+    ['empty', () => Buffer.alloc(0)],
+    ['another kind of file', () => Buffer.from('no library'.repeat(100))],
+    ['zeros', (whole: Buffer) => Buffer.alloc(whole.length)],
+    ['cut off', (whole: Buffer) => whole.subarray(0, whole.length / 2)],
+    ['cut off at the end', (whole: Buffer) => whole.subarray(0, whole.length - 1)],
+  ])('makes a library again that is %s', async (name, broken) => {
+    const wanted = await request(`${tiny}/* ${name} */\n`);
+    const path = await compileLibrary(wanted);
+    const whole = readFileSync(path);
+    writeFileSync(path, broken(whole));
+    expect(await Promise.all([compileLibrary(wanted), compileLibrary(wanted)])).toEqual([path, path]);
+    expect(readFileSync(path).equals(whole)).toBe(true);
+    const { ino } = statSync(path);
+    await compileLibrary(wanted);
+    expect(statSync(path).ino).toBe(ino);
+  });
+
+  it('names a library that cannot be loaded', () => {
+    const path = workspace.path('kernels.so');
+    writeFileSync(path, 'no library');
+    expect(() => loadShared(path)).toThrow(ToolchainError);
+    expect(() => loadShared(path)).toThrow(`${path}: cannot load the compiled kernels: `);
   });
 
   it('stops where the caller does', async () => {

@@ -1,17 +1,19 @@
 /**
  * Compiling generated C with the machine's own compiler. Libraries are cached under a hash of everything that went into
  * them; they are made under a temporary name and renamed, so that concurrent processes and interruptions leave no half ones.
+ * One that cannot be loaded all the same is made again.
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
+import { readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { AbortedError, messageOf, StorageError, ToolchainError } from '../../util/errors.js';
 import { asStorageError, temporaryDirectory } from '../../util/files.js';
 import type { InstructionSet } from './instruction-set.js';
+import { isLoadable } from './library.js';
 
 const run = promisify(execFile);
 
@@ -58,7 +60,7 @@ export interface CompileRequest {
 }
 
 /**
- * Path of a shared library made of `source`.
+ * Path of a shared library made of `source`, now or earlier.
  * @throws ToolchainError where the compiler fails, StorageError where the cache cannot be written
  */
 export async function compileLibrary(request: CompileRequest): Promise<string> {
@@ -72,7 +74,8 @@ export async function compileLibrary(request: CompileRequest): Promise<string> {
   ];
   const hash = createHash('sha256').update(JSON.stringify([source, flags, compiler.version, supportText()]));
   const library = join(cacheDir, `kernels-${hash.digest('hex').slice(0, 32)}.so`);
-  if (existsSync(library)) return library;
+  // Otherwise it is replaced: other processes may have made it anew meanwhile, and one that is in use goes on.
+  if (isLoadable(library)) return library;
   const directory = await temporaryDirectory(cacheDir, 'compile');
   try {
     const input = join(directory, 'program.c');
@@ -83,6 +86,7 @@ export async function compileLibrary(request: CompileRequest): Promise<string> {
       maxBuffer: 16 << 20,
       ...(signal === undefined ? {} : { signal }),
     });
+    await syncFile(output);
     renameSync(output, library);
     return library;
   } catch (error) {
@@ -90,6 +94,16 @@ export async function compileLibrary(request: CompileRequest): Promise<string> {
     throw compileError(error, compiler, library);
   } finally {
     rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** To the disk, so that a crash of the system cannot leave the name without the content. */
+async function syncFile(path: string): Promise<void> {
+  const file = await open(path);
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { setImmediate } from 'node:timers/promises';
 import type { Weights } from '../../checkpoint/weights.js';
-import { createMachine, type Machine, type MachineOptions } from '../../ir/interpret.js';
+import { createMachine, type LoadWeight, type Machine, type MachineOptions } from '../../ir/interpret.js';
 import { allocate, createStateStore } from '../../ir/machine-values.js';
 import { dtypes } from '../../ir/formats.js';
 import { schedules, type Name, type Program } from '../../ir/program.js';
@@ -14,7 +14,7 @@ import { ints } from '../../ops/shared.js';
 import { defined } from '../../util/assert.js';
 import { AbortedError } from '../../util/errors.js';
 import { assertChecked } from '../../passes/check-schedule.js';
-import type { Backend, Counters, Executable, ExecutionPlan } from '../backend.js';
+import type { Backend, Counters, Executable, ExecutionPlan, PrepareOptions } from '../backend.js';
 import { optionalInputs, runStep, type Arrays, type Launch } from '../host-loop.js';
 import { weightLoader } from './weights.js';
 
@@ -30,13 +30,23 @@ export const referenceBackend: Backend = {
     maxWorkers: 1,
     defaultWorkers: 1,
   },
-  prepare: (plan, weights) =>
-    Promise.resolve().then(() => {
-      assertChecked(plan.step);
-      if (plan.response !== undefined) assertChecked(plan.response);
-      return createExecutable(plan, weights);
-    }),
+  prepare,
 };
+
+/** Reads all weights, so that broken ones are found before anything is made of them. @throws CheckpointError */
+async function prepare(plan: ExecutionPlan, weights: Weights, { signal }: PrepareOptions): Promise<Executable> {
+  const programs = plan.response === undefined ? [plan.step] : [plan.step, plan.response];
+  programs.forEach(assertChecked);
+  const load = weightLoader(weights);
+  for (const { values, sockets } of programs) {
+    for (const value of values.filter(({ origin }) => origin.kind === 'checkpoint')) {
+      if (signal?.aborted === true) throw new AbortedError('loading the model was stopped');
+      for (let socket = 0; socket < sockets; socket++) load(value, socket);
+      await setImmediate();
+    }
+  }
+  return createExecutable(plan, programs, load);
+}
 
 interface Meter {
   kernelCalls: number;
@@ -44,11 +54,9 @@ interface Meter {
   bytesRead: number;
 }
 
-function createExecutable(plan: ExecutionPlan, weights: Weights): Executable {
+function createExecutable(plan: ExecutionPlan, programs: readonly Program[], load: LoadWeight): Executable {
   const state = createStateStore();
   const meter: Meter = { kernelCalls: 0, tokens: 0, bytesRead: 0 };
-  const load = weightLoader(weights);
-  const programs: readonly Program[] = plan.response === undefined ? [plan.step] : [plan.step, plan.response];
   const machines = new Map(
     programs.map((program) => [
       program,

@@ -7,15 +7,16 @@ import { weightLoader } from './weights.js';
 /** One tensor `t` of [4, 32] that counts from 0, and every read of it. */
 function counting(): { weights: Weights; reads: [number, number][] } {
   const reads: [number, number][] = [];
+  const readF32 = (_: string, first: number, rows: number): Float32Array => {
+    reads.push([first, rows]);
+    return Float32Array.from({ length: rows * 32 }, (_, i) => first * 32 + i + 1 / 3);
+  };
   const weights: Weights = {
     path: 'model.safetensors',
     has: (name) => name === 't',
     describe: (name) => ({ name, dtype: 'f32', shape: [4, 32] }),
-    read: () => new Uint8Array(),
-    readF32: (_, first, rows) => {
-      reads.push([first, rows]);
-      return Float32Array.from({ length: rows * 32 }, (_, i) => first * 32 + i + 1 / 3);
-    },
+    read: (...args) => new Uint8Array(readF32(...args).buffer),
+    readF32,
     names: () => ['t'],
     fingerprint: '',
     close: () => undefined,
@@ -70,5 +71,17 @@ describe('weightLoader', () => {
     expect(wrong).toThrow(CheckpointError);
     expect(wrong).toThrow('model.safetensors: tensor "t" is [4, 32], the model needs [5, 32]');
     expect(() => load(value([3, 32], 'f32', { rows: { first: 2, count: 3 } }), 0)).toThrow(CheckpointError);
+  });
+
+  it('refuses values that are not finite, with the place', () => {
+    const { weights } = counting();
+    const broken = Float32Array.from({ length: 64 }, (_, i) => (i === 37 ? NaN : i));
+    const load = weightLoader({ ...weights, read: () => new Uint8Array(broken.buffer), readF32: () => broken });
+    const message = 'model.safetensors: tensor "t" is not finite at element 69; the checkpoint is broken';
+    const rows = { first: 1, count: 2 };
+    expect(() => load(value([2, 32], 'f32', { rows }), 0)).toThrow(CheckpointError);
+    for (const dtype of ['f32', 'q8_0'] as const) {
+      expect(() => load(value([2, 32], dtype, { rows }), 0)).toThrow(message);
+    }
   });
 });

@@ -1,5 +1,6 @@
 /** Checkpoint tensors as the interpreter wants them: float32, this socket's part, rounded to the program's format. */
 import { encodeWeights } from '../../checkpoint/encode.js';
+import { readRowsF32 } from '../../checkpoint/read-rows.js';
 import { widen, type Weights } from '../../checkpoint/weights.js';
 import type { LoadWeight } from '../../ir/interpret.js';
 import { plainFormat } from '../../ir/formats.js';
@@ -29,7 +30,7 @@ export function weightLoader(weights: Weights): LoadWeight {
         `tensor ${JSON.stringify(origin.tensor)} is [${shape.join(', ')}], the model needs [${tensor.shape.join(', ')}]`,
       );
     }
-    const full = weights.readF32(origin.tensor, first, count);
+    const full = readRowsF32(weights, origin.tensor, first, count);
     const own = shard === undefined ? full : sliceShard(full, whole, shard, socket);
     const dtype = plainFormat(tensor.dtype);
     assert(dtype !== 'i32', 'weights are numbers');
