@@ -4,6 +4,7 @@
  */
 import { randomInt } from 'node:crypto';
 import type { SampleSettings } from '../backends/backend.js';
+import { samplingRanges, type Range } from '../checkpoint/sampling-ranges.js';
 import { maxBiasedTokens } from '../ops/sample.js';
 import { UsageError } from '../util/errors.js';
 import { isNumber, shown } from './check-options.js';
@@ -34,18 +35,8 @@ export type TokenBias = readonly [token: number, bias: number];
 
 export type Sampling = Required<SamplingOptions>;
 
-interface Range {
-  readonly min: number;
-  readonly max: number;
-  readonly integer?: true;
-}
-
 const ranges: Readonly<Record<Exclude<keyof SamplingOptions, 'bias'>, Range>> = {
-  temperature: { min: 0, max: 1000 },
-  topK: { min: 0, max: 2 ** 31 - 1, integer: true },
-  topP: { min: 0, max: 1 },
-  minP: { min: 0, max: 1 },
-  repetitionPenalty: { min: 0.001, max: 1000 },
+  ...samplingRanges,
   presencePenalty: { min: -100, max: 100 },
   frequencyPenalty: { min: -100, max: 100 },
   seed: { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true },

@@ -5,6 +5,7 @@
  */
 import { readFileSync, statSync } from 'node:fs';
 import { z } from 'zod';
+import { show } from '../util/checked.js';
 import { CheckpointError, messageOf, UnsupportedModelError } from '../util/errors.js';
 import { checkNormalizer, checkPostProcessor, componentSchema } from './tokenizer-components.js';
 import { rewritePreTokenizer, splitAtSpaces } from './pre-tokenizers.js';
@@ -128,7 +129,7 @@ function checkVocab(file: string, vocab: unknown): Readonly<Record<string, unkno
 
 function checkId(file: string, id: unknown, limits: TokenizerLimits): number {
   if (typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < limits.vocabSize) return id;
-  throw new CheckpointError(file, `the vocabulary holds the token id ${JSON.stringify(id).slice(0, 40)}`, {
+  throw new CheckpointError(file, `the vocabulary holds the token id ${show(id)}`, {
     hint: `ids are integers from 0 to ${limits.vocabSize - 1}`,
   });
 }
