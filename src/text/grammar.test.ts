@@ -121,7 +121,7 @@ describe('schemas that cannot be followed', () => {
     ['a keyword that would be ignored', { type: 'array', items: { type: 'number', multipleOf: 5 } }, /multipleOf/],
     ['a reference to elsewhere', { $ref: 'http://example.org/a.json' }, /elsewhere/],
     ['a required property that is not there', { type: 'object', required: ['a'] }, /requires "a"/],
-    ['a broken pattern', { type: 'string', pattern: '(' }, /followed/],
+    ['a broken pattern', { type: 'string', pattern: '(' }, /no regular expression/],
     ['too many parts', { anyOf: Array(3000).fill({ type: 'string' }) }, /more than 2000/],
     ['one nested too deep', deep(100), /nested/],
     ['one too long', { enum: ['x'.repeat(70_000)] }, /characters/],
