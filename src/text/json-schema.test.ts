@@ -84,12 +84,24 @@ describe('what is followed', () => {
     expect(await allowedOf(schema, [...good, ...bad])).toEqual(good);
   });
 
-  it.each(
-    'date time date-time duration email hostname ipv4 ipv6 uri uri-reference uri-template json-pointer relative-json-pointer uuid'.split(
-      ' ',
-    ),
-  )('the format %s', async (format) => {
-    expect(await allowedOf({ type: 'string', format }, ['"\\u0000"', '"\t"'])).toEqual([]);
+  it.each<[string, string, string[]]>([
+    ['date', '2024-02-29', ['2023-02-29']],
+    ['time', '20:00:16Z', ['20:60:16Z', '20:00:60Z']],
+    ['date-time', '2024-02-29T23:59:59.5+01:00', ['2024-02-30T23:59:59Z']],
+    ['duration', 'P1Y2M3DT4H5M6S', ['P', 'PT']],
+    ['email', 'a.b@example.org', ['\\"\\x\\"@a', 'a@b']],
+    ['hostname', 'example.org', ['-a']],
+    ['ipv4', '6.1.9.254', ['06.1.9.4']],
+    ['ipv6', '2001:db8::7334', ['::01.2.3.4', '1::2::3']],
+    ['uri', 'https://example.org/a?b#c', ['a']],
+    ['uri-reference', '../a', ['a b']],
+    ['uri-template', '/a{/id,x}', ['{', "'"]],
+    ['json-pointer', '/a~1b/0', ['/a\tb', 'a', '/~2']],
+    ['relative-json-pointer', '1/a', ['1/a\tb', '/a']],
+    ['uuid', 'f81d4fae-7dec-41d0-a765-00a0c91e6bf6', ['f81d4fae']],
+  ])('the format %s', async (format, good, bad) => {
+    const quoted = [good, ...bad].map((text) => `"${text}"`);
+    expect(await allowedOf({ type: 'string', format }, quoted)).toEqual(quoted.slice(0, 1));
   });
 });
 
