@@ -18,19 +18,23 @@ export interface GrammarSetup {
   readonly memoryMib: number;
 }
 
-/** A JSON schema; or a sequence of texts and schemas, as XGrammar's structural tags describe them. Both are JSON. */
-export type GrammarSource =
-  | { readonly kind: 'schema'; readonly schema: string }
-  | {
-      readonly kind: 'structure';
-      readonly structure: string;
-      /** Special tokens that are text all the same, such as the mark of a tool call. */
-      readonly textTokens?: readonly number[];
-    };
+/** A JSON schema, as an object or as JSON text; or a sequence of texts and schemas. */
+export type GrammarSource = { readonly kind: 'schema'; readonly schema: object | string } | GrammarStructure;
+
+export interface GrammarStructure {
+  readonly kind: 'structure';
+  /** JSON, as XGrammar's structural tags are. */
+  readonly structure: string;
+  /** Special tokens that are text all the same, such as the mark of a tool call. */
+  readonly textTokens?: readonly number[];
+}
+
+/** The same, as JSON text in words that the library follows exactly. */
+export type GrammarText = { readonly kind: 'schema'; readonly schema: string } | GrammarStructure;
 
 export type GrammarJob =
   | { readonly kind: 'setUp' }
-  | { readonly kind: 'compile'; readonly source: GrammarSource }
+  | { readonly kind: 'compile'; readonly source: GrammarText }
   | { readonly kind: 'open'; readonly cursor: number }
   | { readonly kind: 'accept'; readonly cursor: number; readonly token: number }
   | { readonly kind: 'close'; readonly cursor: number };
@@ -115,7 +119,7 @@ class Engine {
     this.#tokenizer = await Info.createTokenizerInfo([...vocabulary], 'byte_level', false, vocab, [...stopTokens]);
   }
 
-  async #compile(source: GrammarSource): Promise<void> {
+  async #compile(source: GrammarText): Promise<void> {
     const { GrammarCompiler } = defined(this.#library, 'library');
     const compiler = await GrammarCompiler.createGrammarCompiler(defined(this.#tokenizer, 'tokenizer'), false);
     this.#grammar =
