@@ -6,6 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import type { CompiledGrammar, GrammarMatcher, TokenizerInfo } from '@mlc-ai/web-xgrammar';
 import { defined } from '../util/assert.js';
 import { messageOf } from '../util/errors.js';
+import { withoutMarks } from './json-schema-rules.js';
 
 /** What the thread is started with. */
 export interface GrammarSetup {
@@ -124,7 +125,7 @@ class Engine {
     const compiler = await GrammarCompiler.createGrammarCompiler(defined(this.#tokenizer, 'tokenizer'), false);
     this.#grammar =
       source.kind === 'schema'
-        ? await compiler.compileJSONSchema(source.schema, true, undefined, undefined, true, maxWhitespace)
+        ? await compiler.compileGrammar(await this.#grammarOf(source.schema))
         : await compiler.compileStructuralTag(JSON.stringify(await this.#bounded(JSON.parse(source.structure))));
   }
 
@@ -133,13 +134,16 @@ class Engine {
     if (typeof part !== 'object' || part === null) return part;
     if (Array.isArray(part)) return Promise.all(part.map((one) => this.#bounded(one)));
     if ('type' in part && part.type === 'json_schema' && 'json_schema' in part) {
-      const { Grammar } = defined(this.#library, 'library');
-      const schema = JSON.stringify(part.json_schema);
-      const grammar = await Grammar.fromJSONSchema(schema, true, undefined, undefined, true, maxWhitespace);
-      return { type: 'grammar', grammar: grammar.toString() };
+      return { type: 'grammar', grammar: await this.#grammarOf(JSON.stringify(part.json_schema)) };
     }
     const entries = Object.entries(part).map(async ([key, value]) => [key, await this.#bounded(value)] as const);
     return Object.fromEntries(await Promise.all(entries));
+  }
+
+  async #grammarOf(schema: string): Promise<string> {
+    const { Grammar } = defined(this.#library, 'library');
+    const grammar = await Grammar.fromJSONSchema(schema, true, undefined, undefined, true, maxWhitespace);
+    return withoutMarks(grammar.toString());
   }
 
   async #allowed(matcher: GrammarMatcher): Promise<Int32Array> {

@@ -1,12 +1,14 @@
 /**
  * What one schema says of values, integers and texts, in words that the library follows exactly. The library takes one of
- * `$ref`, `const`, `enum`, ... and leaves out what stands beside it, takes a schema without a type for any value, and knows
- * only ranges of integers that have both ends.
+ * `$ref`, `const`, `enum`, ... and leaves out what stands beside it, takes a schema without a type for any value, and of
+ * ranges it knows only those of integers that have both ends.
  *
  *   { type: 'integer', exclusiveMinimum: 2.5 }      -->   { type: 'integer', minimum: 3, maximum: 2^53 - 1 }
+ *   { type: 'number', minimum: 0, maximum: 1 }      -->   { anyOf: [{ type: 'string', pattern: ... }] }, without its quotes
  *   { enum: ['a', 1], type: 'string', title: ... }  -->   { enum: ['a'], title: ... }
  */
 import { UsageError } from '../util/errors.js';
+import { isInside, numberPattern, type NumberRange } from './json-number-range.js';
 import { formatPattern } from './json-string-formats.js';
 import { lengthPattern, writtenPattern } from './json-string-pattern.js';
 
@@ -32,6 +34,19 @@ const ofType: Readonly<Record<string, readonly string[]>> = {
 /** What may stand beside anything: it says nothing of the value. */
 const silent = new Set([...annotations, '$defs', 'definitions']);
 
+/** Around the pattern of a text that is to be written without its quotes; no pattern of a schema can hold them. */
+const marks = ['\\x01', '\\x02'] as const;
+
+/** The schema of what is no text, but fits a pattern. */
+function unquoted(pattern: string): Schema {
+  return { type: 'string', pattern: `^${marks[0]}(?:${pattern})${marks[1]}$` };
+}
+
+/** A grammar of the library with the quotes and marks of `unquoted` texts taken away. */
+export function withoutMarks(grammar: string): string {
+  return grammar.replaceAll(`"\\"" "${marks[0]}" `, '').replaceAll(` "${marks[1]}" "\\""`, '');
+}
+
 /** What a place in a schema is refused for. */
 export function refused(path: string, what: string, hint?: string): UsageError {
   const message = `the schema at ${path.slice(0, 200)} ${what}, which is not supported`;
@@ -46,7 +61,7 @@ export function followableRules(schema: Schema, path: string): Schema {
   if (one !== undefined) {
     const other = saying.find((key) => key !== one);
     if (other !== undefined)
-      throw refused(path, `has ${other} beside ${one}`, `move one of them into a schema of its own`);
+      throw refused(path, `has ${other} beside ${one}`, 'move one of them into a schema of its own');
     return {};
   }
   const type = schema['type'] ?? typeOf(saying, path);
@@ -108,13 +123,6 @@ function hasType(value: unknown, type: unknown, path: string): boolean {
   }
 }
 
-interface NumberRange {
-  readonly min: number;
-  readonly max: number;
-  readonly above: number;
-  readonly below: number;
-}
-
 function rangeOf(schema: Schema, path: string): NumberRange {
   const bound = (key: string, none: number): number => {
     const value = schema[key] ?? none;
@@ -127,23 +135,30 @@ function rangeOf(schema: Schema, path: string): NumberRange {
   };
 }
 
-function isInside(value: number, { min, max, above, below }: NumberRange): boolean {
-  return value >= min && value <= max && value > above && value < below;
-}
-
-/** Bounds of integers as the first and the last of them. */
+/** Bounds of integers as the first and the last of them; those of other numbers as a pattern of a text without quotes. */
 function numberRules(schema: Schema, types: readonly unknown[], path: string): Schema {
   if (!bounds.some((key) => key in schema)) return {};
+  const range = rangeOf(schema, path);
   if (types.includes('number')) {
-    throw refused(path, 'has bounds of numbers that need not be integers', 'use the type integer, or leave them out');
+    const pattern = numberPattern(range);
+    if (pattern === undefined) throw refused(path, 'has bounds without a number of at most 15 digits between them');
+    return { type: undefined, anyOf: [unquoted(pattern), ...otherTypes(schema, types, path)] };
   }
   if (!types.includes('integer')) return {};
-  const { min, max, above, below } = rangeOf(schema, path);
+  const { min, max, above, below } = range;
   const largest = Number.MAX_SAFE_INTEGER;
   const minimum = Math.max(-largest, Math.ceil(min), Math.floor(above) + 1);
   const maximum = Math.min(largest, Math.floor(max), Math.ceil(below) - 1);
   if (minimum > maximum) throw refused(path, 'has bounds without an integer of less than 2^53 between them');
   return { minimum, maximum, exclusiveMinimum: undefined, exclusiveMaximum: undefined };
+}
+
+/** What a value may be that is no number. */
+function otherTypes(schema: Schema, types: readonly unknown[], path: string): Schema[] {
+  const others = types.filter((type) => type !== 'number' && type !== 'integer');
+  const complex = others.find((type) => type === 'array' || type === 'object');
+  if (complex !== undefined) throw refused(path, 'has bounds of numbers and may be a list or an object', 'use anyOf');
+  return others.length === 0 ? [] : [{ type: others, ...(others.includes('string') ? textRules(schema, path) : {}) }];
 }
 
 function lengthsOf({ minLength, maxLength: max }: Schema, path: string): [min: number, max: number | undefined] {

@@ -2,6 +2,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { byteTokenizer } from '../../tests/support/byte-tokenizer.js';
 import { allowedPart } from '../../tests/support/grammar.js';
+import type { GrammarSource } from './grammar-thread.js';
 import { Grammars } from './grammar.js';
 import { followableSchema } from './json-schema.js';
 
@@ -10,10 +11,10 @@ const opened: Grammars[] = [];
 afterEach(() => Promise.all(opened.splice(0).map((grammars) => grammars.close())));
 
 /** Those of the texts that the schema allows from beginning to end. */
-async function allowedOf(schema: object, texts: readonly string[]): Promise<string[]> {
+async function allowedOf(schema: object, texts: readonly string[], kind = 'schema'): Promise<string[]> {
   const grammars = new Grammars({ tokenizer: byteTokenizer, vocab: 266, stopTokens: [stop] });
   opened.push(grammars);
-  const grammar = await grammars.compile({ kind: 'schema', schema: JSON.stringify(schema) });
+  const grammar = await grammars.compile({ kind, [kind]: JSON.stringify(schema) } as GrammarSource);
   const kept: string[] = [];
   for (const text of texts) {
     const cursor = grammar.open();
@@ -40,6 +41,23 @@ describe('what is followed', () => {
       ...expected,
       'null',
     ]);
+  });
+
+  it.each<[object, string[], string[]]>([
+    [{ type: 'number', minimum: 0, maximum: 1 }, ['0', '0.25', '1', '1.0'], ['1.7', '-0.5', '"0"', '', '"0', '0"']],
+    [{ type: 'number', minimum: 0.5, maximum: 1.5 }, ['0.5', '1.5'], ['1"5', '0 5', '1.6']],
+    [{ minimum: 3 }, ['3', '40.5'], ['1', '-3']],
+    [{ type: ['number', 'null', 'string'], exclusiveMaximum: 0, maxLength: 1 }, ['-1', 'null', '"a"'], ['0', '"ab"']],
+    [
+      { type: 'object', properties: { p: { type: 'number', minimum: 0, maximum: 1 }, q: { const: '\u0001' } } },
+      ['{"p": 0.5}', '{"p": 1,"q":"\\u0001"}', '{"p":0 }'],
+      ['{"p": 2}', '{"p": "0.5"}'],
+    ],
+    [{ type: 'array', items: { type: 'number', minimum: -1 } }, ['[-1, 0.5]', '[]'], ['[-2]']],
+  ])('bounds of numbers: %j', async (schema, good, bad) => {
+    expect(await allowedOf(schema, [...good, ...bad])).toEqual(good);
+    const structure = { format: { type: 'json_schema', json_schema: schema } };
+    expect(await allowedOf(structure, [...good, ...bad], 'structure')).toEqual(good);
   });
 
   it.each<[string, object, string[], string[]]>([
@@ -108,9 +126,9 @@ describe('what is followed', () => {
 describe('what is refused', () => {
   const loop = { a: { anyOf: [{ type: 'null' }, { $ref: '#/$defs/b' }] }, b: { allOf: [{ $ref: '#/$defs/a' }] } };
   it.each<[string, object, RegExp]>([
-    ['bounds of a number', { items: { type: 'number', minimum: 0 } }, /#\/items has bounds .* use the type integer/],
-    ['bounds of a number or nothing', { type: ['number', 'null'], maximum: 1 }, /use the type integer/],
-    ['bounds of what has no type', { exclusiveMaximum: 1 }, /use the type integer/],
+    ['bounds without a number', { items: { type: 'number', minimum: 2, maximum: 1 } }, /#\/items .* without a number/],
+    ['bounds that leave nothing', { exclusiveMinimum: 1, exclusiveMaximum: 1 }, /without a number/],
+    ['bounds of a number or a list', { type: ['number', 'array'], maximum: 1 }, /use anyOf/],
     ['bounds without an integer', { type: 'integer', exclusiveMinimum: 1, exclusiveMaximum: 2 }, /without an integer/],
     ['a bound that is none', { type: 'integer', minimum: 1, exclusiveMinimum: true }, /exclusiveMinimum .* no number/],
     ['keywords of two types', { minLength: 1, minimum: 1 }, /say the type/],
