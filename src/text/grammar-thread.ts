@@ -6,6 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import type { CompiledGrammar, GrammarMatcher, TokenizerInfo } from '@mlc-ai/web-xgrammar';
 import { defined } from '../util/assert.js';
 import { messageOf } from '../util/errors.js';
+import { withoutMarks } from './json-schema-rules.js';
 
 /** What the thread is started with. */
 export interface GrammarSetup {
@@ -18,19 +19,23 @@ export interface GrammarSetup {
   readonly memoryMib: number;
 }
 
-/** A JSON schema; or a sequence of texts and schemas, as XGrammar's structural tags describe them. Both are JSON. */
-export type GrammarSource =
-  | { readonly kind: 'schema'; readonly schema: string }
-  | {
-      readonly kind: 'structure';
-      readonly structure: string;
-      /** Special tokens that are text all the same, such as the mark of a tool call. */
-      readonly textTokens?: readonly number[];
-    };
+/** A JSON schema, as an object or as JSON text; or a sequence of texts and schemas. */
+export type GrammarSource = { readonly kind: 'schema'; readonly schema: object | string } | GrammarStructure;
+
+export interface GrammarStructure {
+  readonly kind: 'structure';
+  /** JSON, as XGrammar's structural tags are. */
+  readonly structure: string;
+  /** Special tokens that are text all the same, such as the mark of a tool call. */
+  readonly textTokens?: readonly number[];
+}
+
+/** The same, as JSON text in words that the library follows exactly. */
+export type GrammarText = { readonly kind: 'schema'; readonly schema: string } | GrammarStructure;
 
 export type GrammarJob =
   | { readonly kind: 'setUp' }
-  | { readonly kind: 'compile'; readonly source: GrammarSource }
+  | { readonly kind: 'compile'; readonly source: GrammarText }
   | { readonly kind: 'open'; readonly cursor: number }
   | { readonly kind: 'accept'; readonly cursor: number; readonly token: number }
   | { readonly kind: 'close'; readonly cursor: number };
@@ -115,12 +120,12 @@ class Engine {
     this.#tokenizer = await Info.createTokenizerInfo([...vocabulary], 'byte_level', false, vocab, [...stopTokens]);
   }
 
-  async #compile(source: GrammarSource): Promise<void> {
+  async #compile(source: GrammarText): Promise<void> {
     const { GrammarCompiler } = defined(this.#library, 'library');
     const compiler = await GrammarCompiler.createGrammarCompiler(defined(this.#tokenizer, 'tokenizer'), false);
     this.#grammar =
       source.kind === 'schema'
-        ? await compiler.compileJSONSchema(source.schema, true, undefined, undefined, true, maxWhitespace)
+        ? await compiler.compileGrammar(await this.#grammarOf(source.schema))
         : await compiler.compileStructuralTag(JSON.stringify(await this.#bounded(JSON.parse(source.structure))));
   }
 
@@ -129,13 +134,16 @@ class Engine {
     if (typeof part !== 'object' || part === null) return part;
     if (Array.isArray(part)) return Promise.all(part.map((one) => this.#bounded(one)));
     if ('type' in part && part.type === 'json_schema' && 'json_schema' in part) {
-      const { Grammar } = defined(this.#library, 'library');
-      const schema = JSON.stringify(part.json_schema);
-      const grammar = await Grammar.fromJSONSchema(schema, true, undefined, undefined, true, maxWhitespace);
-      return { type: 'grammar', grammar: grammar.toString() };
+      return { type: 'grammar', grammar: await this.#grammarOf(JSON.stringify(part.json_schema)) };
     }
     const entries = Object.entries(part).map(async ([key, value]) => [key, await this.#bounded(value)] as const);
     return Object.fromEntries(await Promise.all(entries));
+  }
+
+  async #grammarOf(schema: string): Promise<string> {
+    const { Grammar } = defined(this.#library, 'library');
+    const grammar = await Grammar.fromJSONSchema(schema, true, undefined, undefined, true, maxWhitespace);
+    return withoutMarks(grammar.toString());
   }
 
   async #allowed(matcher: GrammarMatcher): Promise<Int32Array> {

@@ -3,7 +3,9 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { byteLevelJson, pieceJson } from '../../tests/text/tiny-tokenizers.js';
 import { byteTokenizer, tokensOf } from '../../tests/support/byte-tokenizer.js';
 import { allowed, follow } from '../../tests/support/grammar.js';
+import { UsageError } from '../util/errors.js';
 import { philox4x32 } from '../util/prng.js';
+import type { GrammarSource } from './grammar-thread.js';
 import { Grammars, type GrammarLimits } from './grammar.js';
 import { createTokenizer, loadTokenizer } from './tokenizer.js';
 
@@ -115,13 +117,38 @@ describe('any tokens that a grammar allows', () => {
   });
 });
 
+describe('a source', () => {
+  it('may be a schema as an object', async () => {
+    const grammar = await grammarsWith().compile({ kind: 'schema', schema: person });
+    expect(await follow(grammar.open(), '{"name": "x", "age": 1}')).toEqual([stop]);
+  });
+
+  const loop: Record<string, unknown> = {};
+  loop['items'] = loop;
+  it.each<[string, unknown, RegExp]>([
+    ['nothing', null, /no kind; give \{ kind: 'schema', schema \}/],
+    ['a text', '{}', /no kind/],
+    ['another kind', { kind: 'nope' }, /the kind "nope"; give/],
+    ['no schema', { kind: 'schema' }, /no schema; give it as an object or as JSON text/],
+    ['a number', { kind: 'schema', schema: 5 }, /no schema/],
+    ['broken JSON', { kind: 'schema', schema: '{"type":' }, /the schema is no JSON: .*JSON/],
+    ['an object in a circle', { kind: 'schema', schema: loop }, /cannot be written as JSON: .*circular/],
+    ['no structure', { kind: 'structure', structure: {} }, /no structure; give it as JSON text/],
+    ['a broken structure', { kind: 'structure', structure: '[' }, /the structure is no JSON/],
+  ])('is refused where it is %s', async (_, source, message) => {
+    const compiled = grammarsWith().compile(source as GrammarSource);
+    await expect(compiled).rejects.toThrow(UsageError);
+    await expect(compiled).rejects.toThrow(message);
+  });
+});
+
 describe('schemas that cannot be followed', () => {
   it.each([
     ['a type that is none', { type: 5 }, /Type should be a string/],
     ['a keyword that would be ignored', { type: 'array', items: { type: 'number', multipleOf: 5 } }, /multipleOf/],
     ['a reference to elsewhere', { $ref: 'http://example.org/a.json' }, /elsewhere/],
     ['a required property that is not there', { type: 'object', required: ['a'] }, /requires "a"/],
-    ['a broken pattern', { type: 'string', pattern: '(' }, /followed/],
+    ['a broken pattern', { type: 'string', pattern: '(' }, /no regular expression/],
     ['too many parts', { anyOf: Array(3000).fill({ type: 'string' }) }, /more than 2000/],
     ['one nested too deep', deep(100), /nested/],
     ['one too long', { enum: ['x'.repeat(70_000)] }, /characters/],

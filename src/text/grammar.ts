@@ -4,8 +4,8 @@
  * wait for is not held up. Threads are kept for the next request with the same grammar.
  */
 import { Worker } from 'node:worker_threads';
-import { AbortedError, OverloadedError, UsageError } from '../util/errors.js';
-import type { GrammarJob, GrammarReply, GrammarSetup, GrammarSource } from './grammar-thread.js';
+import { AbortedError, messageOf, OverloadedError, UsageError } from '../util/errors.js';
+import type { GrammarJob, GrammarReply, GrammarSetup, GrammarSource, GrammarText } from './grammar-thread.js';
 import { followableSchema } from './json-schema.js';
 import { byteLevelName } from './token-bytes.js';
 import type { Tokenizer } from './tokenizer.js';
@@ -84,11 +84,11 @@ export class Grammars {
    * use.
    */
   async compile(source: GrammarSource): Promise<Grammar> {
-    const text = source.kind === 'schema' ? source.schema : source.structure;
+    const text = textOf(source);
     if (text.length > this.#limits.sourceLength) {
       throw new UsageError(`the schema has ${text.length} characters, at most ${this.#limits.sourceLength} may be`);
     }
-    const followable = followableSource(source);
+    const followable = followableText(source, text);
     const key = `${source.kind} ${text}`;
     const entry = this.#entries.get(key) ?? this.#start(followable);
     this.#entries.delete(key);
@@ -118,7 +118,7 @@ export class Grammars {
     await Promise.all(threads.map((thread) => thread.end(new AbortedError('the model is closed'))));
   }
 
-  #start(source: GrammarSource): Entry {
+  #start(source: GrammarText): Entry {
     if (this.#entries.size >= this.#limits.grammars) this.#evict();
     const { vocab, stopTokens } = this.#vocabulary;
     const { memoryMib, setUpMs, compileMs } = this.#limits;
@@ -136,7 +136,7 @@ export class Grammars {
     return { thread, compiled: compile(), users: 0 };
   }
 
-  #namesFor(source: GrammarSource): readonly string[] {
+  #namesFor(source: GrammarText): readonly string[] {
     this.#names ??= namesOf(this.#vocabulary);
     if (source.kind === 'schema' || source.textTokens === undefined) return this.#names;
     const { tokenizer, vocab } = this.#vocabulary;
@@ -160,10 +160,30 @@ export class Grammars {
   }
 }
 
+/** The JSON of a source, which callers without types may have got wrong. */
+function textOf(source: unknown): string {
+  const { kind, schema, structure } = (source ?? {}) as { kind?: unknown; schema?: unknown; structure?: unknown };
+  if (kind === 'structure' && typeof structure === 'string') return structure;
+  if (kind === 'structure') throw new UsageError('the grammar has no structure', { hint: 'give it as JSON text' });
+  if (kind !== 'schema') {
+    const given = typeof kind === 'string' ? `the kind ${JSON.stringify(kind.slice(0, 100))}` : 'no kind';
+    throw new UsageError(`the grammar has ${given}`, { hint: "give { kind: 'schema', schema }" });
+  }
+  if (typeof schema === 'string') return schema;
+  if (typeof schema !== 'object' || schema === null) {
+    throw new UsageError('the grammar has no schema', { hint: 'give it as an object or as JSON text' });
+  }
+  try {
+    return JSON.stringify(schema);
+  } catch (error) {
+    throw new UsageError(`the schema cannot be written as JSON: ${messageOf(error)}`);
+  }
+}
+
 /** The same with schemas in words that are followed exactly. */
-function followableSource(source: GrammarSource): GrammarSource {
-  if (source.kind === 'schema')
-    return { ...source, schema: JSON.stringify(followableSchema(JSON.parse(source.schema))) };
+function followableText(source: GrammarSource, text: string): GrammarText {
+  const json = parse(text, source.kind);
+  if (source.kind === 'schema') return { kind: 'schema', schema: JSON.stringify(followableSchema(json)) };
   const follow = (part: unknown): unknown => {
     if (typeof part !== 'object' || part === null) return part;
     if (Array.isArray(part)) return part.map(follow);
@@ -174,7 +194,15 @@ function followableSource(source: GrammarSource): GrammarSource {
       ]),
     );
   };
-  return { ...source, structure: JSON.stringify(follow(JSON.parse(source.structure))) };
+  return { ...source, structure: JSON.stringify(follow(json)) };
+}
+
+function parse(text: string, what: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new UsageError(`the ${what} is no JSON: ${messageOf(error)}`);
+  }
 }
 
 function namesOf({ tokenizer, vocab, stopTokens }: GrammarVocabulary): string[] {

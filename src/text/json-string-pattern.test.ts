@@ -5,7 +5,7 @@ import { lengthPattern, writtenPattern } from './json-string-pattern.js';
 describe('patterns of written strings', () => {
   it('are of ASCII, or of all but some of it', () => {
     expect(writtenPattern('^[^,]+\\.$')).toBe('^[^\\x00-\\x1f",\\\\]+\\.$');
-    expect(writtenPattern('.\\d[a-cé]')).toBe('[^\\x00-\\x1f"\\\\][0-9](?:[a-c]|é)');
+    expect(writtenPattern('.\\d[a-cé]')).toBe('^[^\\x00-\\x1f"\\\\][0-9](?:[a-c]|é)$');
     expect(() => writtenPattern('[\\u0100-\\u0300]')).toThrow(/beyond ASCII/);
   });
 
@@ -19,6 +19,7 @@ describe('patterns of written strings', () => {
     '^[\\s\\w]$',
     '^\\u00e9[\\u0100-\\u0110]?$',
     '^a{2}\\$\\/$',
+    '^(?:yes|no-)$|^[\t a]$|^$',
   ])('allow what the pattern allows and needs no escape: %s', (pattern) => {
     const [original, written] = [new RegExp(pattern, 'u'), new RegExp(writtenPattern(pattern), 'u')];
     const texts = fc.oneof(fc.string({ unit: 'binary', maxLength: 4 }), fc.stringMatching(original), fc.string());
@@ -36,6 +37,27 @@ describe('patterns of written strings', () => {
   it('refuse what would need an escape, or is of another kind', () => {
     for (const pattern of ['"', '\\\\', '\\n', '["\\\\]', '\\x1f', '(?=a)', '(?<n>a)', '\\bx', '(a)\\1', '\\p{L}']) {
       expect(() => writtenPattern(pattern), pattern).toThrow(/not supported/);
+    }
+    for (const pattern of ['a\nb', 'a\tb', '\u0001', '\ud800']) {
+      expect(() => writtenPattern(pattern), JSON.stringify(pattern)).toThrow(/not supported/);
+    }
+    expect(() => writtenPattern('a)|(b')).toThrow(/no regular expression/);
+  });
+
+  it.each([
+    ['yes|no', '^(?:yes|no)$'],
+    ['^a|b$', '^(?:a|b)$'],
+    ['a$|b', '^(?:a|b)$'],
+    ['(?:a|b)|c|', '^(?:(?:a|b)|c)?$'],
+    ['[|^$]|\\|', '^(?:[|\\^$]|\\|)$'],
+    ['{a}{2', '^\\{a\\}\\{2$'],
+  ])('are alternatives for the whole text: %s', (pattern, expected) => {
+    expect(writtenPattern(pattern)).toBe(expected);
+  });
+
+  it('have no anchors but around an alternative', () => {
+    for (const pattern of ['a^b', '(^a|b)c', '(?:a$)+', '^^a', '$a']) {
+      expect(() => writtenPattern(pattern), pattern).toThrow(/elsewhere than around/);
     }
   });
 

@@ -1,9 +1,10 @@
 /**
  * Regular expressions for the text of a JSON string as it is written: between its quotes, without escapes. Where a
  * pattern allows a quote, a backslash or a control character among others, only the others are left; where it wants one, it
- * is refused.
+ * is refused. Every alternative is one for the whole text.
  *
  *   ^[^,]+\.$   -->   ^[^\x00-\x1f",\\]+\.$
+ *   ^a|b        -->   ^(?:a|b)$
  */
 import { UsageError } from '../util/errors.js';
 
@@ -47,19 +48,59 @@ export function lengthPattern(min: number, max: number | undefined): string {
 
 /** Throws UsageError for what has no such pattern. */
 export function writtenPattern(pattern: string): string {
-  const token = /\[\^?(?:\\[^]|[^\]\\])*\]|\\u[\da-fA-F]{4}|\\x[\da-fA-F]{2}|\\[^]|\(\?:|[^]/gu;
-  const parts = pattern.match(token) ?? [];
-  return parts.map((part, i) => written(part, parts[i - 1])).join('');
+  if (!isPattern(pattern))
+    throw new UsageError(`the schema has a pattern that is no regular expression: ${shown(pattern)}`);
+  const token = /\[\^?(?:\\[^]|[^\]\\])*\]|\\u[\da-fA-F]{4}|\\x[\da-fA-F]{2}|\\[^]|\(\?:|\{\d+(?:,\d*)?\}|[^]/gu;
+  const choices = alternatives(pattern.match(token) ?? []).map((parts) =>
+    withoutAnchors(parts)
+      .map((part, i, all) => written(part, all[i - 1]))
+      .join(''),
+  );
+  const some = choices.filter((choice) => choice !== '');
+  if (choices.length === 1 || some.length === 0) return `^${choices[0]!}$`;
+  return `^(?:${some.join('|')})${some.length < choices.length ? '?' : ''}$`;
 }
 
+function isPattern(pattern: string): boolean {
+  try {
+    return new RegExp(pattern) instanceof RegExp;
+  } catch {
+    return false;
+  }
+}
+
+function shown(pattern: string): string {
+  return JSON.stringify(pattern.slice(0, 100));
+}
+
+/** What stands between the `|` that are in no group. */
+function alternatives(parts: readonly string[]): string[][] {
+  const choices: string[][] = [[]];
+  let depth = 0;
+  for (const part of parts) {
+    if (part.startsWith('(')) depth++;
+    if (part === ')') depth--;
+    if (part === '|' && depth === 0) choices.push([]);
+    else choices.at(-1)!.push(part);
+  }
+  return choices;
+}
+
+function withoutAnchors(parts: readonly string[]): readonly string[] {
+  return parts.slice(parts[0] === '^' ? 1 : 0, parts.at(-1) === '$' ? -1 : undefined);
+}
+
+/** What is no character, where it is no anchor. */
+const operators = /^(?:\(\?:|[()|*+?]|\{.+\})$/;
+
 function written(part: string, before: string | undefined): string {
-  if (part === '(?:') return part;
   if (part === '?' && before === '(') throw unsupported('a look-ahead or a named group');
+  if (part === '^' || part === '$')
+    throw unsupported('^ or $ elsewhere than around all of it or around an alternative');
+  if (operators.test(part)) return part;
   if (part.startsWith('[') && part.length > 1) return classOf(readClass(part));
   const set = sets[part];
-  if (set !== undefined) return classOf(set);
-  if (part.startsWith('\\') || part === '"') return literal(codeOf(part));
-  return part;
+  return set === undefined ? literal(codeOf(part)) : classOf(set);
 }
 
 /** `[...]` or `[^...]`. */
@@ -97,7 +138,7 @@ function literal(code: number): string {
     throw unsupported('a quote, a backslash or a control character');
   }
   const character = String.fromCodePoint(code);
-  return /[\^$\\.*+?()[\]{}|/-]/.test(character) ? `\\${character}` : character;
+  return /[\^$\\.*+?()[\]{}|/]/.test(character) ? `\\${character}` : character;
 }
 
 /** Characters beyond ASCII that a class may name one by one. */

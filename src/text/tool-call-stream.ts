@@ -2,6 +2,7 @@
  * Takes the calls of tools out of a text that comes in pieces. What may become a call is held back until it is one; what
  * turns out to be none is text like any other, so that nothing is ever lost.
  */
+import { ToolCallEnd } from './tool-call-end.js';
 import type { ToolCall, ToolFormat } from './tool-formats.js';
 
 export interface ToolPiece {
@@ -15,8 +16,8 @@ export class ToolCallStream {
   #held = '';
   /** White space in front of what may be a call, which is part of the text only if it is none. */
   #layout = '';
-  /** Inside of something that may be a call. */
-  #inCall = false;
+  /** Inside of something that may be a call, and looking for its end. */
+  #end: ToolCallEnd | undefined;
   /** Nothing but calls and white space so far. */
   #onlyCalls = true;
   #calls = 0;
@@ -41,11 +42,11 @@ export class ToolCallStream {
     let text = '';
     const calls: ToolCall[] = [];
     for (;;) {
-      if (this.#inCall) {
-        const part = this.#takePart(ended);
-        if (part === undefined) break;
-        this.#inCall = false;
-        const read = this.format.read(part);
+      if (this.#end !== undefined) {
+        const taken = this.#takePart(this.#end, ended);
+        if (taken === undefined) break;
+        this.#end = undefined;
+        const { part, read } = taken;
         if (read?.every(({ name }) => this.names.has(name)) === true) calls.push(...read);
         else text += this.#asText(this.#layout + part);
         this.#calls += read?.length ?? 0;
@@ -60,7 +61,7 @@ export class ToolCallStream {
       const isLayout = this.#onlyCalls && before.trim() === '';
       this.#layout = isLayout ? before : '';
       if (!isLayout) text += this.#asText(before);
-      this.#inCall = true;
+      this.#end = new ToolCallEnd(this.format.end);
     }
     return { text, calls };
   }
@@ -70,15 +71,19 @@ export class ToolCallStream {
     return text;
   }
 
-  /** The whole of what may be a call, once it is there. */
-  #takePart(ended: boolean): string | undefined {
-    const { end } = this.format;
-    const at = end === undefined ? -1 : this.#held.indexOf(end);
-    if (at < 0 && !ended) return undefined;
-    const length = at < 0 ? this.#held.length : at + end!.length;
-    const part = this.#held.slice(0, length);
-    this.#held = this.#held.slice(length);
-    return part;
+  /** The whole of what may be a call, once it is there, with the calls that it is. */
+  #takePart(end: ToolCallEnd, ended: boolean): { part: string; read: readonly ToolCall[] | undefined } | undefined {
+    const lengths = end.find(this.#held, ended);
+    if (lengths === undefined) return undefined;
+    let part = '';
+    let read: readonly ToolCall[] | undefined;
+    for (const length of lengths) {
+      part = this.#held.slice(0, length);
+      read = this.format.read(part);
+      if (read !== undefined) break;
+    }
+    this.#held = this.#held.slice(part.length);
+    return { part, read };
   }
 
   /** Where in what is held a call may begin. */

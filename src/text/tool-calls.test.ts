@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { ToolCallStream } from './tool-call-stream.js';
 import { toolFormatOf, type ToolCall, type ToolFormat } from './tool-formats.js';
 
@@ -25,6 +25,9 @@ function read(format: ToolFormat, text: string, cuts: readonly number[] = []): {
 const add = { name: 'add', arguments: '{"a":1,"b":2}' };
 const lookUp = { name: 'look_up', arguments: '{"word":"<tool_call>"}' };
 const nothing = { name: 'add', arguments: '{}' };
+
+const endWord = '{"word":"\\"</tool_call>\\\\","n":"</tool_call>"}';
+const markWord = '{"word":"[TOOL_CALLS]add{}[TOOL_CALLS]"}';
 
 const cases: readonly (readonly [string, ToolFormat, string, string, ToolCall[]])[] = [
   ['text alone', hermes, 'Hello <tool> there', 'Hello <tool> there', []],
@@ -73,6 +76,48 @@ const cases: readonly (readonly [string, ToolFormat, string, string, ToolCall[]]
     '',
     [nothing, add],
   ],
+  [
+    'numbers and texts as they are written',
+    hermes,
+    '<tool_call>{"name":"add","arguments":{"a": 12345678901234567890, "b" : [1.0, 1e2, "\\u00e9 \\/"]}}</tool_call>',
+    '',
+    [{ name: 'add', arguments: '{"a":12345678901234567890,"b":[1.0,1e2,"\\u00e9 \\/"]}' }],
+  ],
+  [
+    'numbers as they are written, in a list, behind a name, and in a text',
+    mistral,
+    '[TOOL_CALLS][{"name":"add","arguments":{"a":1.0}}][TOOL_CALLS]add{"a": -0.0}[TOOL_CALLS][{"name":"add","arguments":"{\\"a\\": 1.0}"}]',
+    '',
+    ['{"a":1.0}', '{"a":-0.0}', '{"a":1.0}'].map((args) => ({ name: 'add', arguments: args })),
+  ],
+  [
+    'an end mark in a string',
+    hermes,
+    `<tool_call>{"name":"look_up","arguments":${endWord}}</tool_call> so <tool_call>{"name":"add"}</tool_call>`,
+    ' so ',
+    [{ name: 'look_up', arguments: endWord }, nothing],
+  ],
+  [
+    'an end mark in a string, and no end',
+    hermes,
+    `<tool_call>{"name":"look_up","arguments":${endWord}}`,
+    '',
+    [{ name: 'look_up', arguments: endWord }],
+  ],
+  ...['\n', '', ' \\'].map((between): (typeof cases)[number] => [
+    `a call behind a string that does not end, and ${JSON.stringify(between)}`,
+    hermes,
+    `<tool_call>{"name": "add}${between}</tool_call><tool_call>{"name":"add"}</tool_call>`,
+    `<tool_call>{"name": "add}${between}</tool_call>`,
+    [nothing],
+  ]),
+  [
+    'marks in strings',
+    mistral,
+    `[TOOL_CALLS][{"name":"look_up","arguments":${markWord}}][TOOL_CALLS]look_up${markWord}[TOOL_CALLS]add{}`,
+    '',
+    [{ name: 'look_up', arguments: markWord }, { name: 'look_up', arguments: markWord }, nothing],
+  ],
   ['JSON that is no call', llama, '{"a": 1}', '{"a": 1}', []],
   ['code', llama, '<|python_tag|>print(1)', '<|python_tag|>print(1)', []],
   ['a brace later on', llama, 'so {"name":"add","parameters":{}}', 'so {"name":"add","parameters":{}}', []],
@@ -96,6 +141,8 @@ describe('calls of tools in a text', () => {
       '[TOOL_CALLS]',
       '{',
       '"name"',
+      '"',
+      '\\',
       ' ',
       '\n',
       'x',
@@ -109,6 +156,29 @@ describe('calls of tools in a text', () => {
         expect(read(format, text, cuts)).toEqual({ text, calls: [] });
       }),
     );
+  });
+
+  it('reads every character a few times, whatever it is', () => {
+    const counted = (format: ToolFormat, text: string): number => {
+      let characters = 0;
+      const counting: ToolFormat = {
+        ...format,
+        read(part) {
+          characters += part.length;
+          return format.read(part);
+        },
+      };
+      expect(read(counting, text)).toEqual({ text, calls: [] });
+      return characters / text.length;
+    };
+    for (const part of ['<tool_call>{"</tool_call>', '<tool_call>"</tool_call>""', '<tool_call>""\n"</tool_call>']) {
+      expect(counted(hermes, part.repeat(2000))).toBeLessThan(10);
+    }
+    const parse = vi.spyOn(JSON, 'parse');
+    counted(mistral, '[TOOL_CALLS]{"'.repeat(2000));
+    counted(mistral, `[TOOL_CALLS]add${' '.repeat(100_000)}`);
+    expect(parse.mock.calls.length).toBeLessThan(30);
+    parse.mockRestore();
   });
 
   it('gives out what can be no call at once', () => {

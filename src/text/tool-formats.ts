@@ -6,6 +6,7 @@
  *   mistral   [TOOL_CALLS] and a list of such objects, or name[ARGS]{...}, to the end of the text
  *   llama     {"name": ..., "parameters": {...}}, the whole text, perhaps after <|python_tag|>
  */
+import { parsed, writtenItems, writtenMembers, writtenObject } from './written-json.js';
 
 export interface Tool {
   readonly name: string;
@@ -15,7 +16,7 @@ export interface Tool {
 
 export interface ToolCall {
   readonly name: string;
-  /** A JSON object, as text. */
+  /** A JSON object as the model writes it, without white space between its tokens. */
   readonly arguments: string;
 }
 
@@ -50,7 +51,7 @@ const hermes: ToolFormat = {
   name: 'hermes',
   marks: ['<tool_call>'],
   end: '</tool_call>',
-  read: (part) => one(callOf(parse(part.replace(/^<tool_call>/, '').replace(/<\/tool_call>$/, '')))),
+  read: (part) => one(callOf(part.replace(/^<tool_call>/, '').replace(/<\/tool_call>$/, ''))),
   structure(tools, { several, optional }) {
     const calls = tags(tools, '<tool_call>\n{"name": ', '"arguments"', '}\n</tool_call>');
     return optional ? amongText('<tool_call>', calls, several) : listOf(calls, '\n', several);
@@ -63,7 +64,14 @@ const mistral: ToolFormat = {
   end: undefined,
   read(part) {
     const parts = part.split('[TOOL_CALLS]').slice(1);
-    return all(parts.map((text) => listedCalls(text) ?? namedCall(text)))?.flat();
+    const calls: ToolCall[] = [];
+    for (let at = 0; at < parts.length;) {
+      const [read, count] = firstCalls(parts, at);
+      if (read === undefined) return undefined;
+      calls.push(...read);
+      at += count;
+    }
+    return calls;
   },
   structure(tools, { several, optional }) {
     const list = listOf(tags(tools, '{"name": ', '"arguments"', '}'), ', ', several);
@@ -78,7 +86,7 @@ const llama: ToolFormat = {
   end: undefined,
   read(part) {
     const text = part.replace(/^\s*<\|python_tag\|>/, '');
-    return one(callOf(parse(text))) ?? all(text.split(/;\s*(?=\{"name")/).map((call) => callOf(parse(call))));
+    return one(callOf(text)) ?? all(text.split(/;\s*(?=\{"name")/).map(callOf));
   },
   structure(tools, { several, optional }) {
     const bare = listOf(tags(tools, '{"name": ', '"parameters"', '}'), '; ', several);
@@ -126,23 +134,43 @@ function listOf(tagList: readonly object[], separator: string, several: boolean)
   return { ...list, at_least_one: true, stop_after_first: !several };
 }
 
+/** Marks in strings that are passed over for the calls behind one mark; each part is read as often, at most. */
+const mostPassed = 8;
+
+/** The calls of the first parts from there, as few as it takes: a mark between two may be in a string. And how many. */
+function firstCalls(parts: readonly string[], from: number): [calls: readonly ToolCall[] | undefined, count: number] {
+  let text = parts[from]!;
+  for (let count = 1; ; count++) {
+    const read = listedCalls(text) ?? namedCall(text);
+    const next = parts[from + count];
+    if (read !== undefined || next === undefined || count > mostPassed) return [read, count];
+    text += `[TOOL_CALLS]${next}`;
+  }
+}
+
 /** Mistral's older way. */
 function listedCalls(text: string): readonly ToolCall[] | undefined {
-  const list = parse(text);
-  return Array.isArray(list) && list.length > 0 ? all(list.map(callOf)) : undefined;
+  const list = writtenItems(text);
+  return list !== undefined && list.length > 0 ? all(list.map(callOf)) : undefined;
 }
 
 /** Its newer one: the name, then the arguments. */
 function namedCall(text: string): readonly ToolCall[] | undefined {
-  const [, name, args] = /^\s*([\w-]{1,64})\s*(?:\[ARGS\])?\s*(\{.*)$/s.exec(text) ?? [];
-  return name === undefined ? undefined : one(callOf({ name, arguments: parse(args ?? '') }));
+  const [, name, given] = /^\s*([\w-]{1,64})\s*(?:\[ARGS\]\s*)?(\{.*)$/s.exec(text) ?? [];
+  const args = given === undefined ? undefined : writtenObject(given);
+  return name === undefined || args === undefined ? undefined : [{ name, arguments: args }];
 }
 
-function callOf(value: unknown): ToolCall | undefined {
-  if (!isObject(value) || typeof value['name'] !== 'string') return undefined;
-  const given = value['arguments'] ?? value['parameters'] ?? {};
-  const args = typeof given === 'string' ? parse(given) : given;
-  return isObject(args) ? { name: value['name'], arguments: JSON.stringify(args) } : undefined;
+/** A call that is an object with its name and arguments; they may be a text that holds the object. */
+function callOf(text: string): ToolCall | undefined {
+  const members = writtenMembers(text);
+  const name = parsed(members?.get('name') ?? '');
+  if (members === undefined || typeof name !== 'string') return undefined;
+  const given = ['arguments', 'parameters'].map((key) => members.get(key) ?? 'null');
+  const args = given.find((one) => one !== 'null') ?? '{}';
+  const inner = args.startsWith('"') ? (JSON.parse(args) as string) : args;
+  const written = writtenObject(inner);
+  return written === undefined ? undefined : { name, arguments: written };
 }
 
 function one(call: ToolCall | undefined): readonly ToolCall[] | undefined {
@@ -152,16 +180,4 @@ function one(call: ToolCall | undefined): readonly ToolCall[] | undefined {
 /** All of them, or undefined where one is missing. */
 function all<T>(values: readonly (T | undefined)[]): readonly T[] | undefined {
   return values.some((value) => value === undefined) ? undefined : (values as readonly T[]);
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

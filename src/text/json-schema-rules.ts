@@ -1,0 +1,190 @@
+/**
+ * What one schema says of values, integers and texts, in words that the library follows exactly. The library takes one of
+ * `$ref`, `const`, `enum`, ... and leaves out what stands beside it, takes a schema without a type for any value, and of
+ * ranges it knows only those of integers that have both ends.
+ *
+ *   { type: 'integer', exclusiveMinimum: 2.5 }      -->   { type: 'integer', minimum: 3, maximum: 2^53 - 1 }
+ *   { type: 'number', minimum: 0, maximum: 1 }      -->   { anyOf: [{ type: 'string', pattern: ... }] }, without its quotes
+ *   { enum: ['a', 1], type: 'string', title: ... }  -->   { enum: ['a'], title: ... }
+ */
+import { UsageError } from '../util/errors.js';
+import { isInside, numberPattern, type NumberRange } from './json-number-range.js';
+import { formatPattern } from './json-string-formats.js';
+import { lengthPattern, writtenPattern } from './json-string-pattern.js';
+
+export type Schema = Readonly<Record<string, unknown>>;
+
+export const annotations =
+  'title description default examples example $schema $id $comment deprecated readOnly writeOnly contentMediaType'.split(
+    ' ',
+  );
+/** Each says what a value is by itself. */
+const whole = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'];
+const bounds = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'];
+const lengths = ['minLength', 'maxLength'];
+/** Keywords that say something of values of one type only. */
+const ofType: Readonly<Record<string, readonly string[]>> = {
+  number: bounds,
+  string: [...lengths, 'pattern', 'format'],
+  array: ['items', 'prefixItems', 'unevaluatedItems', 'minItems', 'maxItems'],
+  object: [
+    ...['properties', 'required', 'additionalProperties', 'unevaluatedProperties', 'minProperties', 'maxProperties'],
+  ],
+};
+/** What may stand beside anything: it says nothing of the value. */
+const silent = new Set([...annotations, '$defs', 'definitions']);
+
+/** Around the pattern of a text that is to be written without its quotes; no pattern of a schema can hold them. */
+const marks = ['\\x01', '\\x02'] as const;
+
+/** The schema of what is no text, but fits a pattern. */
+function unquoted(pattern: string): Schema {
+  return { type: 'string', pattern: `^${marks[0]}(?:${pattern})${marks[1]}$` };
+}
+
+/** A grammar of the library with the quotes and marks of `unquoted` texts taken away. */
+export function withoutMarks(grammar: string): string {
+  return grammar.replaceAll(`"\\"" "${marks[0]}" `, '').replaceAll(` "${marks[1]}" "\\""`, '');
+}
+
+/** What a place in a schema is refused for. */
+export function refused(path: string, what: string, hint?: string): UsageError {
+  const message = `the schema at ${path.slice(0, 200)} ${what}, which is not supported`;
+  return new UsageError(message, hint === undefined ? {} : { hint });
+}
+
+/** The keywords to change; those that are undefined are to be left out. Throws UsageError for what cannot be followed. */
+export function followableRules(schema: Schema, path: string): Schema {
+  const saying = Object.keys(schema).filter((key) => !silent.has(key) && !key.startsWith('x-'));
+  if ('const' in schema || 'enum' in schema) return valueRules(schema, saying, path);
+  const one = saying.find((key) => whole.includes(key));
+  if (one !== undefined) {
+    const other = saying.find((key) => key !== one);
+    if (other !== undefined)
+      throw refused(path, `has ${other} beside ${one}`, 'move one of them into a schema of its own');
+    return {};
+  }
+  const type = schema['type'] ?? typeOf(saying, path);
+  if (type === undefined) return {};
+  const types: readonly unknown[] = Array.isArray(type) ? type : [type];
+  return { type, ...numberRules(schema, types, path), ...(types.includes('string') ? textRules(schema, path) : {}) };
+}
+
+/** The type that the keywords are about; values of other types would fit, too. */
+function typeOf(saying: readonly string[], path: string): string | undefined {
+  const types = Object.keys(ofType).filter((type) => ofType[type]!.some((key) => saying.includes(key)));
+  if (types.length > 1) throw refused(path, 'has no type and keywords of several', 'say the type');
+  return types[0];
+}
+
+/** Those values of `const` and `enum` that fit what stands beside them. */
+function valueRules(schema: Schema, saying: readonly string[], path: string): Schema {
+  const besides = ['const', 'enum', 'type', ...lengths, ...bounds];
+  const other = saying.find((key) => !besides.includes(key));
+  if (other !== undefined) throw refused(path, `has ${other} beside enum or const`, 'leave one of them out');
+  const { enum: values, const: only } = schema;
+  if ('enum' in schema && !Array.isArray(values)) throw refused(path, 'has an enum that is no list');
+  const given: readonly unknown[] = 'enum' in schema ? (values as unknown[]) : [only];
+  const same = (value: unknown): boolean => !('const' in schema) || JSON.stringify(value) === JSON.stringify(only);
+  const range = rangeOf(schema, path);
+  const [shortest, longest] = lengthsOf(schema, path);
+  const fits = (value: unknown): boolean => {
+    if (!same(value) || !hasType(value, schema['type'], path)) return false;
+    if (typeof value === 'string') {
+      const { length } = Array.from(value);
+      return length >= shortest && length <= (longest ?? Infinity);
+    }
+    return typeof value !== 'number' || isInside(value, range);
+  };
+  const fitting = given.filter(fits);
+  if (fitting.length === 0) throw refused(path, 'has no value that fits all it says');
+  const without = Object.fromEntries(besides.map((key) => [key, undefined]));
+  return { ...without, enum: fitting };
+}
+
+function hasType(value: unknown, type: unknown, path: string): boolean {
+  if (type === undefined) return true;
+  if (Array.isArray(type)) return type.some((one) => hasType(value, one, path));
+  switch (type) {
+    case 'integer':
+      return Number.isInteger(value);
+    case 'null':
+      return value === null;
+    case 'array':
+      return Array.isArray(value);
+    case 'object':
+      return typeof value === 'object' && value !== null && !Array.isArray(value);
+    case 'number':
+    case 'string':
+    case 'boolean':
+      return typeof value === type;
+    default:
+      throw refused(path, `has the type ${JSON.stringify(type).slice(0, 100)}`);
+  }
+}
+
+function rangeOf(schema: Schema, path: string): NumberRange {
+  const bound = (key: string, none: number): number => {
+    const value = schema[key] ?? none;
+    if (typeof value !== 'number') throw refused(path, `has ${key} that is no number`);
+    return value;
+  };
+  return {
+    ...{ min: bound('minimum', -Infinity), max: bound('maximum', Infinity) },
+    ...{ above: bound('exclusiveMinimum', -Infinity), below: bound('exclusiveMaximum', Infinity) },
+  };
+}
+
+/** Bounds of integers as the first and the last of them; those of other numbers as a pattern of a text without quotes. */
+function numberRules(schema: Schema, types: readonly unknown[], path: string): Schema {
+  if (!bounds.some((key) => key in schema)) return {};
+  const range = rangeOf(schema, path);
+  if (types.includes('number')) {
+    const pattern = numberPattern(range);
+    if (pattern === undefined) throw refused(path, 'has bounds without a number of at most 15 digits between them');
+    return { type: undefined, anyOf: [unquoted(pattern), ...otherTypes(schema, types, path)] };
+  }
+  if (!types.includes('integer')) return {};
+  const { min, max, above, below } = range;
+  const largest = Number.MAX_SAFE_INTEGER;
+  const minimum = Math.max(-largest, Math.ceil(min), Math.floor(above) + 1);
+  const maximum = Math.min(largest, Math.floor(max), Math.ceil(below) - 1);
+  if (minimum > maximum) throw refused(path, 'has bounds without an integer of less than 2^53 between them');
+  return { minimum, maximum, exclusiveMinimum: undefined, exclusiveMaximum: undefined };
+}
+
+/** What a value may be that is no number. */
+function otherTypes(schema: Schema, types: readonly unknown[], path: string): Schema[] {
+  const others = types.filter((type) => type !== 'number' && type !== 'integer');
+  const complex = others.find((type) => type === 'array' || type === 'object');
+  if (complex !== undefined) throw refused(path, 'has bounds of numbers and may be a list or an object', 'use anyOf');
+  return others.length === 0 ? [] : [{ type: others, ...(others.includes('string') ? textRules(schema, path) : {}) }];
+}
+
+function lengthsOf({ minLength, maxLength: max }: Schema, path: string): [min: number, max: number | undefined] {
+  const min = minLength ?? 0;
+  const fits = isCount(min) && (max === undefined || (isCount(max) && max >= min));
+  if (!fits) throw refused(path, 'has lengths that are none');
+  return [min, max];
+}
+
+/** The rules of a text as one pattern. */
+function textRules(schema: Schema, path: string): Schema {
+  const { pattern, format } = schema;
+  const hasLengths = lengths.some((key) => key in schema);
+  if ([pattern !== undefined, format !== undefined, hasLengths].filter(Boolean).length > 1) {
+    throw refused(path, 'has several of pattern, format and lengths');
+  }
+  if (typeof pattern === 'string') return { pattern: writtenPattern(pattern) };
+  if (format !== undefined) {
+    const known = typeof format === 'string' ? formatPattern(format) : undefined;
+    if (known === undefined) throw refused(path, `has the format ${JSON.stringify(format).slice(0, 100)}`);
+    return { format: undefined, pattern: writtenPattern(known) };
+  }
+  if (!hasLengths) return {};
+  return { minLength: undefined, maxLength: undefined, pattern: lengthPattern(...lengthsOf(schema, path)) };
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}

@@ -1,0 +1,168 @@
+/** What schemas allow, followed byte by byte, and which are refused. */
+import { afterEach, describe, expect, it } from 'vitest';
+import { byteTokenizer } from '../../tests/support/byte-tokenizer.js';
+import { allowedPart } from '../../tests/support/grammar.js';
+import type { GrammarSource } from './grammar-thread.js';
+import { Grammars } from './grammar.js';
+import { followableSchema } from './json-schema.js';
+
+const stop = 2;
+const opened: Grammars[] = [];
+afterEach(() => Promise.all(opened.splice(0).map((grammars) => grammars.close())));
+
+/** Those of the texts that the schema allows from beginning to end. */
+async function allowedOf(schema: object, texts: readonly string[], kind = 'schema'): Promise<string[]> {
+  const grammars = new Grammars({ tokenizer: byteTokenizer, vocab: 266, stopTokens: [stop] });
+  opened.push(grammars);
+  const grammar = await grammars.compile({ kind, [kind]: JSON.stringify(schema) } as GrammarSource);
+  const kept: string[] = [];
+  for (const text of texts) {
+    const cursor = grammar.open();
+    if ((await allowedPart(cursor, text, stop)) === text) kept.push(text);
+    cursor.close();
+  }
+  return kept;
+}
+
+describe('what is followed', () => {
+  const numbers = ['-9007199254740991', '-11', '-10', '-4', '-3', '-1', '0', '1', '3', '4', '5', '6', '12', '1.5'];
+  it.each<[object, (value: number) => boolean]>([
+    [{ minimum: 5 }, (value) => value >= 5],
+    [{ minimum: -10 }, (value) => value >= -10],
+    [{ maximum: -3 }, (value) => value <= -3],
+    [{ exclusiveMinimum: -10, exclusiveMaximum: 5 }, (value) => value > -10 && value < 5],
+    [{ minimum: 0.5, maximum: 5.5 }, (value) => value > 0.5 && value < 5.5],
+    [{ minimum: 3, exclusiveMinimum: 3, maximum: 9007199254740991 }, (value) => value > 3],
+    [{ exclusiveMinimum: -1e300, maximum: 4 }, (value) => value <= 4],
+  ])('bounds of integers: %j', async (bounds, fits) => {
+    const expected = numbers.filter((text) => Number.isInteger(Number(text)) && fits(Number(text)));
+    expect(await allowedOf({ type: 'integer', ...bounds }, [...numbers])).toEqual(expected);
+    expect(await allowedOf({ type: ['integer', 'null'], ...bounds }, [...numbers, 'null'])).toEqual([
+      ...expected,
+      'null',
+    ]);
+  });
+
+  it.each<[object, string[], string[]]>([
+    [{ type: 'number', minimum: 0, maximum: 1 }, ['0', '0.25', '1', '1.0'], ['1.7', '-0.5', '"0"', '', '"0', '0"']],
+    [{ type: 'number', minimum: 0.5, maximum: 1.5 }, ['0.5', '1.5'], ['1"5', '0 5', '1.6']],
+    [{ minimum: 3 }, ['3', '40.5'], ['1', '-3']],
+    [{ type: ['number', 'null', 'string'], exclusiveMaximum: 0, maxLength: 1 }, ['-1', 'null', '"a"'], ['0', '"ab"']],
+    [
+      { type: 'object', properties: { p: { type: 'number', minimum: 0, maximum: 1 }, q: { const: '\u0001' } } },
+      ['{"p": 0.5}', '{"p": 1,"q":"\\u0001"}', '{"p":0 }'],
+      ['{"p": 2}', '{"p": "0.5"}'],
+    ],
+    [{ type: 'array', items: { type: 'number', minimum: -1 } }, ['[-1, 0.5]', '[]'], ['[-2]']],
+  ])('bounds of numbers: %j', async (schema, good, bad) => {
+    expect(await allowedOf(schema, [...good, ...bad])).toEqual(good);
+    const structure = { format: { type: 'json_schema', json_schema: schema } };
+    expect(await allowedOf(structure, [...good, ...bad], 'structure')).toEqual(good);
+  });
+
+  it.each<[string, object, string[], string[]]>([
+    ['the largest integer', { type: 'integer', minimum: 0 }, ['9007199254740991'], ['9007199254740992', '-0']],
+    ['alternatives of a pattern', { type: 'string', pattern: '^yes$|no' }, ['"yes"', '"no"'], ['"yesno"', '"yes']],
+    ['an empty alternative', { type: 'string', pattern: '^$|^ab?$' }, ['""', '"ab"'], ['"b"']],
+    ['a day', { type: 'string', format: 'date' }, ['"2024-02-29"'], ['"2023-02-29"', '"7499-09-31"']],
+    ['an address', { type: 'string', format: 'ipv4' }, ['"6.1.9.254"'], ['"06.1.9.4"']],
+    ['a text without a type', { maxLength: 1 }, ['""', '"a"'], ['"ab"', '1']],
+    ['a list without a type', { items: {}, maxItems: 1 }, ['[]', '[1]'], ['[1,2]', '1']],
+    ['an enum and a length', { enum: ['red', 'green', 5], type: 'string', maxLength: 3 }, ['"red"'], ['"green"', '5']],
+    ['an enum and a type', { enum: ['a', 1, 1.5], type: 'integer' }, ['1'], ['"a"', '1.5']],
+    ['an enum and types', { enum: ['a', null, 1], type: ['string', 'null'] }, ['"a"', 'null'], ['1']],
+    ['an enum and bounds', { enum: [1, 2, 3, 4], minimum: 2, exclusiveMaximum: 4 }, ['2', '3'], ['1', '4']],
+    ['a const and an enum', { const: 'a', enum: ['a', 'b'], type: 'string', title: 'X' }, ['"a"'], ['"b"']],
+    ['a const of no type', { const: { a: [null] } }, ['{"a":[null]}'], ['null']],
+    [
+      'alternatives with a title',
+      { anyOf: [{ type: 'boolean' }, { type: 'null' }], default: null, title: 'X', description: 'x' },
+      ['true', 'null'],
+      ['1'],
+    ],
+    [
+      'a reference with a description',
+      { $ref: '#/$defs/Y', description: 'x', $defs: { Y: { type: 'string', enum: ['a'] } } },
+      ['"a"'],
+      ['"b"'],
+    ],
+    [
+      'a list of itself',
+      { $ref: '#/$defs/L', $defs: { L: { type: 'array', items: { anyOf: [{ $ref: '#/$defs/L' }, { const: 1 }] } } } },
+      ['[]', '[1,[[],1]]'],
+      ['1'],
+    ],
+    [
+      'properties of a schema behind allOf',
+      { allOf: [{ $ref: '#/definitions/P' }], definitions: { P: { properties: { 'é x': { const: 1 } } } }, title: 'P' },
+      ['{"é x":1}'],
+      ['1'],
+    ],
+  ])('%s', async (_, schema, good, bad) => {
+    expect(await allowedOf(schema, [...good, ...bad])).toEqual(good);
+  });
+
+  it.each<[string, string, string[]]>([
+    ['date', '2024-02-29', ['2023-02-29']],
+    ['time', '20:00:16Z', ['20:60:16Z', '20:00:60Z']],
+    ['date-time', '2024-02-29T23:59:59.5+01:00', ['2024-02-30T23:59:59Z']],
+    ['duration', 'P1Y2M3DT4H5M6S', ['P', 'PT']],
+    ['email', 'a.b@example.org', ['\\"\\x\\"@a', 'a@b']],
+    ['hostname', 'example.org', ['-a']],
+    ['ipv4', '6.1.9.254', ['06.1.9.4']],
+    ['ipv6', '2001:db8::7334', ['::01.2.3.4', '1::2::3']],
+    ['uri', 'https://example.org/a?b#c', ['a']],
+    ['uri-reference', '../a', ['a b']],
+    ['uri-template', '/a{/id,x}', ['{', "'"]],
+    ['json-pointer', '/a~1b/0', ['/a\tb', 'a', '/~2']],
+    ['relative-json-pointer', '1/a', ['1/a\tb', '/a']],
+    ['uuid', 'f81d4fae-7dec-41d0-a765-00a0c91e6bf6', ['f81d4fae']],
+  ])('the format %s', async (format, good, bad) => {
+    const quoted = [good, ...bad].map((text) => `"${text}"`);
+    expect(await allowedOf({ type: 'string', format }, quoted)).toEqual(quoted.slice(0, 1));
+  });
+});
+
+describe('what is refused', () => {
+  const loop = { a: { anyOf: [{ type: 'null' }, { $ref: '#/$defs/b' }] }, b: { allOf: [{ $ref: '#/$defs/a' }] } };
+  it.each<[string, object, RegExp]>([
+    ['bounds without a number', { items: { type: 'number', minimum: 2, maximum: 1 } }, /#\/items .* without a number/],
+    ['bounds that leave nothing', { exclusiveMinimum: 1, exclusiveMaximum: 1 }, /without a number/],
+    ['bounds of a number or a list', { type: ['number', 'array'], maximum: 1 }, /use anyOf/],
+    ['bounds without an integer', { type: 'integer', exclusiveMinimum: 1, exclusiveMaximum: 2 }, /without an integer/],
+    ['a bound that is none', { type: 'integer', minimum: 1, exclusiveMinimum: true }, /exclusiveMinimum .* no number/],
+    ['keywords of two types', { minLength: 1, minimum: 1 }, /say the type/],
+    ['a line feed in a pattern', { type: 'string', pattern: 'a\nb' }, /control character/],
+    ['a name with a tab', { properties: { 'a\tb': {} } }, /"a\\tb", whose name/],
+    ['a name with a quote', { properties: { 'a"b': {} } }, /whose name/],
+    ['a name with a backslash', { properties: { 'a\\b': {} } }, /whose name/],
+    ['a name with half a character', { properties: { '\ud800': {} } }, /whose name/],
+    ['what is beside allOf', { allOf: [{ type: 'object' }], properties: { extra: {} } }, /has properties beside allOf/],
+    ['what is beside anyOf', { anyOf: [{ type: 'object' }], type: 'object' }, /has type beside anyOf/],
+    ['what is beside $ref', { $ref: '#/$defs/a', minLength: 1, $defs: { a: {} } }, /has minLength beside \$ref/],
+    ['two that stand for a value', { oneOf: [{}], anyOf: [{}] }, /beside/],
+    ['a pattern beside enum', { enum: ['a'], pattern: 'b' }, /has pattern beside enum/],
+    ['an enum of which nothing fits', { enum: ['a'], type: 'integer' }, /no value that fits/],
+    ['an enum that is no list', { enum: 'a' }, /enum that is no list/],
+    ['a type that is none', { enum: ['a'], type: 'text' }, /type "text"/],
+    ['a reference to itself', { $ref: '#/$defs/a', $defs: { a: { $ref: '#/$defs/a' } } }, /leads back to itself/],
+    ['a circle of references', { items: { $ref: '#/$defs/a' }, $defs: loop }, /leads back to itself/],
+    ['a reference to nothing', { $ref: '#/$defs/a' }, /"#\/\$defs\/a", which is no schema/],
+    ['a reference to what is not read', { $ref: '#/x-a', 'x-a': { not: {} } }, /which is no schema/],
+    ['a reference that is escaped', { $ref: '#/$defs/a~1b', $defs: { 'a/b': {} } }, /rename/],
+  ])('%s', (_, schema, message) => {
+    expect(() => followableSchema(schema)).toThrow(message);
+  });
+
+  it('does not grow with the number of references', () => {
+    const chain = Object.fromEntries(
+      Array.from({ length: 900 }, (_, i) => [
+        `d${i}`,
+        { anyOf: [{ $ref: `#/$defs/d${i + 1}` }, { $ref: `#/$defs/d${i + 1}` }] },
+      ]),
+    );
+    expect(() => followableSchema({ $ref: '#/$defs/d0', $defs: { ...chain, d900: {} } })).toThrow(/more than 2000/);
+    const short = Object.fromEntries(Object.entries(chain).slice(0, 600));
+    expect(followableSchema({ $ref: '#/$defs/d0', $defs: { ...short, d600: {} } })).toBeInstanceOf(Object);
+  });
+});
