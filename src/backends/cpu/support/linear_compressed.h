@@ -78,7 +78,7 @@ static inline __attribute__((always_inline)) void expand_group(const struct comp
   }
 }
 
-/* Puts exceptions, from number `i` on, into groups up to `group`, of which the last is at `to`; returns the next one's number. */
+/* Puts exceptions, from number `i` on, into the groups up to `group`, which is at `to`; returns the number of the next one. */
 static inline uint32_t restore_exceptions(const struct compressed_tile *tile, uint32_t i, int group, uint8_t *to) {
   for (; group_of_exception(tile, i) <= group; ++i) {
     const uint16_t value = i < NEAR_EXCEPTIONS ? tile->header->values[i] : tile->far_values[i - NEAR_EXCEPTIONS];
@@ -110,7 +110,8 @@ static inline float from_bf16(uint16_t bf16) {
 static __attribute__((noinline, unused)) void bf16z_embed(struct worker *me, float *y, const int32_t *tokens, const void *table,
                                                           int rows, int width, float scale, struct range features) {
   for (int row = 0; row < rows; ++row) {
-    const struct compressed_tile tile = compressed_tile_at((const uint8_t *)table + (size_t)(tokens[row] / TILE) * compressed_tile_bytes(width), width);
+    const size_t start = (size_t)(tokens[row] / TILE) * compressed_tile_bytes(width);
+    const struct compressed_tile tile = compressed_tile_at((const uint8_t *)table + start, width);
     const int lane = tokens[row] % TILE;
     float *to = y + (size_t)row * (size_t)width;
     uint32_t exception = 0;
