@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { show } from '../util/checked.js';
 import { CheckpointError } from '../util/errors.js';
-import { samplingRanges, type Range } from './sampling-ranges.js';
+import { numberWithin, samplingRanges } from './sampling-ranges.js';
 
 export interface GenerationDefaults {
   /** Every id that ends a text, without repeats. */
@@ -30,14 +30,13 @@ const ids = z.looseObject({
   eos_token_id: z.union([z.number().int(), z.array(z.number().int()).max(1000)]).nullish(),
   bos_token_id: z.union([z.number().int(), z.array(z.number().int()).max(1000)]).nullish(),
 });
-const within = ({ min, max, integer }: Range) => (integer === true ? z.int() : z.number()).min(min).max(max).nullish();
 const sampling = z.looseObject({
   do_sample: z.boolean().nullish(),
-  temperature: within(samplingRanges.temperature),
-  top_k: within(samplingRanges.topK),
-  top_p: within(samplingRanges.topP),
-  min_p: within(samplingRanges.minP),
-  repetition_penalty: within(samplingRanges.repetitionPenalty),
+  temperature: numberWithin(samplingRanges.temperature).nullish(),
+  top_k: numberWithin(samplingRanges.topK).nullish(),
+  top_p: numberWithin(samplingRanges.topP).nullish(),
+  min_p: numberWithin(samplingRanges.minP).nullish(),
+  repetition_penalty: numberWithin(samplingRanges.repetitionPenalty).nullish(),
 });
 
 /** Merges the two files; ids must be below `vocab`. Throws CheckpointError naming file and field. */

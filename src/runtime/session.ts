@@ -47,8 +47,8 @@ export class Session {
   }
 
   /**
-   * Starts making text; one at a time per session. Throws UsageError for options of the wrong type or outside their range. The generation
-   * fails with ContextOverflowError where the prompt is longer than the context.
+   * Starts making text; one at a time per session. Throws UsageError for options of the wrong type or outside their range.
+   * The generation fails with ContextOverflowError where the prompt is longer than the context.
    */
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
     if (this.#closed) throw new UsageError('this session is closed');

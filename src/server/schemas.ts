@@ -3,12 +3,11 @@
  * nothing a client asks for is left out silently; what changes no text, such as `user`, is accepted and ignored.
  */
 import { z } from 'zod';
-import { samplingRanges, type Range } from '../checkpoint/sampling-ranges.js';
+import { numberWithin, samplingRanges } from '../checkpoint/sampling-ranges.js';
 import { ApiError, badRequest, fromZod } from './api-error.js';
 import type { ServerLimits } from './settings.js';
 
 const tokenId = z.int().min(0);
-const within = ({ min, max }: Range) => z.number().min(min).max(max);
 
 /** Parameters that both ways of making text have. */
 function generationShape(limits: ServerLimits) {
@@ -23,12 +22,12 @@ function generationShape(limits: ServerLimits) {
       })
       .nullish(),
     seed: z.int().nullish(),
-    temperature: within(samplingRanges.temperature).nullish(),
-    top_p: within(samplingRanges.topP).nullish(),
+    temperature: numberWithin(samplingRanges.temperature).nullish(),
+    top_p: numberWithin(samplingRanges.topP).nullish(),
     /** 0 and -1 are off. */
     top_k: z.int().min(-1).max(samplingRanges.topK.max).nullish(),
-    min_p: within(samplingRanges.minP).nullish(),
-    repetition_penalty: within(samplingRanges.repetitionPenalty).nullish(),
+    min_p: numberWithin(samplingRanges.minP).nullish(),
+    repetition_penalty: numberWithin(samplingRanges.repetitionPenalty).nullish(),
     presence_penalty: z.number().min(-2).max(2).nullish(),
     frequency_penalty: z.number().min(-2).max(2).nullish(),
     /** By token id, which JSON writes as a string. */

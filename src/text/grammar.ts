@@ -88,9 +88,8 @@ export class Grammars {
     if (text.length > this.#limits.sourceLength) {
       throw new UsageError(`the schema has ${text.length} characters, at most ${this.#limits.sourceLength} may be`);
     }
-    const followable = followableText(source, text);
     const key = `${source.kind} ${text}`;
-    const entry = this.#entries.get(key) ?? this.#start(followable);
+    const entry = this.#entries.get(key) ?? this.#start(followableText(source, text));
     this.#entries.delete(key);
     this.#entries.set(key, entry);
     entry.users++;

@@ -7,10 +7,12 @@
  *   { type: 'number', minimum: 0, maximum: 1 }      -->   { anyOf: [{ type: 'string', pattern: ... }] }, without its quotes
  *   { enum: ['a', 1], type: 'string', title: ... }  -->   { enum: ['a'], title: ... }
  */
+import { show } from '../util/checked.js';
 import { UsageError } from '../util/errors.js';
 import { isInside, numberPattern, type NumberRange } from './json-number-range.js';
 import { formatPattern } from './json-string-formats.js';
 import { lengthPattern, writtenPattern } from './json-string-pattern.js';
+import { isObject } from './written-json.js';
 
 export type Schema = Readonly<Record<string, unknown>>;
 
@@ -113,13 +115,13 @@ function hasType(value: unknown, type: unknown, path: string): boolean {
     case 'array':
       return Array.isArray(value);
     case 'object':
-      return typeof value === 'object' && value !== null && !Array.isArray(value);
+      return isObject(value);
     case 'number':
     case 'string':
     case 'boolean':
       return typeof value === type;
     default:
-      throw refused(path, `has the type ${JSON.stringify(type).slice(0, 100)}`);
+      throw refused(path, `has the type ${show(type)}`);
   }
 }
 
@@ -178,7 +180,7 @@ function textRules(schema: Schema, path: string): Schema {
   if (typeof pattern === 'string') return { pattern: writtenPattern(pattern) };
   if (format !== undefined) {
     const known = typeof format === 'string' ? formatPattern(format) : undefined;
-    if (known === undefined) throw refused(path, `has the format ${JSON.stringify(format).slice(0, 100)}`);
+    if (known === undefined) throw refused(path, `has the format ${show(format)}`);
     return { format: undefined, pattern: writtenPattern(known) };
   }
   if (!hasLengths) return {};

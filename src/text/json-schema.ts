@@ -2,8 +2,10 @@
  * Which JSON schemas can be followed token by token. A keyword that would be left out silently is refused: what comes out
  * must be valid, and not nearly so.
  */
+import { show } from '../util/checked.js';
 import { UsageError } from '../util/errors.js';
 import { annotations, followableRules, refused, type Schema } from './json-schema-rules.js';
+import { isObject } from './written-json.js';
 
 const maxDepth = 64;
 const maxSchemas = 2000;
@@ -91,8 +93,7 @@ function checkKeywords(schema: Schema, path: string): void {
   if (required === undefined) return;
   if (!Array.isArray(required)) throw refused(path, 'has a required that is no list');
   const missing = required.find((name) => typeof name !== 'string' || !Object.hasOwn(properties, name)) as unknown;
-  if (missing !== undefined)
-    throw refused(path, `requires ${JSON.stringify(missing).slice(0, 100)}, which is no property`);
+  if (missing !== undefined) throw refused(path, `requires ${show(missing)}, which is no property`);
 }
 
 function listOf(schema: Schema, key: string, path: string): readonly unknown[] {
@@ -105,8 +106,4 @@ function mapOf(schema: Schema, key: string, path: string): Schema {
   const map = schema[key] ?? {};
   if (!isObject(map)) throw refused(path, `has ${key} that is no object`);
   return map;
-}
-
-function isObject(value: unknown): value is Schema {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

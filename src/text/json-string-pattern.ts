@@ -6,6 +6,7 @@
  *   ^[^,]+\.$   -->   ^[^\x00-\x1f",\\]+\.$
  *   ^a|b        -->   ^(?:a|b)$
  */
+import { show } from '../util/checked.js';
 import { UsageError } from '../util/errors.js';
 
 type Range = readonly [first: number, last: number];
@@ -49,7 +50,7 @@ export function lengthPattern(min: number, max: number | undefined): string {
 /** Throws UsageError for what has no such pattern. */
 export function writtenPattern(pattern: string): string {
   if (!isPattern(pattern))
-    throw new UsageError(`the schema has a pattern that is no regular expression: ${shown(pattern)}`);
+    throw new UsageError(`the schema has a pattern that is no regular expression: ${show(pattern)}`);
   const token = /\[\^?(?:\\[^]|[^\]\\])*\]|\\u[\da-fA-F]{4}|\\x[\da-fA-F]{2}|\\[^]|\(\?:|\{\d+(?:,\d*)?\}|[^]/gu;
   const choices = alternatives(pattern.match(token) ?? []).map((parts) =>
     withoutAnchors(parts)
@@ -67,10 +68,6 @@ function isPattern(pattern: string): boolean {
   } catch {
     return false;
   }
-}
-
-function shown(pattern: string): string {
-  return JSON.stringify(pattern.slice(0, 100));
 }
 
 /** What stands between the `|` that are in no group. */

@@ -47,6 +47,6 @@ export function parsed(text: string): unknown {
   }
 }
 
-function isObject(value: unknown): boolean {
+export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -1,26 +1,20 @@
 /** What an emitter of one operator needs to know about where it stands. */
-import type { Dim, Name, Program, Tensor } from '../../../ir/program.js';
+import type { Dim, Name, Tensor } from '../../../ir/program.js';
 import type { Division } from '../../../passes/plan-stages.js';
 import { concreteDim } from '../../../ir/tensor.js';
 import { assert, defined } from '../../../util/assert.js';
 import { checkedProduct } from '../../../util/checked.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
-import type { Allocator } from '../../memory-map.js';
+import type { KernelEmission } from './names.js';
 
-export interface Scope {
-  readonly program: Program;
+type Emission = 'program' | 'scratch' | 'own' | 'headCounters' | 'expandedTile';
+
+export interface Scope extends Pick<KernelEmission, Emission> {
   readonly types: ReadonlyMap<Name, Tensor>;
   /** C name of each IR name of this scope. */
   readonly names: ReadonlyMap<Name, string>;
   /** Key/value heads that a stage divided by heads, or by heads and context, shares out. */
   readonly kvHeads: number | undefined;
-  /** Memory of all workers, and each worker's own. */
-  readonly scratch: Allocator;
-  readonly own: Allocator;
-  /** Offset in the arena of a counter for every key/value head. */
-  readonly headCounters: number;
-  /** Offset in each worker's own memory of room for the largest tile of bf16z, written as bf16. */
-  readonly expandedTile: number;
   /** Of the stage: where each worker has the int8 form of a name, made with its first chunk. */
   readonly quantized: ReadonlyMap<Name, number>;
 }

@@ -38,6 +38,9 @@
  * there is so much to compute between two loads that no processor looks ahead far enough by itself. In a single stream for one
  * row it does, and is slower when it is asked for the same; several tiles at once are no single stream. */
 #define PREFETCH_BYTES 4096
+static inline __attribute__((always_inline)) void ask_ahead(const uint8_t *walk, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(walk + PREFETCH_BYTES + at, 0, 3);
+}
 /* Outputs of a tile of weights, and positions of a tile of the KV cache: as many as a vector has lanes. */
 #define TILE 16
 /* Chunks of a worker's part of a stage: one would leave nothing to take over, many cost time. */

@@ -110,6 +110,7 @@ static inline void f32_load_keys(const float *tile, int i, v16 *even, v16 *odd) 
 static inline void bf16_load_keys(const uint16_t *tile, int i, v16 *even, v16 *odd) {
   v16_from_bf16_pairs(v16b_load((const uint8_t *)(tile + i * TILE)), even, odd);
 }
+
 /* Queries of `heads` heads of a row as scores want them: made once, in a worker's own memory at `offset`, and found there. */
 #define DEFINE_FLOAT_QUERIES(dtype)                                                                                      \
   typedef const float *dtype##_queries;                                                                                  \
@@ -189,10 +190,6 @@ static inline void f32_load_values(const float *p, v16 *low, v16 *high) {
 static inline void bf16_load_values(const uint16_t *p, v16 *low, v16 *high) {
   v16_from_bf16_pairs(v16b_load((const uint8_t *)p), low, high);
 }
-/* Query heads whose values are summed together: of bf16, two vectors at a time take registers as well. */
-static inline int f32_value_heads(void) { return GROUP; }
-static inline int bf16_value_heads(void) { return SIMD_PAIR_HEADS; }
-static inline int q8_0_value_heads(void) { return GROUP; }
 /* The last of them, `count` of 16. */
 static inline v16 f32_load_value(const float *p, int count) {
   return count == 16 ? v16_load(p) : v16_load_part(p, count);
@@ -203,6 +200,11 @@ static inline v16 bf16_load_value(const uint16_t *p, int count) {
   memcpy(whole, p, (size_t)count * sizeof *p);
   return v16_load_bf16(whole);
 }
+
+/* Query heads whose values are summed together: of bf16, two vectors at a time take registers as well. */
+static inline int f32_value_heads(void) { return GROUP; }
+static inline int bf16_value_heads(void) { return SIMD_PAIR_HEADS; }
+static inline int q8_0_value_heads(void) { return GROUP; }
 
 /* sums[h] += weights[h][p] * values[p] for the positions `begin` .. `end` of a tile: 16 x `vectors` dimensions from `first` on
  * of `heads` query heads. All but the positions are constants; weights of heads are `stride` apart. */

@@ -54,9 +54,7 @@ static inline __attribute__((always_inline)) void add_tile(enum weight_format fo
   const size_t pair = tile_bytes(format, 2);
   v16 w_even, w_odd;
   for (int i = 0; i + 1 < in; i += 2) {
-    if (rows > 1)
-      for (size_t at = 0; at < pair; at += CACHE_LINE)
-        __builtin_prefetch(tile + (size_t)(i / 2) * pair + PREFETCH_BYTES + at, 0, 3);
+    if (rows > 1) ask_ahead(tile + (size_t)(i / 2) * pair, pair);
     load_two_inputs(format, tile, i, &w_even, &w_odd);
     add_two_inputs(rows, even, odd, row, i, w_even, w_odd);
   }
@@ -71,9 +69,7 @@ static inline __attribute__((always_inline)) void add_tile(enum weight_format fo
 static inline __attribute__((always_inline)) void add_groups(int rows, v16 *even, v16 *odd, const float *const *row,
                                                              const struct compressed_tile *tile, int begin, int end) {
   for (int group = begin; group < end; ++group) {
-    if (rows > 1)
-      for (int at = 0; at < COMPRESSED_GROUP_BYTES; at += CACHE_LINE)
-        __builtin_prefetch(tile->groups + (size_t)group * COMPRESSED_GROUP_BYTES + PREFETCH_BYTES + at, 0, 3);
+    if (rows > 1) ask_ahead(tile->groups + (size_t)group * COMPRESSED_GROUP_BYTES, COMPRESSED_GROUP_BYTES);
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       v16b pairs[2];
@@ -214,3 +210,27 @@ static inline __attribute__((always_inline)) float tile_element(enum weight_form
 DEFINE_EMBED(f32, WEIGHT_F32)
 DEFINE_EMBED(f16, WEIGHT_F16)
 DEFINE_EMBED(bf16, WEIGHT_BF16)
+
+/* The same; of bf16z a group is written as one of bf16 first. */
+static __attribute__((noinline, unused)) void bf16z_embed(struct worker *me, float *y, const int32_t *tokens, const void *table,
+                                                          int rows, int width, float scale, struct range features) {
+  for (int row = 0; row < rows; ++row) {
+    const size_t start = (size_t)(tokens[row] / TILE) * compressed_tile_bytes(width);
+    const struct compressed_tile tile = compressed_tile_at((const uint8_t *)table + start, width);
+    const int lane = tokens[row] % TILE;
+    float *to = y + (size_t)row * (size_t)width;
+    uint32_t exception = 0;
+    for (int group = features.begin / COMPRESSED_INPUTS; group * COMPRESSED_INPUTS < features.end; ++group) {
+      uint8_t expanded[EXPANDED_GROUP_BYTES];
+      expand_group(&tile, group, expanded);
+      while (group_of_exception(&tile, exception) < group) ++exception;
+      exception = restore_exceptions(&tile, exception, group, expanded);
+      for (int j = 0; j < COMPRESSED_INPUTS; ++j) {
+        const int i = group * COMPRESSED_INPUTS + j;
+        if (i >= features.begin && i < features.end)
+          to[i] = tile_element(WEIGHT_BF16, expanded, lane, j, COMPRESSED_INPUTS) * scale;
+      }
+    }
+  }
+  me->bytes_read += (uint64_t)rows * (uint64_t)(features.end - features.begin) * 3 / 2;
+}

@@ -92,39 +92,8 @@ static inline uint32_t restore_exceptions(const struct compressed_tile *tile, ui
 static __attribute__((noinline, unused)) void expand_tile(struct compressed_tile tile, int in, uint8_t *to) {
   const int groups = in / COMPRESSED_INPUTS;
   for (int group = 0; group < groups; ++group) {
-    for (int at = 0; at < COMPRESSED_GROUP_BYTES; at += CACHE_LINE)
-      __builtin_prefetch(tile.groups + (size_t)group * COMPRESSED_GROUP_BYTES + PREFETCH_BYTES + at, 0, 3);
+    ask_ahead(tile.groups + (size_t)group * COMPRESSED_GROUP_BYTES, COMPRESSED_GROUP_BYTES);
     expand_group(&tile, group, to + (size_t)group * EXPANDED_GROUP_BYTES);
   }
   restore_exceptions(&tile, 0, groups - 1, to + (size_t)(groups - 1) * EXPANDED_GROUP_BYTES);
-}
-
-static inline float from_bf16(uint16_t bf16) {
-  const uint32_t bits = (uint32_t)bf16 << 16;
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-/* As in DEFINE_EMBED (linear.h). */
-static __attribute__((noinline, unused)) void bf16z_embed(struct worker *me, float *y, const int32_t *tokens, const void *table,
-                                                          int rows, int width, float scale, struct range features) {
-  for (int row = 0; row < rows; ++row) {
-    const size_t start = (size_t)(tokens[row] / TILE) * compressed_tile_bytes(width);
-    const struct compressed_tile tile = compressed_tile_at((const uint8_t *)table + start, width);
-    const int lane = tokens[row] % TILE;
-    float *to = y + (size_t)row * (size_t)width;
-    uint32_t exception = 0;
-    for (int group = features.begin / COMPRESSED_INPUTS; group * COMPRESSED_INPUTS < features.end; ++group) {
-      uint16_t expanded[COMPRESSED_INPUTS / 2][TILE][2];
-      expand_group(&tile, group, (uint8_t *)expanded);
-      while (group_of_exception(&tile, exception) < group) ++exception;
-      exception = restore_exceptions(&tile, exception, group, (uint8_t *)expanded);
-      for (int j = 0; j < COMPRESSED_INPUTS; ++j) {
-        const int i = group * COMPRESSED_INPUTS + j;
-        if (i >= features.begin && i < features.end) to[i] = from_bf16(expanded[j / 2][lane][j % 2]) * scale;
-      }
-    }
-  }
-  me->bytes_read += (uint64_t)rows * (uint64_t)(features.end - features.begin) * 3 / 2;
 }

@@ -134,8 +134,7 @@ static inline __attribute__((always_inline)) void quantized_block(enum quantized
   const int blocks = in / BLOCK;
   for (int b = 0; b < blocks; ++b) {
     const uint8_t *w = weight + (size_t)tile * quantized_tile_bytes(format, in) + (size_t)b * block_bytes(format);
-    if (rows > 1 || format == WEIGHT_Q4_0)
-      for (size_t i = 0; i < block_bytes(format); i += CACHE_LINE) __builtin_prefetch(w + PREFETCH_BYTES + i, 0, 3);
+    if (rows > 1 || format == WEIGHT_Q4_0) ask_ahead(w, block_bytes(format));
     add_block(format, rows, sums, x, row, w, in, b);
   }
   UNROLL_ROWS
