@@ -26,6 +26,14 @@
 #define KV_BLOCK 32
 #define KV_BLOCK_BYTES 34
 
+/* How far ahead of itself a walk through keys or values asks for memory, of which it reads so much: a run of one is as long as a
+ * block, and where it begins, and while scores become weights, no processor looks ahead by itself. Asked for all at once,
+ * before a tile, instead of line by line, it gives a part of this only. */
+#define CONTEXT_AHEAD 8192
+static inline __attribute__((always_inline)) void ask_for_context(const void *walk, size_t bytes) {
+  for (size_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch((const uint8_t *)walk + CONTEXT_AHEAD + at, 0, 3);
+}
+
 /* Round to nearest, ties to even. */
 static inline uint16_t to_bf16(float value) {
   uint32_t bits;
@@ -156,6 +164,7 @@ static inline q8_0_queries q8_0_queries_from(q8_0_queries q, int head, int dim) 
       for (int c = 0; c < 4; c += 2) {                                                                                   \
         if (i + c >= dim) continue;                                                                                      \
         v16 even, odd;                                                                                                   \
+        ask_for_context(tile + (i + c) * TILE, 2 * TILE * sizeof *tile);                                                 \
         load_keys(tile, i + c, &even, &odd);                                                                             \
         UNROLL_ALL                                                                                                       \
         for (int h = 0; h < heads; ++h) {                                                                                \
@@ -178,8 +187,10 @@ static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, 
   static const int rows[GROUP] = {0, 1, 2, 3};
   const int blocks = dim / BLOCK;
   for (int h = 0; h < heads; ++h) sums[h] = v16_zero();
-  for (int b = 0; b < blocks; ++b, tile += block_bytes(WEIGHT_Q8_0))
+  for (int b = 0; b < blocks; ++b, tile += block_bytes(WEIGHT_Q8_0)) {
+    ask_for_context(tile, block_bytes(WEIGHT_Q8_0));
     add_block(WEIGHT_Q8_0, heads, sums, q, rows, tile, dim, b);
+  }
 }
 
 /* Dimensions i .. i + 31 of the values of a position. */
@@ -218,6 +229,7 @@ static inline int q8_0_value_heads(void) { return GROUP; }
       for (int j = 0; j < vectors; j += 2) {                                                                             \
         const int left = dim - first - 16 * j;                                                                           \
         const bool both = left > 16 && vectors - j > 1;                                                                  \
+        ask_for_context(values + 16 * j, 32 * sizeof *tile);                                                             \
         v16 low, high = v16_zero();                                                                                      \
         if (both && left >= 32) {                                                                                        \
           dtype##_load_values(values + 16 * j, &low, &high);                                                             \
@@ -249,6 +261,7 @@ static inline __attribute__((always_inline)) void q8_0_weigh(int heads, int dim,
   }
   const uint8_t *values = tile + (size_t)(dim / KV_BLOCK) * TILE * sizeof(uint16_t) + first;
   for (int p = begin; p < end; ++p) {
+    ask_for_context(values + (size_t)p * (size_t)dim, 16 * (size_t)vectors);
     UNROLL_ALL
     for (int j = 0; j < vectors; ++j) {
       const v16 value = v16_from_int(v16i_load_signed(values + (size_t)p * (size_t)dim + 16 * j));
