@@ -107,17 +107,24 @@ describe.runIf(hasCompiler)('every schedule and number of threads computes the s
     }
   });
 
-  const otherSets = instructionSets.filter(({ name }) => {
-    try {
-      return chooseInstructionSet(name) !== chooseInstructionSet();
-    } catch {
-      return false;
-    }
-  });
-  test.each(otherSets.map(({ name }) => name))('a GGUF file of every format, on %s', async (instructionSet) => {
+  /** The first one is compared with; those with products of bfloat16 round what matrices in bf16 are multiplied with. */
+  const [usable, rounding] = [false, true].map((rounds) =>
+    instructionSets.flatMap(({ name }) => {
+      try {
+        return (name === 'avx512_bf16') === rounds ? [chooseInstructionSet(name).name] : [];
+      } catch {
+        return [];
+      }
+    }),
+  );
+  const others = [
+    ...usable!.slice(1).map((name) => [name, 1e-4] as const),
+    ...rounding!.map((name) => [name, 2e-2] as const),
+  ];
+  test.each(others)('a GGUF file of every format, on %s', async (instructionSet, limit) => {
     const model = mixed();
-    const expected = await results(model, { schedule: 'looped', threads: 1 });
+    const expected = await results(model, { schedule: 'looped', threads: 1, instructionSet: usable![0]! });
     const { logits } = await results(model, { schedule: 'response', threads: 2, instructionSet });
-    logits.forEach((row, i) => expect(relativeError(row, expected.logits[i]!)).toBeLessThan(1e-4));
+    logits.forEach((row, i) => expect(relativeError(row, expected.logits[i]!)).toBeLessThan(limit));
   });
 });

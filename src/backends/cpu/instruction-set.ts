@@ -10,23 +10,31 @@ export interface InstructionSet {
   readonly compilerFlags: readonly string[];
 }
 
+const avx512: InstructionSet = {
+  name: 'avx512',
+  arch: 'x64',
+  needs: ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'avx512_vnni', 'fma', 'f16c'],
+  compilerFlags: [
+    '-mavx512f',
+    '-mavx512bw',
+    '-mavx512vl',
+    '-mavx512dq',
+    '-mavx512vnni',
+    '-mfma',
+    '-mf16c',
+    '-mprefer-vector-width=512',
+  ],
+};
+
 /** From the best to the plainest. Each has a header simd_<name>.h in support/. */
 export const instructionSets: readonly InstructionSet[] = [
   {
-    name: 'avx512',
+    name: 'avx512_bf16',
     arch: 'x64',
-    needs: ['avx512f', 'avx512bw', 'avx512vl', 'avx512dq', 'avx512_vnni', 'fma', 'f16c'],
-    compilerFlags: [
-      '-mavx512f',
-      '-mavx512bw',
-      '-mavx512vl',
-      '-mavx512dq',
-      '-mavx512vnni',
-      '-mfma',
-      '-mf16c',
-      '-mprefer-vector-width=512',
-    ],
+    needs: [...avx512.needs, 'avx512_bf16'],
+    compilerFlags: [...avx512.compilerFlags, '-mavx512bf16'],
   },
+  avx512,
   { name: 'avx2', arch: 'x64', needs: ['avx2', 'fma', 'f16c'], compilerFlags: ['-mavx2', '-mfma', '-mf16c'] },
   { name: 'neon', arch: 'arm64', needs: ['asimddp'], compilerFlags: ['-march=armv8.2-a+dotprod'] },
   { name: 'generic', arch: 'any', needs: [], compilerFlags: [] },

@@ -11,9 +11,9 @@ import { dequantize } from '../../checkpoint/dequantize.js';
 import { isCompressible } from '../../checkpoint/compress.js';
 import { encodeWeights } from '../../checkpoint/encode.js';
 import { packTiles } from '../../checkpoint/tiles.js';
-import { blockOf, dtypes, isQuantized } from '../../ir/formats.js';
+import { blockOf, dtypes, isQuantized, plainFormat } from '../../ir/formats.js';
 import type { DType } from '../../ir/program.js';
-import { bf16ToF32Array } from '../../util/float.js';
+import { bf16ToF32Array, f32ToBf16Array } from '../../util/float.js';
 import { chooseInstructionSet, instructionSets } from './instruction-set.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
 
@@ -28,11 +28,13 @@ static const struct call *const programs[] = {NULL};
 #define KLOOP_OWN_BYTES 0ull
 #define KLOOP_WEIGHT_BYTES 0ull
 #include "library.h"
-#define LINEAR(dtype, quantizes, rows_of_x, ...) \\
+#define LINEAR(dtype, make, rows_of_x, ...) \\
   EXPORT void linear_##dtype(float *y, const float *x, const void *weight, const float *bias, int rows, int in, int out, \\
                              int first, int last) { \\
-    struct worker me = {.own = malloc(((size_t)rows + 16) * (size_t)in * 2)}; \\
-    if (quantizes) quantize_rows(&me, 0, x, rows, in); \\
+    /* The other form of the rows, and behind it a tile of bf16. */ \\
+    const size_t form = ((size_t)rows * ((size_t)in + 1) * 2 + 63) / 64 * 64; \\
+    struct worker me = {.own = aligned_alloc(64, form + 64 * (size_t)in)}; \\
+    make; \\
     dtype##_linear(&me, y, rows_of_x, weight, bias, rows, in, out, (struct range){first, last} __VA_OPT__(,) __VA_ARGS__); \\
     free(me.own); \\
   } \\
@@ -43,8 +45,10 @@ static const struct call *const programs[] = {NULL};
 ${formats
   .map((format) =>
     isQuantized(format)
-      ? `LINEAR(${format}, true, quantized_at(&me, 0, rows, in))`
-      : `LINEAR(${format}, false, x${format === 'bf16z' ? ', me.own' : ''})`,
+      ? `LINEAR(${format}, quantize_rows(&me, 0, x, rows, in), quantized_at(&me, 0, rows, in))`
+      : plainFormat(format) === 'bf16'
+        ? `LINEAR(${format}, round_rows(&me, 0, x, rows, in), rounded_at(&me, 0, x)${format === 'bf16z' ? ', me.own + form' : ''})`
+        : `LINEAR(${format}, , x)`,
   )
   .join('\n')}
 `;
@@ -166,6 +170,26 @@ describe.runIf(hasCompiler).each(usable)('%s', (instructionSet) => {
     });
     expect(compressed).toEqual(plain);
     expect(plain).toEqual(bf16ToF32Array(bits));
+  });
+
+  it('rounds inputs of bf16 to bf16 where there are products of it, and nowhere else', () => {
+    const random = seededRandom(13);
+    const [rows, out, width] = [5, 20, 37];
+    const [stored, weights] = matrix('bf16', out, width, random);
+    const x = Float32Array.from({ length: rows * width }, () => random() - 0.5);
+    const multiplied = instructionSet === 'avx512_bf16' ? bf16ToF32Array(f32ToBf16Array(x)) : x;
+    const y = new Float32Array(rows * out);
+    kernels.linear('bf16')(y, x, packTiles(stored, out, width, 'bf16'), null, rows, width, out, 0, 2);
+    y.forEach((value, i) => {
+      const [row, feature] = [Math.floor(i / out), i % out];
+      const products = Array.from(
+        { length: width },
+        (_, j) => weights[feature * width + j]! * multiplied[row * width + j]!,
+      );
+      const size = products.reduce((sum, product) => sum + Math.abs(product), 0);
+      const sum = products.reduce((a, b) => a + b, 0);
+      expect(Math.abs(value - sum) / size, `row ${row}, output ${feature}`).toBeLessThan(1e-6);
+    });
   });
 
   describe.each(formats)('%s', (format) => {

@@ -3,18 +3,18 @@
  * hand-off as the plan says, loops become loops: stacked names advance by a constant stride, carried names alternate
  * between their copies.
  */
-import { isQuantized } from '../../../ir/formats.js';
 import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
 import type { Kernel, Loop, Name, Operator, Region, Stage, Tensor } from '../../../ir/program.js';
-import { elementsOf, formatTensor } from '../../../ir/tensor.js';
-import { isKind, usesOf } from '../../../ir/visit.js';
+import { formatTensor } from '../../../ir/tensor.js';
+import { usesOf } from '../../../ir/visit.js';
 import { divisionOf, kvHeadsOf, type Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
 import { bytesAtLimits } from '../../memory-map.js';
 import { contextBlock } from './attention.js';
 import { emitBinding, emitCopies, emitFinals, untilHandOff } from './loop.js';
-import { cName, elementType, quantizedBytes, type KernelEmission, type Names } from './names.js';
+import { inputForms, type InputForms } from './input-forms.js';
+import { cName, elementType, type KernelEmission, type Names } from './names.js';
 import { emitters } from './operators.js';
 import { emitPrefetch, type Prefetch } from './prefetch.js';
 import { dimension, OperatorContext } from './scope.js';
@@ -115,8 +115,8 @@ function emitStage(
   const { writer } = emission;
   const plan = defined(region.plan, 'a plan of the region');
   const cache = kvHeadsOf(region.statements, names.types);
-  const quantized = quantizedInputs(operators, names.types, emission);
-  const scope = { ...emission, types: names.types, names: names.c, kvHeads: cache?.count, quantized };
+  const forms = inputForms(operators, names.types, emission);
+  const scope = { ...emission, types: names.types, names: names.c, kvHeads: cache?.count, forms };
   const emit = (wanted: (division: Division) => boolean): void => {
     for (const operator of operators) {
       const division = divisionOf(operator, stage, plan, names.types);
@@ -136,10 +136,10 @@ function emitStage(
       writer.line(`const struct attention_unit unit = context_unit(me, ${defined(cache, 'key/value heads').count});`);
     }
     // Only while it holds a chunk may a worker look at data, so that its own copies are made here, too.
-    if (replicates || quantized.size > 0) {
+    if (replicates || forms.int8.size + forms.bf16.size > 0) {
       writer.block('if (me->done == 0)', () => {
         emit((division) => division === 'replicated');
-        for (const [name, offset] of quantized) emitQuantize(name, offset, names, writer);
+        emitForms(forms, names, writer);
       });
     }
     emit((division) => division !== 'replicated');
@@ -147,28 +147,19 @@ function emitStage(
   end();
 }
 
-/** Own memory for the int8 form of what quantized matrices of this stage read: values, scale and two sums of every block. */
-function quantizedInputs(
-  operators: readonly Operator[],
-  types: ReadonlyMap<Name, Tensor>,
-  { program, own }: KernelEmission,
-): Map<Name, number> {
-  const inputs = new Map<Name, number>();
-  for (const operator of operators) {
-    if (!isKind(operator, 'linear') || inputs.has(operator.reads.x)) continue;
-    if (!isQuantized(defined(types.get(operator.reads.weight), 'type of a weight').dtype)) continue;
-    const elements = elementsOf(defined(types.get(operator.reads.x), operator.reads.x), program.limits);
-    inputs.set(operator.reads.x, own.take(quantizedBytes(elements)));
+/** Makes the forms of what matrices read, one after the other. */
+function emitForms(forms: InputForms, names: Names, writer: CodeWriter): void {
+  for (const [form, make] of [
+    ['int8', 'quantize_rows'],
+    ['bf16', 'round_rows'],
+  ] as const) {
+    for (const [name, offset] of forms[form]) {
+      const [rows, width] = defined(names.types.get(name), name).shape;
+      const x = defined(names.c.get(name), `C name of ${name}`);
+      const shape = `${dimension(defined(rows, 'rows'))}, ${dimension(defined(width, 'width'))}`;
+      writer.line(`${make}(me, ${offset}, ${x}, ${shape});`);
+    }
   }
-  return inputs;
-}
-
-function emitQuantize(name: Name, offset: number, names: Names, writer: CodeWriter): void {
-  const [rows, width] = defined(names.types.get(name), name).shape;
-  const x = defined(names.c.get(name), `C name of ${name}`);
-  writer.line(
-    `quantize_rows(me, ${offset}, ${x}, ${dimension(defined(rows, 'rows'))}, ${dimension(defined(width, 'width'))});`,
-  );
 }
 
 function chunksOf(stage: Stage, cache: ReturnType<typeof kvHeadsOf>): string {

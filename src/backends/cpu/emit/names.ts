@@ -63,8 +63,3 @@ export function elementType(tensor: Tensor): string {
       return tensor.dtype satisfies never;
   }
 }
-
-/** Bytes of the int8 form of rows (quantized_bytes in linear_quantized.h): values, and a scale and two sums of every block. */
-export function quantizedBytes(elements: number): number {
-  return (elements / 32) * (32 + 12);
-}

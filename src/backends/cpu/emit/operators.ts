@@ -1,9 +1,8 @@
 /** One emitter per operator: the call of its kernel in support/, with shapes as constants. */
-import { isQuantized } from '../../../ir/formats.js';
 import type { OperatorKind, OperatorOf } from '../../../ir/program.js';
 import { unreachable } from '../../../util/assert.js';
 import { contextBlock, positionsOf } from './attention.js';
-import { quantizedBytes } from './names.js';
+import { formBytes, inputForm } from './input-forms.js';
 import { floatLiteral, type OperatorContext } from './scope.js';
 
 /** Query heads that are computed together (GROUP in attention.h). */
@@ -47,7 +46,7 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const { dtype } = at.type(reads.weight);
     const [out, width] = [at.fixed(reads.weight, 0), at.fixed(reads.weight, 1)];
     const bias = reads.bias === undefined ? 'NULL' : at.name(reads.bias);
-    const x = isQuantized(dtype) ? at.quantized(reads.x) : at.name(reads.x);
+    const x = at.inputs(reads.x, dtype);
     const operands = `${at.name(writes.y)}, ${x}, ${at.name(reads.weight)}, ${bias}`;
     const expanded = dtype === 'bf16z' ? `, own(me, ${at.expandedTile})` : '';
     at.statement(
@@ -80,7 +79,8 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const group = heads / kvHeads!;
     const states = at.mostRows(reads.q) * 2 * group + 2 * group;
     const own = at.ownMemory(4 * (attentionGroup * contextBlock + states + group * headDim!));
-    const queries = at.ownMemory(dtype === 'q8_0' ? quantizedBytes(at.mostRows(reads.q) * group * headDim!) : 0);
+    const form = inputForm(dtype);
+    const queries = at.ownMemory(form === undefined ? 0 : formBytes(form, at.mostRows(reads.q) * group, headDim!));
     const blocks = [at.mostRows(reads.q), heads, Math.ceil(context! / contextBlock), headDim! + 2];
     const waiting = at.division === 'context' ? at.sharedMemory([4, ...blocks]) : 0;
     const memory = `${contextBlock}, ${own}, ${queries}, ${waiting}, ${at.headCounters}`;

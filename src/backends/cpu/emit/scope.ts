@@ -1,10 +1,11 @@
 /** What an emitter of one operator needs to know about where it stands. */
-import type { Dim, Name, Tensor } from '../../../ir/program.js';
+import type { Dim, DType, Name, Tensor } from '../../../ir/program.js';
 import type { Division } from '../../../passes/plan-stages.js';
 import { concreteDim } from '../../../ir/tensor.js';
 import { assert, defined } from '../../../util/assert.js';
 import { checkedProduct } from '../../../util/checked.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
+import { inputForm, type InputForms } from './input-forms.js';
 import type { KernelEmission } from './names.js';
 
 type Emission = 'program' | 'scratch' | 'own' | 'headCounters' | 'expandedTile';
@@ -15,8 +16,8 @@ export interface Scope extends Pick<KernelEmission, Emission> {
   readonly names: ReadonlyMap<Name, string>;
   /** Key/value heads that a stage divided by heads, or by heads and context, shares out. */
   readonly kvHeads: number | undefined;
-  /** Of the stage: where each worker has the int8 form of a name, made with its first chunk. */
-  readonly quantized: ReadonlyMap<Name, number>;
+  /** Of the stage: where each worker has other forms of what matrices read, made with its first chunk. */
+  readonly forms: InputForms;
 }
 
 /** One operator in its scope; everything returned is text for the C source, made of our own names and numbers. */
@@ -45,9 +46,12 @@ export class OperatorContext {
     return dimension(defined(this.type(name).shape[0], 'a leading dimension'));
   }
 
-  /** The int8 form of rows that the stage has made. */
-  quantized(name: Name): string {
-    const offset = defined(this.scope.quantized.get(name), `int8 form of ${name}`);
+  /** Rows as a matrix of this format wants them: as they are, or in the form that the stage has made of them. */
+  inputs(name: Name, format: DType): string {
+    const form = inputForm(format);
+    if (form === undefined) return this.name(name);
+    const offset = defined(this.scope.forms[form].get(name), `${form} form of ${name}`);
+    if (form === 'bf16') return `rounded_at(me, ${offset}, ${this.name(name)})`;
     return `quantized_at(me, ${offset}, ${this.rows(name)}, ${this.fixed(name, 1)})`;
   }
 
