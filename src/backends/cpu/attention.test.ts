@@ -88,26 +88,35 @@ class Sequence {
     return all;
   }
 
-  /** The same in float64, from what the format keeps. */
-  expected(format: Format): Float64Array {
-    const { heads, kvHeads, headDim, length, window = 0, softcap = 0 } = this.shape;
+  /**
+   * The same in float64, from what the format keeps. Products of bfloat16 take queries and weights of positions that are
+   * rounded to it: weights as they are beside the largest of their block.
+   */
+  expected(format: Format, { products }: { readonly products: boolean }): Float64Array {
+    const { heads, kvHeads, headDim, block, length, window = 0, softcap = 0 } = this.shape;
     const [keys, values] = [kept(this.k, format), kept(this.v, format)];
-    const q = format === 'q8_0' ? inInt8(this.q) : this.q;
+    const q = format === 'q8_0' ? inInt8(this.q) : products ? kept(this.q, 'bf16') : this.q;
     const y = new Float64Array(length * heads * headDim);
     for (let position = 0; position < length; position++) {
       for (let head = 0; head < heads; head++) {
         const first = window > 0 ? Math.max(0, position - window + 1) : 0;
         const kvHead = Math.floor(head / (heads / kvHeads));
         const at = (position * heads + head) * headDim;
-        const weights = [];
+        const scores = [];
         for (let p = first; p <= position; p++) {
           let dot = 0;
           for (let i = 0; i < headDim; i++) dot += q[at + i]! * keys[(p * kvHeads + kvHead) * headDim + i]!;
           const score = dot * this.scale;
-          weights.push(Math.exp(softcap > 0 ? softcap * Math.tanh(score / softcap) : score));
+          scores.push(softcap > 0 ? softcap * Math.tanh(score / softcap) : score);
         }
-        const total = weights.reduce((a, b) => a + b, 0);
-        weights.forEach((weight, p) => {
+        const total = scores.reduce((sum, score) => sum + Math.exp(score), 0);
+        const blockOf = (p: number): number => Math.floor((first + p) / block);
+        const largest = new Map<number, number>();
+        scores.forEach((score, p) => largest.set(blockOf(p), Math.max(score, largest.get(blockOf(p)) ?? -Infinity)));
+        scores.forEach((score, p) => {
+          const most = largest.get(blockOf(p))!;
+          const beside = Math.exp(score - most);
+          const weight = (products ? kept(Float32Array.of(beside), 'bf16')[0]! : beside) * Math.exp(most);
           const from = ((first + p) * kvHeads + kvHead) * headDim;
           for (let i = 0; i < headDim; i++) y[at + i]! += (weight / total) * values[from + i]!;
         });
@@ -233,10 +242,13 @@ describe.runIf(hasCompiler).each(usable.map((set) => [set.name, set] as const))(
       '$heads heads on $kvHeads of $headDim, $length positions in blocks of $block',
       (shape) => {
         const sequence = new Sequence(shape);
-        const expected = sequence.expected(format);
+        const products = set.name === 'avx512_bf16' && format === 'bf16';
+        const expected = sequence.expected(format, { products });
         const actual = sequence.run(library, format, { rows: 7, parts: 1 });
-        const worst = actual.reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i]!)), 0);
-        expect(worst).toBeLessThan(2e-6);
+        const errors = actual.map((value, i) => Math.abs(value - expected[i]!)).sort();
+        // A weight that is between two numbers of bfloat16 may be rounded to the other one from float32: seldom.
+        expect(errors[Math.floor(errors.length * (products ? 0.9 : 1)) - 1]).toBeLessThan(2e-6);
+        expect(errors.at(-1)).toBeLessThan(products ? 1e-3 : 2e-6);
         const divisions: readonly Division[] = [
           { rows: 1, parts: 1 },
           { rows: 1, parts: 2 },

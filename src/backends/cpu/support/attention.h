@@ -260,9 +260,9 @@ DEFINE_APPEND(q8_0, uint8_t)
       int stride) {                                                                                                      \
     v16 sums[GROUP][VALUES_AT_ONCE];                                                                                     \
     for (int h = 0; h < heads; ++h)                                                                                      \
-      for (int j = 0, i = first; j < vectors; ++j, i += 16) sums[h][j] = f32_load_value(y + h * dim + i, PART(dim - i)); \
+      for (int j = 0, i = first; j < vectors; ++j, i += 16) sums[h][j] = v16_load_part(y + h * dim + i, PART(dim - i));  \
     for (int tile = begin & -TILE; tile < end; tile += TILE)                                                             \
-      dtype##_weigh(heads, dim, first, vectors, sums, weights + tile, stride, values + tile * dtype##_position(dim),     \
+      dtype##_weigh(heads, dim, first, vectors, sums, weights, stride, values + tile * dtype##_position(dim), tile,      \
                     begin > tile ? begin - tile : 0, PART(end - tile));                                                  \
     for (int h = 0; h < heads; ++h)                                                                                      \
       for (int j = 0, i = first; j < vectors; ++j, i += 16) v16_store_part(y + h * dim + i, sums[h][j], PART(dim - i));  \
@@ -279,22 +279,18 @@ DEFINE_APPEND(q8_0, uint8_t)
       float *row = scores + h * stride + begin;                                                                          \
       if (a->softcap > 0.0f) cap_scores(row, end - begin, a->softcap);                                                   \
       to.sums[h] = softmax_sum(row, end - begin, to.largest + h);                                                        \
+      dtype##_round_weights(scores + h * stride, begin, end);                                                            \
     }                                                                                                                    \
     memset(to.values, 0, (size_t)(heads * dim) * sizeof *to.values);                                                     \
+    /* Dimensions that are summed together; if they are all, positions need not stay in the nearest cache. */             \
+    const int width = 16 * SIMD_VALUES(heads), together = dim > width ? POSITIONS_AT_ONCE : stride;                      \
     for (int from = begin, next; from < end; from = next) {                                                              \
-      next = (from & -TILE) + POSITIONS_AT_ONCE < end ? (from & -TILE) + POSITIONS_AT_ONCE : end;                        \
-      UNROLL_ALL                                                                                                         \
-      for (int h = 0; h < heads; h += dtype##_value_heads()) {                                                           \
-        const int left = heads - h, these = left < dtype##_value_heads() ? left : dtype##_value_heads();                 \
-        const int width = 16 * SIMD_VALUES(these);                                                                       \
-        float *y = to.values + h * dim;                                                                                  \
-        const float *weights = scores + h * stride;                                                                      \
-        int i = 0;                                                                                                       \
-        for (; i + width <= dim; i += width)                                                                             \
-          dtype##_weigh_##dim##x##group(these, i, SIMD_VALUES(these), y, weights, values, from, next, stride);           \
-        const int rest = (dim % width + 15) / 16;                                                                        \
-        if (rest > 0) dtype##_weigh_##dim##x##group(these, i, rest, y, weights, values, from, next, stride);             \
-      }                                                                                                                  \
+      next = (from & -TILE) + together < end ? (from & -TILE) + together : end;                                          \
+      int i = 0;                                                                                                         \
+      for (; i + width <= dim; i += width)                                                                               \
+        dtype##_weigh_##dim##x##group(heads, i, SIMD_VALUES(heads), to.values, scores, values, from, next, stride);      \
+      const int rest = (dim % width + 15) / 16;                                                                          \
+      if (rest > 0) dtype##_weigh_##dim##x##group(heads, i, rest, to.values, scores, values, from, next, stride);        \
     }                                                                                                                    \
     if (alone) finish_values(to, heads, dim);                                                                            \
   }                                                                                                                      \

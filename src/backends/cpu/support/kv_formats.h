@@ -3,11 +3,12 @@
  * positions stands together, so that a vector holds 16 positions: scores need no sums across lanes, as outputs need none
  * (linear.h). Values stand position by position: there a vector holds dimensions.
  *
- *   keys    f32: [dim][16]             bf16: [dim / 2][16][2]     q8_0: a tile of weights (linear_quantized.h)
- *   values  f32, bf16: [16][dim]                                  q8_0: [dim / 32][16] scales, [16][dim]
+ *   keys    f32: [dim][16]     bf16: [dim / 2][16][2]     q8_0: a tile of weights (linear_quantized.h)
+ *   values  f32: [16][dim]     bf16: [8][dim][2]          q8_0: [dim / 32][16] scales, [16][dim]
  *
- * Of 32 bf16 values those of the first and of the second half alternate: one load gives two vectors. q8_0 is GGUF's in its
- * numbers: for every 32 dimensions of a position a binary16 scale and int8. Its keys are multiplied as weights of q8_0 are,
+ * In bf16 two dimensions of a key, and the values of two positions, stand side by side: what products of bfloat16 take, and one
+ * load gives two vectors elsewhere. With such products, queries and weights of positions are rounded to bf16. q8_0 is GGUF's in
+ * its numbers: for every 32 dimensions of a position a binary16 scale and int8. Its keys are multiplied as weights of q8_0 are,
  * with queries that are int8 as well: one instruction where float32 takes several.
  */
 #pragma once
@@ -74,11 +75,8 @@ static inline void bf16_store_key(uint16_t *tile, int position, const float *fro
   for (int i = 0; i < dim; ++i) tile[i / 2 * 2 * TILE + 2 * position + i % 2] = to_bf16(from[i]);
 }
 static inline void bf16_store_value(uint16_t *tile, int position, const float *from, int dim) {
-  uint16_t *to = tile + (size_t)position * (size_t)dim;
-  int i = 0;
-  for (; i + 32 <= dim; i += 32)
-    for (int j = 0; j < 32; ++j) to[i + j] = to_bf16(from[i + j / 2 + j % 2 * 16]);
-  for (; i < dim; ++i) to[i] = to_bf16(from[i]);
+  uint16_t *to = tile + (size_t)(position / 2) * 2 * (size_t)dim + position % 2;
+  for (int i = 0; i < dim; ++i) to[2 * i] = to_bf16(from[i]);
 }
 
 /* The int8 of a block, and its scale. */
@@ -120,21 +118,28 @@ static inline void bf16_load_keys(const uint16_t *tile, int i, v16 *even, v16 *o
 }
 
 /* Queries of `heads` heads of a row as scores want them: made once, in a worker's own memory at `offset`, and found there. */
-#define DEFINE_FLOAT_QUERIES(dtype)                                                                                      \
-  typedef const float *dtype##_queries;                                                                                  \
-  static inline void dtype##_make_queries(const struct worker *me, uint64_t offset, int row, const float *q, int heads,  \
-                                          int dim) {                                                                     \
-    (void)me, (void)offset, (void)row, (void)q, (void)heads, (void)dim;                                                  \
-  }                                                                                                                      \
-  static inline dtype##_queries dtype##_queries_at(const struct worker *me, uint64_t offset, int row, const float *q,    \
-                                                   int heads, int dim) {                                                 \
-    (void)me, (void)offset, (void)row, (void)heads, (void)dim;                                                           \
-    return q;                                                                                                            \
-  }                                                                                                                      \
-  static inline dtype##_queries dtype##_queries_from(dtype##_queries q, int head, int dim) { return q + head * dim; }
+typedef const float *f32_queries;
+static inline void f32_make_queries(const struct worker *me, uint64_t offset, int row, const float *q, int heads, int dim) {
+  (void)me, (void)offset, (void)row, (void)q, (void)heads, (void)dim;
+}
+static inline f32_queries f32_queries_at(const struct worker *me, uint64_t offset, int row, const float *q, int heads, int dim) {
+  (void)me, (void)offset, (void)row, (void)heads, (void)dim;
+  return q;
+}
+static inline f32_queries f32_queries_from(f32_queries q, int head, int dim) { return q + head * dim; }
 
-DEFINE_FLOAT_QUERIES(f32)
-DEFINE_FLOAT_QUERIES(bf16)
+typedef const bf16_input *bf16_queries;
+static inline uint64_t bf16_queries_offset(uint64_t offset, int row, int heads, int dim) {
+  return offset + (uint64_t)row * (uint64_t)heads * bf16_inputs(dim) * sizeof(bf16_input);
+}
+static inline void bf16_make_queries(const struct worker *me, uint64_t offset, int row, const float *q, int heads, int dim) {
+  round_rows(me, bf16_queries_offset(offset, row, heads, dim), q, heads, dim);
+}
+static inline bf16_queries bf16_queries_at(const struct worker *me, uint64_t offset, int row, const float *q, int heads,
+                                           int dim) {
+  return rounded_at(me, bf16_queries_offset(offset, row, heads, dim), q);
+}
+static inline bf16_queries bf16_queries_from(bf16_queries q, int head, int dim) { return q + (size_t)head * bf16_inputs(dim); }
 
 typedef struct quantized_rows q8_0_queries;
 static inline uint64_t q8_0_queries_offset(uint64_t offset, int row, int heads, int dim) {
@@ -181,7 +186,28 @@ static inline q8_0_queries q8_0_queries_from(q8_0_queries q, int head, int dim) 
   }
 
 DEFINE_DOTS(f32_dots, float, f32_load_keys)
+#ifdef SIMD_BF16_PRODUCTS
+static inline __attribute__((always_inline)) void bf16_dots(int heads, int dim, v16 *sums, bf16_queries q,
+                                                            const uint16_t *tile) {
+  v16 sum[GROUP][4];
+  for (int h = 0; h < heads; ++h)
+    for (int c = 0; c < 4; ++c) sum[h][c] = v16_zero();
+  for (int i = 0; i < dim; i += 8) {
+    UNROLL_ALL
+    for (int c = 0; c < 4; ++c) {
+      if (i + 2 * c >= dim) continue;
+      ask_for_context(tile + (i + 2 * c) * TILE, 2 * TILE * sizeof *tile);
+      const v16b keys = v16b_load((const uint8_t *)(tile + (i + 2 * c) * TILE));
+      UNROLL_ALL
+      for (int h = 0; h < heads; ++h)
+        sum[h][c] = v16_add_products(sum[h][c], keys, pair_at(bf16_queries_from(q, h, dim) + i + 2 * c));
+    }
+  }
+  for (int h = 0; h < heads; ++h) sums[h] = v16_add(v16_add(sum[h][0], sum[h][1]), v16_add(sum[h][2], sum[h][3]));
+}
+#else
 DEFINE_DOTS(bf16_dots, uint16_t, bf16_load_keys)
+#endif
 
 static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, v16 *sums, q8_0_queries q, const uint8_t *tile) {
   static const int rows[GROUP] = {0, 1, 2, 3};
@@ -193,71 +219,105 @@ static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, 
   }
 }
 
-/* Dimensions i .. i + 31 of the values of a position. */
-static inline void f32_load_values(const float *p, v16 *low, v16 *high) {
-  *low = v16_load(p);
-  *high = v16_load(p + 16);
+/* Weights of positions `begin` .. `end` of a head, as values in bf16 want them: rounded to bf16, in the place of the floats, where
+ * there are products of it. */
+#ifdef SIMD_BF16_PRODUCTS
+static inline void bf16_round_weights(float *weights, int begin, int end) {
+  uint16_t *to = (uint16_t *)weights;
+  for (int p = begin & -TILE; p < end; p += TILE) v16_store_bf16(to + p, v16_load(weights + p));
 }
-static inline void bf16_load_values(const uint16_t *p, v16 *low, v16 *high) {
-  v16_from_bf16_pairs(v16b_load((const uint8_t *)p), low, high);
+static inline float bf16_weight(const float *weights, int position) {
+  uint16_t upper;
+  memcpy(&upper, (const uint8_t *)weights + (size_t)position * sizeof upper, sizeof upper);
+  const uint32_t bits = (uint32_t)upper << 16;
+  float weight;
+  memcpy(&weight, &bits, sizeof weight);
+  return weight;
 }
-/* The last of them, `count` of 16. */
-static inline v16 f32_load_value(const float *p, int count) {
-  return count == 16 ? v16_load(p) : v16_load_part(p, count);
-}
-static inline v16 bf16_load_value(const uint16_t *p, int count) {
-  if (count == 16) return v16_load_bf16(p);
-  uint16_t whole[16] = {0};
-  memcpy(whole, p, (size_t)count * sizeof *p);
-  return v16_load_bf16(whole);
-}
+#else
+static inline void bf16_round_weights(float *weights, int begin, int end) { (void)weights, (void)begin, (void)end; }
+static inline float bf16_weight(const float *weights, int position) { return weights[position]; }
+#endif
+static inline void f32_round_weights(float *weights, int begin, int end) { (void)weights, (void)begin, (void)end; }
+static inline void q8_0_round_weights(float *weights, int begin, int end) { (void)weights, (void)begin, (void)end; }
 
-/* Query heads whose values are summed together: of bf16, two vectors at a time take registers as well. */
-static inline int f32_value_heads(void) { return GROUP; }
-static inline int bf16_value_heads(void) { return SIMD_PAIR_HEADS; }
-static inline int q8_0_value_heads(void) { return GROUP; }
-
-/* sums[h] += weights[h][p] * values[p] for the positions `begin` .. `end` of a tile: 16 x `vectors` dimensions from `first` on
- * of `heads` query heads. All but the positions are constants; weights of heads are `stride` apart. */
-#define DEFINE_WEIGH(dtype, element)                                                                                     \
-  static inline __attribute__((always_inline)) void dtype##_weigh(int heads, int dim, int first, int vectors,            \
-                                                                  v16 sums[GROUP][VALUES_AT_ONCE], const float *weights, \
-                                                                  int stride, const element *tile, int begin, int end) { \
-    for (int p = begin; p < end; ++p) {                                                                                  \
-      const element *values = tile + (size_t)p * (size_t)dim + first;                                                    \
-      UNROLL_ALL                                                                                                         \
-      for (int j = 0; j < vectors; j += 2) {                                                                             \
-        const int left = dim - first - 16 * j;                                                                           \
-        const bool both = left > 16 && vectors - j > 1;                                                                  \
-        ask_for_context(values + 16 * j, 32 * sizeof *tile);                                                             \
-        v16 low, high = v16_zero();                                                                                      \
-        if (both && left >= 32) {                                                                                        \
-          dtype##_load_values(values + 16 * j, &low, &high);                                                             \
-        } else {                                                                                                         \
-          low = dtype##_load_value(values + 16 * j, left < 16 ? left : 16);                                              \
-          if (both) high = dtype##_load_value(values + 16 * j + 16, left - 16);                                          \
-        }                                                                                                                \
-        UNROLL_ALL                                                                                                       \
-        for (int h = 0; h < heads; ++h) {                                                                                \
-          const v16 weight = v16_set(weights[h * stride + p]);                                                           \
-          sums[h][j] = v16_fma(weight, low, sums[h][j]);                                                                 \
-          if (both) sums[h][j + 1] = v16_fma(weight, high, sums[h][j + 1]);                                              \
-        }                                                                                                                \
-      }                                                                                                                  \
-    }                                                                                                                    \
+/* x_weigh: sums[h] += weights[h][p] * values[p] for the positions `begin` .. `end` of the tile that begins at position `at`: 16 x
+ * `vectors` dimensions from `first` on of `heads` query heads. All but the positions are constants; weights of heads are `stride`
+ * apart. */
+static inline __attribute__((always_inline)) void f32_weigh(int heads, int dim, int first, int vectors,
+                                                            v16 sums[GROUP][VALUES_AT_ONCE], const float *weights, int stride,
+                                                            const float *tile, int at, int begin, int end) {
+  for (int p = begin; p < end; ++p) {
+    const float *values = tile + (size_t)p * (size_t)dim + first;
+    UNROLL_ALL
+    for (int j = 0; j < vectors; ++j) {
+      const int left = dim - first - 16 * j;
+      ask_for_context(values + 16 * j, TILE * sizeof *values);
+      const v16 value = left < 16 ? v16_load_part(values + 16 * j, left) : v16_load(values + 16 * j);
+      UNROLL_ALL
+      for (int h = 0; h < heads; ++h) sums[h][j] = v16_fma(v16_set(weights[h * stride + at + p]), value, sums[h][j]);
+    }
   }
+}
 
-DEFINE_WEIGH(f32, float)
-DEFINE_WEIGH(bf16, uint16_t)
+/* The values of two positions, `left` dimensions of 16. */
+static inline v16b bf16_load_values(const uint16_t *values, int left) {
+  if (left >= 16) return v16b_load((const uint8_t *)values);
+  uint16_t whole[2 * 16] = {0};
+  memcpy(whole, values, 2 * (size_t)left * sizeof *values);
+  return v16b_load((const uint8_t *)whole);
+}
+
+/* One of the two positions: the other one is not to be read, whatever is there. */
+static inline __attribute__((always_inline)) void bf16_weigh_one(int heads, int dim, int first, int vectors,
+                                                                 v16 sums[GROUP][VALUES_AT_ONCE], const float *weights,
+                                                                 int stride, const uint16_t *tile, int at, int p) {
+  const uint16_t *values = tile + (size_t)(p / 2) * 2 * (size_t)dim + 2 * first;
+  for (int j = 0; j < vectors; ++j) {
+    v16 one, other;
+    v16_from_bf16_pairs(bf16_load_values(values + 32 * j, dim - first - 16 * j), &one, &other);
+    for (int h = 0; h < heads; ++h)
+      sums[h][j] = v16_fma(v16_set(bf16_weight(weights + h * stride, at + p)), p % 2 == 0 ? one : other, sums[h][j]);
+  }
+}
+
+static inline __attribute__((always_inline)) void bf16_weigh(int heads, int dim, int first, int vectors,
+                                                             v16 sums[GROUP][VALUES_AT_ONCE], const float *weights, int stride,
+                                                             const uint16_t *tile, int at, int begin, int end) {
+  int p = begin;
+  if (p % 2 != 0) bf16_weigh_one(heads, dim, first, vectors, sums, weights, stride, tile, at, p++);
+  for (; p + 1 < end; p += 2) {
+    const uint16_t *values = tile + (size_t)p * (size_t)dim + 2 * first;
+    UNROLL_ALL
+    for (int j = 0; j < vectors; ++j) {
+      ask_for_context(values + 32 * j, 2 * TILE * sizeof *values);
+      const v16b pair = bf16_load_values(values + 32 * j, dim - first - 16 * j);
+#ifdef SIMD_BF16_PRODUCTS
+      UNROLL_ALL
+      for (int h = 0; h < heads; ++h)
+        sums[h][j] = v16_add_products(sums[h][j], pair, pair_at((const bf16_input *)(weights + h * stride) + at + p));
+#else
+      v16 one, other;
+      v16_from_bf16_pairs(pair, &one, &other);
+      UNROLL_ALL
+      for (int h = 0; h < heads; ++h) {
+        const float *both = weights + h * stride + at + p;
+        sums[h][j] = v16_fma(v16_set(both[1]), other, v16_fma(v16_set(both[0]), one, sums[h][j]));
+      }
+#endif
+    }
+  }
+  if (p < end) bf16_weigh_one(heads, dim, first, vectors, sums, weights, stride, tile, at, p);
+}
 
 static inline __attribute__((always_inline)) void q8_0_weigh(int heads, int dim, int first, int vectors,
-                                                             v16 sums[GROUP][VALUES_AT_ONCE], const float *weights,
-                                                             int stride, const uint8_t *tile, int begin, int end) {
+                                                             v16 sums[GROUP][VALUES_AT_ONCE], const float *weights, int stride,
+                                                             const uint8_t *tile, int at, int begin, int end) {
   const int blocks = (vectors + 1) / 2;
   float scaled[GROUP][VALUES_AT_ONCE / 2][TILE];
   for (int b = 0; b < blocks; ++b) {
     const v16 scale = v16_load_f16((const uint16_t *)tile + (first / KV_BLOCK + b) * TILE);
-    for (int h = 0; h < heads; ++h) v16_store(scaled[h][b], v16_mul(v16_load(weights + h * stride), scale));
+    for (int h = 0; h < heads; ++h) v16_store(scaled[h][b], v16_mul(v16_load(weights + h * stride + at), scale));
   }
   const uint8_t *values = tile + (size_t)(dim / KV_BLOCK) * TILE * sizeof(uint16_t) + first;
   for (int p = begin; p < end; ++p) {

@@ -7,11 +7,10 @@
 /* Rows that are multiplied with a tile at once, where there are no more, and where there are: their sums fit the registers. */
 #define SIMD_ROWS 4
 #define SIMD_MANY_ROWS 8
-/* Attention: sums of scores side by side; vectors of values that are summed together for some query heads, and the heads that two
- * vectors are summed for; positions that are read again for what did not fit. */
+/* Attention: sums of scores side by side; vectors of values that are summed together for some query heads; positions that are read
+ * again for what did not fit. */
 #define SIMD_SUMS 8
 #define SIMD_VALUES(heads) 4
-#define SIMD_PAIR_HEADS 4
 #define SIMD_POSITIONS 64
 
 typedef __m512 v16;

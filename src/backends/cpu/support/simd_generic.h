@@ -9,7 +9,6 @@
 #define SIMD_MANY_ROWS 2
 #define SIMD_SUMS 4
 #define SIMD_VALUES(heads) ((heads) > 2 ? 1 : (heads) > 1 ? 2 : 4)
-#define SIMD_PAIR_HEADS 2
 #define SIMD_POSITIONS 32
 
 typedef struct {
