@@ -15,7 +15,7 @@ const workspace = new Workspace();
 afterAll(() => workspace.remove());
 
 it('decodes at the contexts that fit, beside the bandwidth of the device', async () => {
-  const driverPath = makeFakeDriver(workspace.directory, 'libfakecuda', ['FAKE_FREE_BYTES=(4<<20)']);
+  const driverPath = makeFakeDriver(workspace.directory, 'libfakecuda', { freeBytes: 4 << 20 });
   const backend = createCudaBackend({ driverPath, compiler: hostCompiler, target: hostTarget });
   const model = join(workspace.directory, 'model');
   const config = modelConfig('llama', 'bf16');
@@ -62,7 +62,7 @@ it('decodes at the contexts that fit, beside the bandwidth of the device', async
 });
 
 it('leaves out contexts that the device has no memory for, and measures the others', async () => {
-  const driverPath = makeFakeDriver(workspace.directory, 'libsmallcuda', ['FAKE_FREE_BYTES=(4<<20)']);
+  const driverPath = makeFakeDriver(workspace.directory, 'libsmallcuda', { freeBytes: 4 << 20 });
   const backend = createCudaBackend({ driverPath, compiler: hostCompiler, target: hostTarget });
   const model = join(workspace.directory, 'long');
   await writeSynthetic({ ...modelConfig('llama', 'bf16'), context: 1 << 16 }, model);

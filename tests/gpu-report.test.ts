@@ -22,7 +22,7 @@ const sizes = {
     { context: 48, positions: [40] },
   ],
 };
-const driverPath = makeFakeDriver(workspace.directory, 'libfakecuda', ['FAKE_FREE_BYTES=(16<<20)']);
+const driverPath = makeFakeDriver(workspace.directory, 'libfakecuda', { freeBytes: 16 << 20 });
 const backend = createCudaBackend({ driverPath, compiler: hostCompiler, target: hostTarget });
 
 /** @param lastPart how many parts are written before it is too late for more */

@@ -4,7 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { afterAll, describe, expect, it } from 'vitest';
-import { hostCompiler, hostSource, makeFakeDriver } from '../../../tests/support/cuda/fake-driver.js';
+import { hostCompiler, hostSource, makeFakeDriver, type FakeMachine } from '../../../tests/support/cuda/fake-driver.js';
 import { modelConfig, smallLimits, Workspace, type ModelName } from '../../../tests/support/models.js';
 import { generate, greedy, logitsOfAll, promptOf, relativeError, stepOf, trace } from '../../../tests/support/steps.js';
 import type { DType, Schedule } from '../../ir/program.js';
@@ -25,8 +25,8 @@ const workspace = new Workspace();
 afterAll(() => workspace.remove());
 const { cacheDir } = workspace;
 
-function fakeDriver(name: string, ...definitions: string[]): string {
-  return makeFakeDriver(workspace.directory, name, definitions);
+function fakeDriver(name: string, different: Partial<FakeMachine> = {}): string {
+  return makeFakeDriver(workspace.directory, name, different);
 }
 
 const plainDriver = fakeDriver('plain');
@@ -58,17 +58,17 @@ describe('machines that lack something', () => {
   });
 
   it('says that there is no device', () => {
-    expect(() => backendWith({ driverPath: fakeDriver('none', 'FAKE_DEVICES=0') })).toThrow(/has 0 devices/);
+    expect(() => backendWith({ driverPath: fakeDriver('none', { devices: 0 }) })).toThrow(/has 0 devices/);
     expect(() => backendWith({ ordinal: 3 })).toThrow(/1 devices, and device 3 is not one/);
   });
 
   it('says that the device is too old', () => {
-    const old = createCudaBackend.bind(undefined, { driverPath: fakeDriver('old', 'FAKE_MAJOR=7') });
+    const old = createCudaBackend.bind(undefined, { driverPath: fakeDriver('old', { major: 7 }) });
     expect(old).toThrow(/compute capability 7\.0, and kernels are made for sm_80, .*sm_90/);
   });
 
   it('says how much memory is needed, and how much there is', async () => {
-    const backend = backendWith({ driverPath: fakeDriver('small', 'FAKE_FREE_BYTES=100000') });
+    const backend = backendWith({ driverPath: fakeDriver('small', { freeBytes: 100_000 }) });
     await expect(prepared(backend)).rejects.toThrow(
       /needs .* on the GPU \([\d.]+ kB of weights, [\d.]+ kB of KV cache, [\d.]+ kB of work space\), and .* are free.*shorter --context/,
     );
@@ -83,7 +83,7 @@ describe('machines that lack something', () => {
 
   it('takes nothing where it does not get everything', async () => {
     // Enough in all, and no piece that is large enough for the weights, which come third.
-    const driverPath = fakeDriver('pieces', 'FAKE_LARGEST_PIECE=200000');
+    const driverPath = fakeDriver('pieces', { largestPiece: 200_000 });
     const driver = new CudaDriver(driverPath);
     const before = driver.freeBytes();
     await expect(prepared(backendWith({ driverPath }))).rejects.toThrow(/needs .* of KV cache.*are free/);
@@ -111,7 +111,7 @@ describe('what is asked for', () => {
   });
 
   it('gets the bandwidth of the memory measured', async () => {
-    const driverPath = fakeDriver('narrow', 'FAKE_FREE_BYTES=(5<<20)', 'FAKE_MULTIPROCESSORS=1');
+    const driverPath = fakeDriver('narrow', { freeBytes: 5 << 20, multiprocessors: 1 });
     const meter = await backendWith({ driverPath }).openBandwidthMeter!(cacheDir);
     expect(meter.bytes).toBe(2 << 20);
     expect(meter.measure()).toBeGreaterThan(0);
@@ -121,7 +121,7 @@ describe('what is asked for', () => {
 
 describe('a kernel that waits for ever', () => {
   it('is ended, and says what it waited for', async () => {
-    const executable = await prepared(backendWith({ driverPath: fakeDriver('loses', 'FAKE_FAULT=1') }));
+    const executable = await prepared(backendWith({ driverPath: fakeDriver('loses', { fault: 1 }) }));
     const running = generate(executable, { prompt: [1] }, 2);
     await expect(running).rejects.toThrow(
       /waited too long: block [01] at the hand-off of response\/token, stage embed, 2 of 3/,
@@ -132,7 +132,7 @@ describe('a kernel that waits for ever', () => {
   });
 
   it('is ended where weights never come', async () => {
-    const executable = await prepared(backendWith({ driverPath: fakeDriver('keeps', 'FAKE_FAULT=2') }));
+    const executable = await prepared(backendWith({ driverPath: fakeDriver('keeps', { fault: 2 }) }));
     await expect(generate(executable, { prompt: [1] }, 2)).rejects.toThrow(
       /waited too long: block [012] for weights in slot 0 of the \d+ of its ring/,
     );
@@ -200,7 +200,7 @@ describe('kernels of a graph', () => {
     const { calls } = recent;
     // The first call has nothing before it, and the sampler's blocks wait for each other.
     expect(recent).toMatchObject({ all: 2 * calls, early: 2 * (calls - 2), made: 5 * calls });
-    const old = await operatorRun({ driverPath: fakeDriver('eight', 'FAKE_MAJOR=8') });
+    const old = await operatorRun({ driverPath: fakeDriver('eight', { major: 8 }) });
     expect(old).toEqual({ ...recent, early: 0 });
     expect(await operatorRun({ driverPath: plainDriver, launches: 'single' })).toEqual({ ...old, all: 0 });
   });
@@ -395,8 +395,10 @@ describe('under ThreadSanitizer', () => {
     writeFileSync(source, `${hostSource(change(emitted.source))}\n${filled}`);
     const program = join(workspace.directory, 'race');
     execFileSync('g++', ['-std=c++17', '-O1', '-g', '-w', '-fsanitize=thread', '-o', program, source]);
+    // One race is enough to fail.
+    const env = { ...process.env, TSAN_OPTIONS: 'halt_on_error=1' };
     try {
-      return execFileSync(program, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 100_000 });
+      return execFileSync(program, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: 100_000, env });
     } catch (error) {
       return String((error as { stderr?: unknown }).stderr);
     }

@@ -3,7 +3,7 @@
  * over host_shim.h, so that the whole way from a program to its tokens runs where there is no GPU.
  */
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inlineHeaders } from '../../../src/backends/cuda/emit/program.js';
@@ -32,19 +32,50 @@ export const hostCompiler: CudaCompiler = {
   command: (flags, input, output) => ({ program: 'g++', args: [...flags, '-o', output, input] }),
 };
 
-/** Path of a driver, made in `directory`. @param definitions `FAKE_DEVICES=0` and the like */
-export function makeFakeDriver(directory: string, name = 'libfakecuda', definitions: readonly string[] = []): string {
-  return makeLibrary('fake_cuda.cpp', join(directory, `${name}.so`), definitions);
+/** What the stand-in of the driver says that there is, and what goes wrong there. */
+export interface FakeMachine {
+  readonly devices: number;
+  /** Of its compute capability; the minor version is 0. */
+  readonly major: number;
+  readonly multiprocessors: number;
+  readonly freeBytes: number;
+  /** The largest piece of memory that can be had. */
+  readonly largestPiece: number;
+  /** In cooperative launches: 1: a block never runs; 2: copies never land. */
+  readonly fault: 0 | 1 | 2;
+}
+
+const plainMachine: FakeMachine = {
+  devices: 1,
+  major: 9,
+  multiprocessors: 3,
+  freeBytes: 2 ** 32,
+  largestPiece: 2 ** 32,
+  fault: 0,
+};
+
+const driverFlags = ['-std=c++17', '-O1', '-fPIC', '-fvisibility=hidden', '-Wall', '-Wextra', '-Werror'];
+
+/** Path of a driver, made in `directory`, where it is compiled only once for any number of machines. */
+export function makeFakeDriver(directory: string, name = 'libfakecuda', different: Partial<FakeMachine> = {}): string {
+  const object = join(directory, 'fake_cuda.o');
+  if (!existsSync(object)) execFileSync('g++', [...driverFlags, '-c', '-o', object, join(here, 'fake_cuda.cpp')]);
+  const [source, path] = [join(directory, `${name}.cpp`), join(directory, `${name}.so`)];
+  writeFileSync(source, machineSource({ ...plainMachine, ...different }));
+  execFileSync('g++', [...driverFlags, '-shared', '-o', path, object, source, '-ldl']);
+  return path;
+}
+
+function machineSource(machine: FakeMachine): string {
+  const { devices, major, multiprocessors, freeBytes, largestPiece, fault } = machine;
+  const words = [devices, major, multiprocessors, freeBytes, largestPiece, fault];
+  return `extern "C" const unsigned long long machine[] = {${words.join(', ')}};\n`;
 }
 
 /** Path of an NVRTC. @param definitions `FAKE_MAJOR=11` */
 export function makeFakeNvrtc(directory: string, name = 'libfakenvrtc', definitions: readonly string[] = []): string {
-  return makeLibrary('fake_nvrtc.cpp', join(directory, `${name}.so`), definitions);
-}
-
-function makeLibrary(source: string, path: string, definitions: readonly string[]): string {
-  const flags = ['-std=c++17', '-O1', '-fPIC', '-shared', '-fvisibility=hidden', '-Wall', '-Wextra', '-Werror'];
+  const path = join(directory, `${name}.so`);
   const defined = definitions.map((definition) => `-D${definition}`);
-  execFileSync('g++', [...flags, ...defined, '-o', path, join(here, source), '-ldl']);
+  execFileSync('g++', [...driverFlags, '-shared', ...defined, '-o', path, join(here, 'fake_nvrtc.cpp'), '-ldl']);
   return path;
 }

@@ -3,8 +3,8 @@
  * shared library made of the generated source and host_shim.h. A cooperative launch runs its kernel on a thread of its own,
  * while the host goes on; whatever else is put on the stream waits for it there and then.
  *
- * FAKE_* definitions at compile time make other machines of it: without a device, an old one, one with little memory, or one
- * whose kernels wait for what never comes.
+ * It is linked with what there is of the machine (fake-driver.ts): none, an old one, one with little memory, or one whose
+ * kernels wait for what never comes.
  */
 #include <dlfcn.h>
 #include <elf.h>
@@ -20,26 +20,14 @@
 #include <thread>
 #include <vector>
 
-#ifndef FAKE_DEVICES
-#define FAKE_DEVICES 1
-#endif
-#ifndef FAKE_MAJOR
-#define FAKE_MAJOR 9
-#endif
-#ifndef FAKE_FREE_BYTES
-#define FAKE_FREE_BYTES (1ull << 32)
-#endif
-/* The largest piece of memory that can be had. */
-#ifndef FAKE_LARGEST_PIECE
-#define FAKE_LARGEST_PIECE FAKE_FREE_BYTES
-#endif
-#ifndef FAKE_MULTIPROCESSORS
-#define FAKE_MULTIPROCESSORS 3
-#endif
-/* What goes wrong in cooperative launches, as host_shim.h has it: 1: a block never runs, 2: copies never land. */
-#ifndef FAKE_FAULT
-#define FAKE_FAULT 0
-#endif
+/* As machineSource of fake-driver.ts writes it. */
+extern "C" const struct fake_machine {
+  uint64_t devices, major, multiprocessors, free_bytes;
+  /* The largest piece of memory that can be had. */
+  uint64_t largest_piece;
+  /* What goes wrong in cooperative launches, as host_shim.h has it: 1: a block never runs, 2: copies never land. */
+  uint64_t fault;
+} machine;
 
 #define API extern "C" __attribute__((visibility("default"))) int
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NOT_SUPPORTED = 801, NOT_READY = 600, ILLEGAL_INSTRUCTION = 715, STUCK = 999 };
@@ -79,12 +67,12 @@ API cuDriverGetVersion(int *version) {
   return SUCCESS;
 }
 API cuDeviceGetCount(int *count) {
-  *count = FAKE_DEVICES;
+  *count = (int)machine.devices;
   return SUCCESS;
 }
 API cuDeviceGet(int *device, int ordinal) {
   *device = ordinal;
-  return ordinal < FAKE_DEVICES ? SUCCESS : INVALID_VALUE;
+  return (uint64_t)ordinal < machine.devices ? SUCCESS : INVALID_VALUE;
 }
 API cuDeviceGetName(char *name, int length, int) {
   snprintf(name, (size_t)length, "a processor in disguise");
@@ -92,8 +80,8 @@ API cuDeviceGetName(char *name, int length, int) {
 }
 API cuDeviceGetAttribute(int *value, int attribute, int) {
   switch (attribute) {
-    case 16: *value = FAKE_MULTIPROCESSORS; return SUCCESS;
-    case 75: *value = FAKE_MAJOR; return SUCCESS;
+    case 16: *value = (int)machine.multiprocessors; return SUCCESS;
+    case 75: *value = (int)machine.major; return SUCCESS;
     case 76: *value = 0; return SUCCESS;
     case 95: *value = 1; return SUCCESS;
     case 97: *value = 227 << 10; return SUCCESS;
@@ -108,14 +96,14 @@ API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 API cuCtxSetCurrent(void *) { return SUCCESS; }
 API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
   const std::lock_guard<std::mutex> lock(books);
-  *free_bytes = FAKE_FREE_BYTES - taken;
-  *total = FAKE_FREE_BYTES;
+  *free_bytes = machine.free_bytes - taken;
+  *total = machine.free_bytes;
   return SUCCESS;
 }
 /* Not zero, as on a device: what is read before it is written shows. */
 API cuMemAlloc_v2(void **address, size_t bytes) {
   const std::lock_guard<std::mutex> lock(books);
-  if (taken + bytes > FAKE_FREE_BYTES || bytes > FAKE_LARGEST_PIECE) return OUT_OF_MEMORY;
+  if (taken + bytes > machine.free_bytes || bytes > machine.largest_piece) return OUT_OF_MEMORY;
   *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
   memset(*address, 0xa5, bytes);
   sizes[*address] = bytes;
@@ -261,7 +249,7 @@ struct launch_config {
 enum { PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
 API cuLaunchKernelEx(const launch_config *config, kernel *function, void **params, void **) {
   if (config->count != 1 || config->attributes[0].id != PROGRAMMATIC_STREAM_SERIALIZATION) return INVALID_VALUE;
-  if (FAKE_MAJOR < 9) return NOT_SUPPORTED;
+  if (machine.major < 9) return NOT_SUPPORTED;
   node made = {function, (int)config->gx, (int)config->bx, (int)config->shared, config->attributes[0].value != 0, {}};
   if (is_captured(made, params)) return SUCCESS;
   if (wait_for(config->on) != SUCCESS) return sticky;
@@ -280,7 +268,7 @@ API cuLaunchCooperativeKernel(kernel *function, unsigned gx, unsigned, unsigned,
   if (wait_for(on) != SUCCESS) return sticky;
   on->busy = true;
   on->running = std::thread([on, made] {
-    run_node(made, FAKE_FAULT);
+    run_node(made, (int)machine.fault);
     on->busy = false;
   });
   return SUCCESS;

@@ -22,11 +22,9 @@ extern "C" __attribute__((visibility("default"))) int kloop_run(void *kernel, co
   struct host_call call;
   memcpy(&call.kernel, &kernel, sizeof kernel);
   memcpy(&call.at, launch, sizeof call.at);
-  std::string why;
-  const int outcome = shim::run_grid(call_kernel, &call, blocks, threads, shared_bytes, seed, (shim::fault)fault,
-                                     {earlier, context}, why);
-  snprintf(error, (size_t)error_size, "%s", why.c_str());
-  return outcome;
+  error[0] = 0;
+  return shim::run_grid(call_kernel, &call, blocks, threads, shared_bytes, seed, (shim::fault)fault, {earlier, context},
+                        error, (size_t)error_size);
 }
 
 extern "C" __attribute__((visibility("default"))) int kloop_sizes(int *launch, int *counters, int *mailbox, int *shared) {

@@ -12,9 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <algorithm>
-#include <string>
-#include <vector>
 
 #define DEVICE static inline __attribute__((unused))
 #define DEVICE_MEMBER static inline __attribute__((unused))
@@ -45,6 +42,25 @@ struct alignas(8) vec8 {
 
 namespace shim {
 
+/* What std::vector would be for: its headers take as long to compile as a small kernel. */
+template <typename T>
+struct list {
+  T *items = nullptr;
+  size_t count = 0;
+  list() = default;
+  list(const list &) = delete;
+  list &operator=(const list &) = delete;
+  ~list() { delete[] items; }
+  /* Once, on an empty list. */
+  void make(size_t length) {
+    items = new T[length]();
+    count = length;
+  }
+  T &operator[](size_t i) const { return items[i]; }
+  T *begin() const { return items; }
+  T *end() const { return items + count; }
+};
+
 constexpr size_t stack_bytes = 128 << 10, max_copies = 4096;
 
 enum wait_kind { RUNS, WARP, COMPUTE, BLOCK, POLLS, EARLIER, DONE };
@@ -59,9 +75,9 @@ struct block_state {
   uint64_t compute_arrivals = 0, arrivals = 0;
   /* Addresses by which a sanitizer knows one barrier from the next: who leaves late must not see who has come early. */
   uint8_t compute_turns[2];
-  std::vector<uint8_t> shared;
+  list<uint8_t> shared;
   uint8_t *shared_base = nullptr;
-  std::vector<warp_state> warps;
+  list<warp_state> warps;
 };
 
 struct fiber {
@@ -89,8 +105,8 @@ struct copy {
 };
 
 struct run_state {
-  std::vector<fiber> fibers;
-  std::vector<block_state> blocks;
+  list<fiber> fibers;
+  list<block_state> blocks;
   /* On their way; an array, since a vector's own code would be watched. */
   copy copies[max_copies];
   size_t copy_count = 0;
@@ -230,38 +246,48 @@ UNWATCHED static void visit_warp(size_t first) {
   }
 }
 
-static std::string describe_waits() {
+static void describe_waits(char *text, size_t size) {
   static const char *const kinds[] = {"runs", "its warp", "compute warps", "its block", "polls", "the kernel before", "done"};
-  std::string text;
+  size_t length = 0;
   int listed = 0;
   for (const fiber &f : run->fibers) {
     if (f.wait == DONE || f.thread % 32 != 0) continue;
-    if (++listed > 12) break;
-    char line[160];
-    snprintf(line, sizeof line, "%sblock %d warp %d waits for %s (%s)", text.empty() ? "" : "; ", f.block, f.thread / 32,
-             kinds[f.wait], f.what);
-    text += line;
+    if (++listed > 12 || length >= size) break;
+    length += (size_t)snprintf(text + length, size - length, "%sblock %d warp %d waits for %s (%s)", length == 0 ? "" : "; ",
+                               f.block, f.thread / 32, kinds[f.wait], f.what);
   }
-  return text;
 }
 
 static bool any_waits_as(enum wait_kind kind) {
-  return std::any_of(run->fibers.begin(), run->fibers.end(), [kind](const fiber &f) { return f.wait == kind; });
+  for (const fiber &f : run->fibers)
+    if (f.wait == kind) return true;
+  return false;
 }
 
-/* Memory of fibers is kept between runs: making it takes longer than a small kernel. */
-static std::vector<uint8_t *> spare_stacks;
+static bool all_wait_as(enum wait_kind kind) {
+  for (const fiber &f : run->fibers)
+    if (f.wait != kind) return false;
+  return true;
+}
+
+/* Memory of fibers is kept between runs: making it takes longer than a small kernel. Each spare one begins with the next. */
+static uint8_t *spare_stack;
 
 static uint8_t *take_stack() {
-  if (spare_stacks.empty()) return (uint8_t *)aligned_alloc(64, stack_bytes);
-  uint8_t *stack = spare_stacks.back();
-  spare_stacks.pop_back();
+  uint8_t *stack = spare_stack;
+  if (stack == nullptr) return (uint8_t *)aligned_alloc(64, stack_bytes);
+  memcpy(&spare_stack, stack, sizeof spare_stack);
   return stack;
 }
 
+static void keep_stack(uint8_t *stack) {
+  memcpy(stack, &spare_stack, sizeof spare_stack);
+  spare_stack = stack;
+}
+
 static void make_fibers() {
-  run->fibers.resize((size_t)(run->block_count * run->threads));
-  for (size_t i = 0; i < run->fibers.size(); ++i) {
+  run->fibers.make((size_t)(run->block_count * run->threads));
+  for (size_t i = 0; i < run->fibers.count; ++i) {
     fiber &f = run->fibers[i];
     f.block = (int)i / run->threads;
     f.thread = (int)i % run->threads;
@@ -278,8 +304,13 @@ static void make_fibers() {
 }
 
 /* Every warp once, in an order that is drawn anew. */
-UNWATCHED static void sweep(std::vector<size_t> &order) {
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[next_random() % i]);
+UNWATCHED static void sweep(const list<size_t> &order) {
+  for (size_t i = order.count; i > 1; --i) {
+    size_t &one = order[next_random() % i];
+    const size_t other = order[i - 1];
+    order[i - 1] = one;
+    one = other;
+  }
   for (size_t first : order) {
     visit_warp(first);
     if (next_random() % 4 == 0) finish_a_copy();
@@ -297,7 +328,7 @@ enum fault { NOTHING = 0, NO_LAST_BLOCK = 1, NO_COPIES = 2 };
  * without them: as early as no machine begins a kernel, so that whatever is used before they are waited for is wrong.
  */
 static int run_grid(void (*body)(const void *), const void *argument, int blocks, int threads, int shared_bytes, uint64_t seed,
-                    fault fault, prerequisites before_this, std::string &why) {
+                    fault fault, prerequisites before_this, char *why, size_t why_size) {
   run_state state;
   run_state *const outer = run;
   run = &state;
@@ -310,11 +341,12 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
   state.random = seed * 2654435761u + 88172645463325252ull;
   state.clock_step = fault == NOTHING ? 100 : 50000000;
   state.keeps_copies = fault == NO_COPIES;
-  state.blocks.resize((size_t)blocks);
+  state.blocks.make((size_t)blocks);
   for (block_state &block : state.blocks) {
-    block.shared.resize((size_t)shared_bytes + 128, 0xcd);
-    block.shared_base = (uint8_t *)(((uintptr_t)block.shared.data() + 127) / 128 * 128);
-    block.warps.resize((size_t)threads / 32);
+    block.shared.make((size_t)shared_bytes + 128);
+    memset(block.shared.items, 0xcd, block.shared.count);
+    block.shared_base = (uint8_t *)(((uintptr_t)block.shared.items + 127) / 128 * 128);
+    block.warps.make((size_t)threads / 32);
   }
 #if defined(__SANITIZE_THREAD__)
   state.scheduler_sanitizer = __tsan_get_current_fiber();
@@ -323,8 +355,9 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
   make_fibers();
   for (fiber &f : state.fibers)
     if (fault == NO_LAST_BLOCK && f.block == blocks - 1) f.wait = DONE;
-  std::vector<size_t> order;
-  for (size_t first = 0; first < state.fibers.size(); first += 32) order.push_back(first);
+  list<size_t> order;
+  order.make(state.fibers.count / 32);
+  for (size_t warp = 0; warp < order.count; ++warp) order[warp] = 32 * warp;
   int outcome = ENDED;
   int idle = 0;
   for (;;) {
@@ -334,33 +367,33 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
       outcome = TRAPPED;
       break;
     }
-    if (std::all_of(state.fibers.begin(), state.fibers.end(), [](const fiber &f) { return f.wait == DONE; })) break;
+    if (all_wait_as(DONE)) break;
     if (state.progress != before || finish_a_copy()) idle = 0;
     else if (!state.prerequisites_ended && any_waits_as(EARLIER)) {
       if (!before_this.run(before_this.context)) {
         outcome = STUCK;
-        why = "the kernel before this one went wrong";
+        snprintf(why, why_size, "the kernel before this one went wrong");
         break;
       }
       state.prerequisites_ended = true;
     } else if (++idle > (fault == NOTHING ? 3 : 100000)) {
       outcome = STUCK;
-      why = describe_waits();
+      describe_waits(why, why_size);
       break;
     }
   }
   if (outcome == ENDED && state.copy_count != 0) {
     outcome = STUCK;
-    why = "a block ended while bytes were on their way to its memory";
+    snprintf(why, why_size, "a block ended while bytes were on their way to its memory");
   }
   for (const fiber &f : state.fibers) {
     if (outcome != ENDED || before_this.run == nullptr || f.waited || f.thread >= state.compute_threads) continue;
     outcome = STUCK;
-    why = "a kernel that began early did not wait for the one before it";
+    snprintf(why, why_size, "a kernel that began early did not wait for the one before it");
   }
   SYNC_ACQUIRE(&state);
   for (fiber &f : state.fibers) {
-    spare_stacks.push_back(f.stack);
+    keep_stack(f.stack);
 #if defined(__SANITIZE_THREAD__)
     __tsan_destroy_fiber(f.sanitizer);
 #endif

@@ -12,14 +12,14 @@ struct linear_call {
   struct range tiles;
   struct counters counters;
   struct mailbox mailbox;
-  std::vector<uint8_t> own;
+  shim::list<uint8_t> own;
 };
 
 static struct worker begin_linear(const struct linear_call *call) {
   struct launch launch = {};
   launch.counters = const_cast<struct counters *>(&call->counters);
   launch.mailbox = const_cast<struct mailbox *>(&call->mailbox);
-  launch.own = const_cast<uint8_t *>(call->own.data());
+  launch.own = call->own.items;
   launch.rows = call->rows;
   struct worker me = begin_launch(launch);
   ring_init(&me);
@@ -80,10 +80,10 @@ static void embed_body(const void *argument) {
 }
 
 static int run_linear(void (*body)(const void *), struct linear_call *call, int blocks, uint64_t seed) {
-  call->own.resize((size_t)blocks * OWN_BYTES + 64);
-  std::string why;
-  const int outcome = shim::run_grid(body, call, blocks, BLOCK_THREADS, SHARED_BYTES, seed, shim::NOTHING, {}, why);
-  if (outcome != 0) fprintf(stderr, "outcome %d: %s\n", outcome, why.c_str());
+  call->own.make((size_t)blocks * OWN_BYTES + 64);
+  char why[1024] = "";
+  const int outcome = shim::run_grid(body, call, blocks, BLOCK_THREADS, SHARED_BYTES, seed, shim::NOTHING, {}, why, sizeof why);
+  if (outcome != 0) fprintf(stderr, "outcome %d: %s\n", outcome, why);
   return outcome;
 }
 
