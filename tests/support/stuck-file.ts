@@ -3,7 +3,7 @@
  * the event loop, which never comes where a test or the native code that it calls is caught in a loop.
  */
 import { Worker } from 'node:worker_threads';
-import { expect } from 'vitest';
+import { afterAll, expect } from 'vitest';
 
 const limitMs = 12 * 60_000;
 
@@ -16,4 +16,7 @@ const watch = `
 
 const file = expect.getState().testPath ?? 'a test file';
 const message = `${file}: not done after ${limitMs / 60_000} minutes, so its process is killed\n`;
-new Worker(watch, { eval: true, workerData: { message, limitMs } }).unref();
+const watching = new Worker(watch, { eval: true, workerData: { message, limitMs } });
+watching.unref();
+// The next file may run in the same process.
+afterAll(() => watching.terminate());

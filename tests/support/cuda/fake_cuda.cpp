@@ -3,8 +3,8 @@
  * shared library made of the generated source and host_shim.h. A cooperative launch runs its kernel on a thread of its own,
  * while the host goes on; whatever else is put on the stream waits for it there and then.
  *
- * It is linked with what there is of the machine (fake-driver.ts): none, an old one, one with little memory, or one whose
- * kernels wait for what never comes.
+ * Which machine it claims to drive is linked to it (fake-driver.ts): one without a device, an old one, one with little
+ * memory, or one whose kernels wait for what never comes.
  */
 #include <dlfcn.h>
 #include <elf.h>
