@@ -8,6 +8,8 @@ export interface InstructionSet {
   /** Flags of /proc/cpuinfo that it needs. */
   readonly needs: readonly string[];
   readonly compilerFlags: readonly string[];
+  /** What runs instead where the compiler is too old for these flags. */
+  readonly older?: InstructionSet;
 }
 
 const avx512: InstructionSet = {
@@ -33,6 +35,7 @@ export const instructionSets: readonly InstructionSet[] = [
     arch: 'x64',
     needs: [...avx512.needs, 'avx512_bf16'],
     compilerFlags: [...avx512.compilerFlags, '-mavx512bf16'],
+    older: avx512,
   },
   avx512,
   { name: 'avx2', arch: 'x64', needs: ['avx2', 'fma', 'f16c'], compilerFlags: ['-mavx2', '-mfma', '-mf16c'] },

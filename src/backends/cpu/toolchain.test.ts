@@ -13,7 +13,7 @@ import { f32ToBf16Array } from '../../util/float.js';
 import { AbortedError, CheckpointError, StorageError, ToolchainError } from '../../util/errors.js';
 import type { ExecutionPlan } from '../backend.js';
 import { cpuCapabilities, createCpuBackend } from './index.js';
-import { chooseInstructionSet } from './instruction-set.js';
+import { chooseInstructionSet, instructionSets } from './instruction-set.js';
 import { loadShared } from './library.js';
 import { compileLibrary, findCompiler, type CompileRequest } from './toolchain.js';
 
@@ -88,6 +88,23 @@ describe('compiling', () => {
     expect(error.message).toContain('x.c:3: error: no such thing');
     expect(error.message).not.toContain('\n');
     expect(readdirSync(cacheDir).filter((name) => !name.startsWith('weights-'))).toEqual([]);
+  });
+
+  it('does without products of bfloat16 where the compiler is too old for them', async () => {
+    // Of the real flags it knows none either, but takes them.
+    const fake = fakeCompiler(
+      'case "$*" in *-mavx512bf16*) echo "cc: error: unrecognized command-line option \'-mavx512bf16\'" >&2; exit 1;; esac\n' +
+        'for simd; do case "$simd" in *KLOOP_SIMD*) echo "$simd" > "$(dirname "$0")/used";; esac; done\n' +
+        'while [ "$1" != -o ]; do shift; done; exec cc -shared -fPIC -o "$2" "$3"',
+    );
+    const all = new Set(instructionSets.flatMap(({ needs }) => needs));
+    if (process.arch !== 'x64') return;
+    const newest = chooseInstructionSet(undefined, all);
+    expect(newest.name).toBe('avx512_bf16');
+    const compiler = { path: fake, version: 'too old' };
+    const library = await compileLibrary(await request(tiny, { compiler, instructionSet: newest }));
+    expect(loadShared(library)).toBeDefined();
+    expect(readFileSync(join(fake, '..', 'used'), 'utf8')).toContain('simd_avx512.h');
   });
 
   it('tells a full disk from broken code', async () => {

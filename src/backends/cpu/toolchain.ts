@@ -91,10 +91,16 @@ export async function compileLibrary(request: CompileRequest): Promise<string> {
     return library;
   } catch (error) {
     if (signal?.aborted === true) throw new AbortedError('compiling was stopped');
-    throw compileError(error, compiler, library);
+    if (instructionSet.older === undefined || !isUnknownFlag(error)) throw compileError(error, compiler, library);
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
+  return compileLibrary({ ...request, instructionSet: instructionSet.older });
+}
+
+function isUnknownFlag(error: unknown): boolean {
+  const { stderr } = error as { stderr?: unknown };
+  return typeof stderr === 'string' && /unrecognized (command[- ]line )?option|unknown argument/.test(stderr);
 }
 
 /** To the disk, so that a crash of the system cannot leave the name without the content. */
