@@ -5,8 +5,10 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import type { CompiledGrammar, GrammarMatcher, TokenizerInfo } from '@mlc-ai/web-xgrammar';
 import { defined } from '../util/assert.js';
-import { messageOf } from '../util/errors.js';
-import { withoutMarks } from './json-schema-rules.js';
+import { messageOf, UsageError } from '../util/errors.js';
+import { textRule, withoutMarks } from './grammar-text.js';
+import type { FollowableSchema } from './json-schema-rewriter.js';
+import { textGrammar } from './json-text-rules.js';
 
 /** What the thread is started with. */
 export interface GrammarSetup {
@@ -30,7 +32,7 @@ export interface GrammarStructure {
   readonly textTokens?: readonly number[];
 }
 
-/** The same, as JSON text in words that the library follows exactly. */
+/** The same, as JSON text; schemas are a `FollowableSchema` each. */
 export type GrammarText = { readonly kind: 'schema'; readonly schema: string } | GrammarStructure;
 
 export type GrammarJob =
@@ -125,7 +127,7 @@ class Engine {
     const compiler = await GrammarCompiler.createGrammarCompiler(defined(this.#tokenizer, 'tokenizer'), false);
     this.#grammar =
       source.kind === 'schema'
-        ? await compiler.compileGrammar(await this.#grammarOf(source.schema))
+        ? await compiler.compileGrammar(await this.#grammarOf(JSON.parse(source.schema) as FollowableSchema))
         : await compiler.compileStructuralTag(JSON.stringify(await this.#bounded(JSON.parse(source.structure))));
   }
 
@@ -134,16 +136,18 @@ class Engine {
     if (typeof part !== 'object' || part === null) return part;
     if (Array.isArray(part)) return Promise.all(part.map((one) => this.#bounded(one)));
     if ('type' in part && part.type === 'json_schema' && 'json_schema' in part) {
-      return { type: 'grammar', grammar: await this.#grammarOf(JSON.stringify(part.json_schema)) };
+      return { type: 'grammar', grammar: await this.#grammarOf(part.json_schema as FollowableSchema) };
     }
     const entries = Object.entries(part).map(async ([key, value]) => [key, await this.#bounded(value)] as const);
     return Object.fromEntries(await Promise.all(entries));
   }
 
-  async #grammarOf(schema: string): Promise<string> {
+  async #grammarOf({ schema, texts }: FollowableSchema): Promise<string> {
     const { Grammar } = defined(this.#library, 'library');
-    const grammar = await Grammar.fromJSONSchema(schema, true, undefined, undefined, true, maxWhitespace);
-    return withoutMarks(grammar.toString());
+    const rules = texts.map((text, i) => textGrammar(text, textRule(i)));
+    const json = JSON.stringify(schema);
+    const grammar = await Grammar.fromJSONSchema(json, true, undefined, undefined, true, maxWhitespace);
+    return [withoutMarks(grammar.toString()), ...rules].join('\n');
   }
 
   async #allowed(matcher: GrammarMatcher): Promise<Int32Array> {
@@ -177,7 +181,8 @@ port.on('message', ({ id, job }: { id: number; job: GrammarJob }) => {
       const reason = lastWords.replace(/^\[\w+\]\s*(\S+:\d+:\s*)?(Check failed:.*? is false:\s*)?/, '');
       // C++ exceptions arrive as numbers.
       const message = typeof error === 'number' ? 'the library does not take it' : messageOf(error);
-      const reply: GrammarReply = { id, error: (reason === '' ? message : reason).slice(0, 300) };
+      const why = `the schema cannot be followed: ${(reason === '' ? message : reason).slice(0, 300)}`;
+      const reply: GrammarReply = { id, error: error instanceof UsageError ? message : why };
       port.postMessage(reply);
     }
   });

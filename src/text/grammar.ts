@@ -241,7 +241,7 @@ class GrammarThread {
         this.#worker.postMessage({ id, job });
       });
       if (answer instanceof Error) throw answer;
-      if (answer.error !== undefined) throw new UsageError(`the schema cannot be followed: ${answer.error}`);
+      if (answer.error !== undefined) throw new UsageError(answer.error);
       return answer.allowed;
     } finally {
       clearTimeout(timer);

@@ -8,85 +8,83 @@
  *   { enum: ['a', 1], type: 'string', title: ... }  -->   { enum: ['a'], title: ... }
  */
 import { show } from '../util/checked.js';
-import { UsageError } from '../util/errors.js';
+import { unquoted } from './grammar-text.js';
 import { isInside, numberPattern, type NumberRange } from './json-number-range.js';
 import { formatPattern } from './json-string-formats.js';
-import { lengthPattern, writtenPattern } from './json-string-pattern.js';
+import { refused, type TextRules } from './json-text-rules.js';
 import { isObject } from './written-json.js';
 
 export type Schema = Readonly<Record<string, unknown>>;
 
+/** `discriminator` (OpenAPI) says by which property the schemas beside it are told apart, which they say themselves. */
 export const annotations =
-  'title description default examples example $schema $id $comment deprecated readOnly writeOnly contentMediaType'.split(
+  'title description default examples example $schema $id $comment deprecated readOnly writeOnly contentMediaType contentEncoding discriminator'.split(
     ' ',
   );
-/** Each says what a value is by itself. */
-const whole = ['$ref', 'const', 'enum', 'anyOf', 'oneOf', 'allOf'];
 const bounds = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'];
 const lengths = ['minLength', 'maxLength'];
 /** Keywords that say something of values of one type only. */
 const ofType: Readonly<Record<string, readonly string[]>> = {
   number: bounds,
   string: [...lengths, 'pattern', 'format'],
-  array: ['items', 'prefixItems', 'unevaluatedItems', 'minItems', 'maxItems'],
+  array: ['items', 'additionalItems', 'prefixItems', 'unevaluatedItems', 'minItems', 'maxItems'],
   object: [
-    ...['properties', 'required', 'additionalProperties', 'unevaluatedProperties', 'minProperties', 'maxProperties'],
+    ...[
+      'properties',
+      'required',
+      'additionalProperties',
+      'unevaluatedProperties',
+      'patternProperties',
+      'propertyNames',
+    ],
+    ...['minProperties', 'maxProperties'],
   ],
 };
 /** What may stand beside anything: it says nothing of the value. */
 const silent = new Set([...annotations, '$defs', 'definitions']);
 
-/** Around the pattern of a text that is to be written without its quotes; no pattern of a schema can hold them. */
-const marks = ['\\x01', '\\x02'] as const;
-
-/** The schema of what is no text, but fits a pattern. */
-function unquoted(pattern: string): Schema {
-  return { type: 'string', pattern: `^${marks[0]}(?:${pattern})${marks[1]}$` };
-}
-
-/** A grammar of the library with the quotes and marks of `unquoted` texts taken away. */
-export function withoutMarks(grammar: string): string {
-  return grammar.replaceAll(`"\\"" "${marks[0]}" `, '').replaceAll(` "${marks[1]}" "\\""`, '');
-}
-
-/** What a place in a schema is refused for. */
-export function refused(path: string, what: string, hint?: string): UsageError {
-  const message = `the schema at ${path.slice(0, 200)} ${what}, which is not supported`;
-  return new UsageError(message, hint === undefined ? {} : { hint });
-}
+/** The pattern of texts that fit; it may stand for an automaton. */
+export type PatternOf = (rules: TextRules) => string;
 
 /** The keywords to change; those that are undefined are to be left out. Throws UsageError for what cannot be followed. */
-export function followableRules(schema: Schema, path: string): Schema {
-  const saying = Object.keys(schema).filter((key) => !silent.has(key) && !key.startsWith('x-'));
-  if ('const' in schema || 'enum' in schema) return valueRules(schema, saying, path);
-  const one = saying.find((key) => whole.includes(key));
-  if (one !== undefined) {
-    const other = saying.find((key) => key !== one);
-    if (other !== undefined)
-      throw refused(path, `has ${other} beside ${one}`, 'move one of them into a schema of its own');
-    return {};
-  }
-  const type = schema['type'] ?? typeOf(saying, path);
+export function followableRules(schema: Schema, path: string, patternOf: PatternOf): Schema {
+  if ('const' in schema || 'enum' in schema) return valueRules(schema, path);
+  const type = schema['type'] ?? typeOf(schema, path);
   if (type === undefined) return {};
   const types: readonly unknown[] = Array.isArray(type) ? type : [type];
-  return { type, ...numberRules(schema, types, path), ...(types.includes('string') ? textRules(schema, path) : {}) };
+  return {
+    ...{ type, ...numberRules(schema, types, path, patternOf) },
+    ...(types.includes('string') ? textRules(schema, path, patternOf) : {}),
+  };
+}
+
+/** The keywords that say something of the value. */
+export function sayingOf(schema: Schema): string[] {
+  return Object.keys(schema).filter((key) => !silent.has(key) && !key.startsWith('x-'));
+}
+
+/** Without keywords that say something of values of other types only. */
+export function keywordsFor(types: ReadonlySet<string>, schema: Schema): Schema {
+  const isMeant = (type: string): boolean => types.has(type === 'number' ? 'integer' : type);
+  const others = new Set(Object.entries(ofType).flatMap(([type, keys]) => (isMeant(type) ? [] : keys)));
+  return Object.fromEntries(Object.entries(schema).filter(([key]) => !others.has(key)));
 }
 
 /** The type that the keywords are about; values of other types would fit, too. */
-function typeOf(saying: readonly string[], path: string): string | undefined {
+export function typeOf(schema: Schema, path: string): string | undefined {
+  const saying = sayingOf(schema);
   const types = Object.keys(ofType).filter((type) => ofType[type]!.some((key) => saying.includes(key)));
   if (types.length > 1) throw refused(path, 'has no type and keywords of several', 'say the type');
   return types[0];
 }
 
 /** Those values of `const` and `enum` that fit what stands beside them. */
-function valueRules(schema: Schema, saying: readonly string[], path: string): Schema {
+function valueRules(schema: Schema, path: string): Schema {
   const besides = ['const', 'enum', 'type', ...lengths, ...bounds];
-  const other = saying.find((key) => !besides.includes(key));
+  const other = sayingOf(schema).find((key) => !besides.includes(key));
   if (other !== undefined) throw refused(path, `has ${other} beside enum or const`, 'leave one of them out');
-  const { enum: values, const: only } = schema;
-  if ('enum' in schema && !Array.isArray(values)) throw refused(path, 'has an enum that is no list');
-  const given: readonly unknown[] = 'enum' in schema ? (values as unknown[]) : [only];
+  const { const: only } = schema;
+  const given = valuesOf(schema, path);
   const same = (value: unknown): boolean => !('const' in schema) || JSON.stringify(value) === JSON.stringify(only);
   const range = rangeOf(schema, path);
   const [shortest, longest] = lengthsOf(schema, path);
@@ -102,6 +100,13 @@ function valueRules(schema: Schema, saying: readonly string[], path: string): Sc
   if (fitting.length === 0) throw refused(path, 'has no value that fits all it says');
   const without = Object.fromEntries(besides.map((key) => [key, undefined]));
   return { ...without, enum: fitting };
+}
+
+/** The values of `enum`, or that of `const`. */
+export function valuesOf(schema: Schema, path: string): readonly unknown[] {
+  if (!('enum' in schema)) return [schema['const']];
+  if (!Array.isArray(schema['enum'])) throw refused(path, 'has an enum that is no list');
+  return schema['enum'] as unknown[];
 }
 
 function hasType(value: unknown, type: unknown, path: string): boolean {
@@ -138,13 +143,13 @@ function rangeOf(schema: Schema, path: string): NumberRange {
 }
 
 /** Bounds of integers as the first and the last of them; those of other numbers as a pattern of a text without quotes. */
-function numberRules(schema: Schema, types: readonly unknown[], path: string): Schema {
+function numberRules(schema: Schema, types: readonly unknown[], path: string, patternOf: PatternOf): Schema {
   if (!bounds.some((key) => key in schema)) return {};
   const range = rangeOf(schema, path);
   if (types.includes('number')) {
     const pattern = numberPattern(range);
     if (pattern === undefined) throw refused(path, 'has bounds without a number of at most 15 digits between them');
-    return { type: undefined, anyOf: [unquoted(pattern), ...otherTypes(schema, types, path)] };
+    return { type: undefined, anyOf: [unquoted(pattern), ...otherTypes(schema, types, path, patternOf)] };
   }
   if (!types.includes('integer')) return {};
   const { min, max, above, below } = range;
@@ -156,11 +161,13 @@ function numberRules(schema: Schema, types: readonly unknown[], path: string): S
 }
 
 /** What a value may be that is no number. */
-function otherTypes(schema: Schema, types: readonly unknown[], path: string): Schema[] {
+function otherTypes(schema: Schema, types: readonly unknown[], path: string, patternOf: PatternOf): Schema[] {
   const others = types.filter((type) => type !== 'number' && type !== 'integer');
   const complex = others.find((type) => type === 'array' || type === 'object');
   if (complex !== undefined) throw refused(path, 'has bounds of numbers and may be a list or an object', 'use anyOf');
-  return others.length === 0 ? [] : [{ type: others, ...(others.includes('string') ? textRules(schema, path) : {}) }];
+  return others.length === 0
+    ? []
+    : [{ type: others, ...(others.includes('string') ? textRules(schema, path, patternOf) : {}) }];
 }
 
 function lengthsOf({ minLength, maxLength: max }: Schema, path: string): [min: number, max: number | undefined] {
@@ -171,20 +178,28 @@ function lengthsOf({ minLength, maxLength: max }: Schema, path: string): [min: n
 }
 
 /** The rules of a text as one pattern. */
-function textRules(schema: Schema, path: string): Schema {
+function textRules(schema: Schema, path: string, patternOf: PatternOf): Schema {
+  const rules = textRulesOf(schema, path);
+  if (rules === undefined) return {};
+  const without = Object.fromEntries([...lengths, 'format'].map((key) => [key, undefined]));
+  return { ...without, pattern: patternOf(rules) };
+}
+
+/**
+ * What a schema says of texts; undefined where that is nothing. Beside a pattern, a format that is not known says nothing:
+ * its name stands for the pattern.
+ */
+export function textRulesOf(schema: Schema, path: string, hasPattern = 'pattern' in schema): TextRules | undefined {
   const { pattern, format } = schema;
-  const hasLengths = lengths.some((key) => key in schema);
-  if ([pattern !== undefined, format !== undefined, hasLengths].filter(Boolean).length > 1) {
-    throw refused(path, 'has several of pattern, format and lengths');
+  const [least, most] = lengthsOf(schema, path);
+  if (pattern !== undefined && typeof pattern !== 'string') throw refused(path, 'has a pattern that is no text');
+  const known = typeof format === 'string' ? formatPattern(format) : undefined;
+  if (format !== undefined && known === undefined && !hasPattern) {
+    throw refused(path, `has the format ${show(format)}`, 'give a pattern');
   }
-  if (typeof pattern === 'string') return { pattern: writtenPattern(pattern) };
-  if (format !== undefined) {
-    const known = typeof format === 'string' ? formatPattern(format) : undefined;
-    if (known === undefined) throw refused(path, `has the format ${show(format)}`);
-    return { format: undefined, pattern: writtenPattern(known) };
-  }
-  if (!hasLengths) return {};
-  return { minLength: undefined, maxLength: undefined, pattern: lengthPattern(...lengthsOf(schema, path)) };
+  const patterns = [pattern, known].filter((one) => one !== undefined);
+  if (patterns.length === 0 && least === 0 && most === undefined) return undefined;
+  return { path, patterns, least, most, without: [] };
 }
 
 function isCount(value: unknown): value is number {

@@ -1,28 +1,7 @@
 /** What schemas allow, followed byte by byte, and which are refused. */
-import { afterEach, describe, expect, it } from 'vitest';
-import { byteTokenizer } from '../../tests/support/byte-tokenizer.js';
-import { allowedPart } from '../../tests/support/grammar.js';
-import type { GrammarSource } from './grammar-thread.js';
-import { Grammars } from './grammar.js';
+import { describe, expect, it } from 'vitest';
+import { allowedOf } from '../../tests/support/schema-grammar.js';
 import { followableSchema } from './json-schema.js';
-
-const stop = 2;
-const opened: Grammars[] = [];
-afterEach(() => Promise.all(opened.splice(0).map((grammars) => grammars.close())));
-
-/** Those of the texts that the schema allows from beginning to end. */
-async function allowedOf(schema: object, texts: readonly string[], kind = 'schema'): Promise<string[]> {
-  const grammars = new Grammars({ tokenizer: byteTokenizer, vocab: 266, stopTokens: [stop] });
-  opened.push(grammars);
-  const grammar = await grammars.compile({ kind, [kind]: JSON.stringify(schema) } as GrammarSource);
-  const kept: string[] = [];
-  for (const text of texts) {
-    const cursor = grammar.open();
-    if ((await allowedPart(cursor, text, stop)) === text) kept.push(text);
-    cursor.close();
-  }
-  return kept;
-}
 
 describe('what is followed', () => {
   const numbers = ['-9007199254740991', '-11', '-10', '-4', '-3', '-1', '0', '1', '3', '4', '5', '6', '12', '1.5'];
@@ -138,7 +117,34 @@ describe('what is refused', () => {
     ['a name with a backslash', { properties: { 'a\\b': {} } }, /whose name/],
     ['a name with half a character', { properties: { '\ud800': {} } }, /whose name/],
     ['what is beside allOf', { allOf: [{ type: 'object' }], properties: { extra: {} } }, /has properties beside allOf/],
-    ['what is beside anyOf', { anyOf: [{ type: 'object' }], type: 'object' }, /has type beside anyOf/],
+    ['what is beside anyOf', { anyOf: [{ type: 'object' }], minItems: 1 }, /has minItems beside anyOf/],
+    ['a type that no choice has', { type: 'string', anyOf: [{ type: 'null' }, { const: 1 }] }, /both type and anyOf/],
+    ['a type that a reference has not', { type: 'null', $ref: '#/$defs/a', $defs: { a: { enum: [1] } } }, /both type/],
+    ['several of allOf', { allOf: [{ type: 'object' }, { type: 'object' }] }, /allOf with several/],
+    ['texts of allOf without a type', { allOf: [{ pattern: 'a' }, { pattern: 'b' }] }, /the type 'string'/],
+    ['a format without a pattern', { items: { type: 'string', format: 'nanoid' } }, /#\/items .*"nanoid".*a pattern/],
+    [
+      'rules for names beside properties',
+      { properties: { a: {} }, propertyNames: { minLength: 2 }, additionalProperties: {} },
+      /rules for names/,
+    ],
+    [
+      'a property that its names leave out',
+      { properties: { a: {} }, required: ['a'], propertyNames: { enum: ['b'] } },
+      /requires "a"/,
+    ],
+    ['several patterns of names', { patternProperties: { a: {}, b: {} } }, /one pattern/],
+    [
+      'names of several kinds',
+      { propertyNames: { anyOf: [{ enum: ['a'] }, { pattern: 'b' }] } },
+      /names that are not listed/,
+    ],
+    ['a listed name with a quote', { propertyNames: { const: '"' }, additionalProperties: {} }, /whose name/],
+    [
+      'more names than parts',
+      { propertyNames: { enum: Array.from({ length: 2100 }, (_, i) => `n${i}`) }, additionalProperties: {} },
+      /more than 2000/,
+    ],
     ['what is beside $ref', { $ref: '#/$defs/a', minLength: 1, $defs: { a: {} } }, /has minLength beside \$ref/],
     ['two that stand for a value', { oneOf: [{}], anyOf: [{}] }, /beside/],
     ['a pattern beside enum', { enum: ['a'], pattern: 'b' }, /has pattern beside enum/],
@@ -152,6 +158,46 @@ describe('what is refused', () => {
     ['a reference that is escaped', { $ref: '#/$defs/a~1b', $defs: { 'a/b': {} } }, /rename/],
   ])('%s', (_, schema, message) => {
     expect(() => followableSchema(schema)).toThrow(message);
+  });
+
+  const node = (next: object) => ({ properties: { id: { type: 'integer' }, next }, required: ['id', 'next'] });
+  it.each<[string, object, RegExp]>([
+    ['an object in itself', node({ $ref: '#' }), /schema at # requires itself/],
+    [
+      'two in one another',
+      { $ref: '#/$defs/a', $defs: { a: node({ $ref: '#/$defs/b' }), b: node({ $ref: '#/$defs/a' }) } },
+      /\$defs\/a requires itself/,
+    ],
+    [
+      'one that may be left out',
+      { properties: { p: { $ref: '#/$defs/a' } }, $defs: { a: node({ $ref: '#/$defs/a' }) } },
+      /\$defs\/a requires itself/,
+    ],
+    ['a list that is not empty', { type: 'array', minItems: 1, items: { $ref: '#' } }, /# requires itself/],
+    ['a tuple', { type: 'array', minItems: 2, prefixItems: [{ type: 'null' }, { $ref: '#' }] }, /# requires itself/],
+    [
+      'properties of any name',
+      { type: 'object', minProperties: 1, additionalProperties: { $ref: '#' } },
+      /# requires itself/,
+    ],
+    ['a choice of endless ones', node({ anyOf: [{ $ref: '#' }, node({ $ref: '#' })] }), /# requires itself/],
+    [
+      'what its type leaves no way out of',
+      node({ type: 'object', anyOf: [{ $ref: '#' }, { type: 'null' }] }),
+      /# requires itself/,
+    ],
+  ])('what never ends: %s', (_, schema, message) => {
+    expect(() => followableSchema(schema)).toThrow(message);
+    expect(() => followableSchema(schema)).toThrow(/optional or null, or a list/);
+  });
+
+  it.each<[string, object]>([
+    ['null', node({ anyOf: [{ $ref: '#' }, { type: 'null' }] })],
+    ['a list that may be empty', node({ type: 'array', items: { $ref: '#' } })],
+    ['left out', { ...node({ $ref: '#' }), required: ['id'] }],
+    ['a circle that nothing leads to', { type: 'null', $defs: { a: node({ $ref: '#/$defs/a' }) } }],
+  ])('but not what may end: %s', (_, schema) => {
+    expect(followableSchema(schema)).toBeInstanceOf(Object);
   });
 
   it('does not grow with the number of references', () => {

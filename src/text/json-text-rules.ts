@@ -1,0 +1,139 @@
+/**
+ * What a schema says of a text, or of names of properties: patterns that the whole text fits, how long it is, and what it is
+ * not. Where one pattern says all of it, that is taken; otherwise it takes an automaton of the texts that fit everything.
+ *
+ *   pattern: ^[A-Z]+$, minLength: 2   -->   text_0_0 ::= [A-Z] text_0_1
+ *                                           text_0_1 ::= [A-Z] text_0_2
+ *                                           text_0_2 ::= "\"" | [A-Z] text_0_2
+ */
+import { UsageError } from '../util/errors.js';
+import { classChoices } from './character-ranges.js';
+import { lengthPattern, wholeText, writtenExpression } from './json-string-pattern.js';
+import {
+  lengthsOf,
+  looksAround,
+  PatternError,
+  readExpression,
+  withFewer,
+  withoutCounting,
+  type Expression,
+} from './regular-expression.js';
+import { Language, TooLarge, type Automaton } from './regular-language.js';
+
+export interface TextRules {
+  /** Of the schema. */
+  readonly path: string;
+  readonly patterns: readonly string[];
+  readonly least: number;
+  readonly most: number | undefined;
+  /** Texts that do not fit. */
+  readonly without: readonly string[];
+}
+
+/** Of one automaton. */
+const limits = { states: 5000, steps: 250_000 };
+/** How often something may repeat, tried in turn where the automaton of all texts is too large. */
+const mostRepeated = [16, 8];
+
+/** What a place in a schema is refused for. */
+export function refused(path: string, what: string, hint?: string): UsageError {
+  const message = `the schema at ${path.slice(0, 200)} ${what}, which is not supported`;
+  return new UsageError(message, hint === undefined ? {} : { hint });
+}
+
+/** The pattern that says all; undefined where there is none. Throws UsageError for rules that cannot be followed. */
+export function onePattern(rules: TextRules): string | undefined {
+  return ofRules(rules, () => {
+    const read = rules.patterns.map((pattern) => wholeText(readExpression(pattern)));
+    const { expressions, least, most } = essential(read, rules);
+    if (rules.without.length > 0) return undefined;
+    const hasLengths = least > 0 || most !== undefined;
+    if (expressions.length === 0) return lengthPattern(least, most);
+    if (hasLengths || expressions.length > 1 || expressions.some(looksAround)) return undefined;
+    return `^${writtenExpression(expressions[0]!)}$`;
+  });
+}
+
+/** The rules of a grammar for the text and the quote behind it; `NAME_0` is where it begins. Throws UsageError. */
+export function textGrammar(rules: TextRules, name: string): string {
+  const { states } = ofRules(rules, () => automatonOf(rules));
+  if (states.length === 0)
+    throw refused(rules.path, 'has rules for a text that no text fits', 'patterns are those of the whole text');
+  const lines = states.map(({ mayEnd, edges }, i) => {
+    const choices = edges.flatMap(({ ranges, to }) =>
+      classChoices(ranges).map((choice) => `${choice.startsWith('[') ? choice : `"${choice}"`} ${name}_${to}`),
+    );
+    return `${name}_${i} ::= ${[...(mayEnd ? ['"\\""'] : []), ...choices].join(' | ')}`;
+  });
+  return `${lines.join('\n')}\n`;
+}
+
+/** Of the texts that fit, or of those in which nothing repeats often, where that would be too large. */
+function automatonOf(rules: TextRules): Automaton {
+  const expressions = rules.patterns.map((pattern) => wholeText(readExpression(pattern)));
+  const fewer = (most: number, mostOfCounted: number): Expression[] =>
+    expressions.map((expression) => withFewer(expression, most, mostOfCounted));
+  const attempts = [
+    () => expressions,
+    ...(rules.most === undefined ? [] : [() => fewer(endlessFitting(expressions, rules.most!), Infinity)]),
+    ...mostRepeated.map((most) => () => fewer(most, most)),
+  ];
+  for (const attempt of attempts) {
+    try {
+      return exactAutomaton(essential(attempt(), rules), rules.without);
+    } catch (error) {
+      if (!(error instanceof TooLarge)) throw error;
+    }
+  }
+  throw new TooLarge();
+}
+
+function exactAutomaton({ expressions, least, most }: Essential, without: readonly string[]): Automaton {
+  const language = new Language(limits);
+  const parts = expressions.map((expression) => language.textsOf(expression));
+  if (least > 0 || most !== undefined) parts.push(language.textsOfLength(least, most));
+  parts.push(...without.map((text) => language.not(language.text(text))));
+  return language.automatonOf(language.both(parts), (ranges) => classChoices(ranges).length > 0);
+}
+
+/** How often what repeats without end may do so, so that no text is longer than it may be. */
+function endlessFitting(expressions: readonly Expression[], longest: number): number {
+  const fits = (count: number): boolean =>
+    expressions.some((expression) => lengthsOf(withFewer(expression, count, Infinity))[1] <= longest);
+  let count = 0;
+  for (let step = 2 ** 16; step >= 1; step /= 2) if (fits(count + step)) count += step;
+  return count;
+}
+
+interface Essential {
+  readonly expressions: readonly Expression[];
+  readonly least: number;
+  readonly most: number | undefined;
+}
+
+/** With lengths as such, and without those that all texts have anyway. */
+function essential(given: readonly Expression[], rules: TextRules): Essential {
+  const counted = given.map(withoutCounting);
+  const expressions = counted.map(({ expression }) => expression);
+  const least = Math.max(rules.least, ...counted.map(({ counts }) => counts[0]));
+  const most = Math.min(rules.most ?? Infinity, ...counted.map(({ counts }) => counts[1]));
+  const shortest = Math.max(0, ...expressions.map((expression) => lengthsOf(expression)[0]));
+  const longest = Math.min(...expressions.map((expression) => lengthsOf(expression)[1]));
+  return { expressions, least: shortest >= least ? 0 : least, most: longest <= most ? undefined : most };
+}
+
+function ofRules<T>({ path, without }: TextRules, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof PatternError) throw refused(path, error.what);
+    if (error instanceof TooLarge || error instanceof RangeError) {
+      const hint =
+        without.length > 0
+          ? 'give fewer properties, or additionalProperties: false'
+          : 'leave one of pattern, format and lengths out';
+      throw refused(path, 'has rules for a text that take too much together', hint);
+    }
+    throw error;
+  }
+}
