@@ -28,17 +28,10 @@ const ofType: Readonly<Record<string, readonly string[]>> = {
   number: bounds,
   string: [...lengths, 'pattern', 'format'],
   array: ['items', 'additionalItems', 'prefixItems', 'unevaluatedItems', 'minItems', 'maxItems'],
-  object: [
-    ...[
-      'properties',
-      'required',
-      'additionalProperties',
-      'unevaluatedProperties',
-      'patternProperties',
-      'propertyNames',
-    ],
-    ...['minProperties', 'maxProperties'],
-  ],
+  object:
+    'properties required additionalProperties unevaluatedProperties patternProperties propertyNames minProperties maxProperties'.split(
+      ' ',
+    ),
 };
 /** What may stand beside anything: it says nothing of the value. */
 const silent = new Set([...annotations, '$defs', 'definitions']);

@@ -31,9 +31,9 @@ export interface TextRules {
 }
 
 /** Of one automaton. */
-const limits = { states: 5000, steps: 250_000 };
+const limits = { states: 3000, steps: 150_000 };
 /** How often something may repeat, tried in turn where the automaton of all texts is too large. */
-const mostRepeated = [16, 8];
+const mostRepeated = [16, 10];
 
 /** What a place in a schema is refused for. */
 export function refused(path: string, what: string, hint?: string): UsageError {

@@ -8,7 +8,9 @@ const stop = 2;
 
 /** Those of the texts that the schema, or the structure, allows from beginning to end. */
 export async function allowedOf(schema: object, texts: readonly string[], kind = 'schema'): Promise<string[]> {
-  const grammars = new Grammars({ tokenizer: byteTokenizer, vocab: 266, stopTokens: [stop] });
+  const vocabulary = { tokenizer: byteTokenizer, vocab: 266, stopTokens: [stop] };
+  // What it takes is no matter here: the machine may be busy.
+  const grammars = new Grammars(vocabulary, { compileMs: 60_000, tokenMs: 60_000, setUpMs: 60_000 });
   try {
     const grammar = await grammars.compile({ kind, [kind]: JSON.stringify(schema) } as GrammarSource);
     const kept: string[] = [];
