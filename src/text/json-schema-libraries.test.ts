@@ -134,6 +134,21 @@ describe('schemas of clients', () => {
     expect(await allowedOf(tool.function.parameters!, [good, bad])).toEqual([good]);
   });
 
+  it('several tools, each with rules of its own', async () => {
+    const tag = (name: string, parameters: z.ZodType): object => ({
+      ...{ type: 'tag', begin: `${name}(`, end: ')' },
+      content: { type: 'json_schema', json_schema: z.toJSONSchema(parameters) },
+    });
+    const tags = [tag('f', z.object({ at: z.uuidv4() })), tag('g', z.looseObject({ at: z.iso.date() }))];
+    const structure = {
+      format: { type: 'tags_with_separator', tags, separator: ';', at_least_one: true, stop_after_first: false },
+    };
+    const [uuid, date] = ['f81d4fae-7dec-41d0-a765-00a0c91e6bf6', '2024-02-29'];
+    const good = [`f({"at":"${uuid}"});g({"at":"${date}","b":1})`];
+    const bad = [`f({"at":"${date}"})`, `g({"at":"${uuid}"})`, `g({"at":"${date}","at":1})`];
+    expect(await allowedOf(structure, [...good, ...bad], 'structure')).toEqual(good);
+  });
+
   it('Pydantic', async () => {
     const $defs = {
       Cat: { properties: { kind: { const: 'cat', type: 'string' } }, required: ['kind'], type: 'object' },

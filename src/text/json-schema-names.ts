@@ -51,13 +51,14 @@ export class ObjectNames {
     const properties = names.kind === 'listed' ? this.#listed(given, names.names, additional) : this.#followed(given);
     checkNames(Object.keys(properties), schema['required'], path);
     const isAlone = Object.keys(properties).length === 0;
+    if (names.kind === 'fitting' && !isAlone) {
+      throw refused(path, 'has rules for names beside properties', 'move the properties into an object of their own');
+    }
     const rules = { ...without, properties: isAlone ? undefined : properties, required: schema['required'] };
     if (names.kind === 'listed' || additional === undefined || additional === false) {
       return { ...rules, additionalProperties: false };
     }
     if (names.kind === 'fitting') {
-      if (!isAlone)
-        throw refused(path, 'has rules for names beside properties', 'move the properties into an object of their own');
       const pattern = this.context.patternOf(names.rules);
       return {
         ...without,
@@ -76,7 +77,7 @@ export class ObjectNames {
     const { propertyNames, patternProperties } = schema;
     const additional = schema['additionalProperties'] ?? schema['unevaluatedProperties'];
     if (patternProperties === undefined) {
-      return { additional, names: propertyNames === undefined ? { kind: 'all' } : this.#namesOf(propertyNames, path) };
+      return { additional, names: propertyNames === undefined ? { kind: 'all' } : this.#namesOf(propertyNames) };
     }
     const [one, ...more] = Object.entries(patternProperties as Schema);
     const isAlone = propertyNames === undefined && (additional === undefined || additional === false);
@@ -87,10 +88,10 @@ export class ObjectNames {
     return { additional: one[1], names: { kind: 'fitting', rules } };
   }
 
-  #namesOf(names: unknown, objectPath: string): Names {
+  #namesOf(names: unknown): Names {
     if (!isObject(names)) return names === false ? { kind: 'listed', names: [] } : { kind: 'all' };
     const path = this.context.places.pathOf(names);
-    const inside = (one: unknown): Names => this.#namesOf(one, objectPath);
+    const inside = (one: unknown): Names => this.#namesOf(one);
     if (!typesOf(names['type']).has('string')) return { kind: 'listed', names: [] };
     if ('enum' in names || 'const' in names) {
       const { enum: values } = followableRules(names, path, this.context.patternOf);

@@ -128,6 +128,7 @@ describe('what is refused', () => {
       { properties: { a: {} }, propertyNames: { minLength: 2 }, additionalProperties: {} },
       /rules for names/,
     ],
+    ['rules for its properties', { properties: { a: {} }, propertyNames: { minLength: 2 } }, /rules for names/],
     [
       'a property that its names leave out',
       { properties: { a: {} }, required: ['a'], propertyNames: { enum: ['b'] } },
