@@ -4,6 +4,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { createCpuBackend } from '../../dist/backends/cpu/index.js';
+import { float32InstructionSet } from '../../dist/backends/cpu/instruction-set.js';
 import { gateOf } from '../../dist/bench/gate.js';
 import { fillerTokens } from '../../dist/bench/workload.js';
 import { modelCompiler } from '../../dist/passes/pipeline.js';
@@ -147,7 +148,8 @@ class Run {
     this.log(`${model.name}: float32 logits on the processor`);
     const [first] = this.sizes.groups;
     const cpu = createCpuBackend();
-    const expected = await this.withExecutable(cpu, model, { schedule: 'looped' }, first, (executable) =>
+    const judge = { schedule: 'looped', instructionSet: float32InstructionSet().name };
+    const expected = await this.withExecutable(cpu, model, judge, first, (executable) =>
       this.gateLogits(executable, model.config),
     );
     // Logits of the first variant, which those of all others equal bit for bit.
@@ -176,10 +178,14 @@ class Run {
     }
   }
 
-  async withExecutable(backend, model, { schedule, launches }, group, use) {
+  async withExecutable(backend, model, { schedule, launches, instructionSet }, group, use) {
     const plan = this.plan(model, schedule, group, backend);
     await writePackedNoise(plan.step, model.config, this.cacheDir);
-    const options = { cacheDir: this.cacheDir, ...(launches === undefined ? {} : { launches }) };
+    const options = {
+      cacheDir: this.cacheDir,
+      ...(launches === undefined ? {} : { launches }),
+      ...(instructionSet === undefined ? {} : { instructionSet }),
+    };
     const executable = await backend.prepare(plan, noiseWeights(model.config), options);
     try {
       return await use(executable);

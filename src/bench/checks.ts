@@ -1,4 +1,5 @@
 /** What comes before any timing: whether all that will be timed computes the same, and on a GPU how close it is to float32. */
+import { float32InstructionSet } from '../backends/cpu/instruction-set.js';
 import { physicalCores } from '../backends/cpu/processors.js';
 import { chooseBackend } from '../backends/registry.js';
 import type { DType } from '../ir/program.js';
@@ -64,7 +65,7 @@ export async function checkAgreement(
   return { variants: variants.length, tokens, peers: agreements };
 }
 
-/** Every variant and every peer against the cpu backend, which adds up in float32, with the same weights. */
+/** Every variant and every peer against float32 arithmetic of the cpu backend, with the same weights. */
 export async function checkGates(
   variants: readonly Variant[],
   peers: readonly Peer[],
@@ -73,10 +74,12 @@ export async function checkGates(
   const { checkpoint, plan, formats: ours } = setup;
   const text = fillerTokens(Math.min(gateTokens, plan.limits.context), checkpoint.config.vocab);
   const backend = await chooseBackend('cpu', setup.onNotice);
+  const { name: instructionSet } = float32InstructionSet();
   const results: GateResult[] = [];
   for (const weights of new Set([ours.quant, ...weightsOf(peers)])) {
     const formats = formatsWith(weights, setup);
-    await withVariant(setup, { backend, schedule: 'looped', threads: physicalCores(), formats }, async (judge) => {
+    const choice: Choice = { backend, schedule: 'looped', threads: physicalCores(), formats, instructionSet };
+    await withVariant(setup, choice, async (judge) => {
       const expected = await logitsBehind(judge, text);
       const pass = async (source: LogitsSource, identity: Identity, limits: GateLimits): Promise<void> => {
         stopIfAsked(setup);

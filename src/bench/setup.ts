@@ -28,7 +28,10 @@ export interface Setup {
 
 export type Choice = Pick<VariantOptions, 'schedule' | 'threads'> &
   Partial<
-    Pick<VariantOptions, 'backend' | 'formats' | 'uncompressed' | 'launches' | 'plan' | 'profile' | 'weightsMemory'>
+    Pick<
+      VariantOptions,
+      'backend' | 'formats' | 'uncompressed' | 'launches' | 'plan' | 'profile' | 'weightsMemory' | 'instructionSet'
+    >
   >;
 
 /** The caller closes it. Throws what compiling and loading throws. */

@@ -34,6 +34,8 @@ export interface VariantOptions {
   readonly plan?: ExecutionPlan;
   readonly cacheDir: string;
   readonly weightsMemory?: WeightsMemory;
+  /** Default: the best one (cpu). */
+  readonly instructionSet?: string;
   /** Count the time of stages. */
   readonly profile?: boolean;
   /** Bytes of the weights that have been packed. */
@@ -81,13 +83,15 @@ export class Variant implements Candidate {
 
   /** Compiles and loads. Throws what the backend throws. */
   static async prepare(checkpoint: Checkpoint, options: VariantOptions): Promise<Variant> {
-    const { backend, schedule, threads, launches, cacheDir, weightsMemory, profile, onPack, signal } = options;
+    const { backend, schedule, threads, launches, cacheDir, weightsMemory, instructionSet, profile, onPack, signal } =
+      options;
     const plan = options.plan ?? compilerOf(checkpoint, options)(schedule);
     const executable = await backend.prepare(plan, checkpoint.weights, {
       threads,
       cacheDir,
       ...(launches === undefined ? {} : { launches }),
       ...(weightsMemory === undefined ? {} : { weightsMemory }),
+      ...(instructionSet === undefined ? {} : { instructionSet }),
       ...(profile === undefined ? {} : { profile }),
       onProgress: ({ phase, done, total }) => {
         if (phase === 'pack') onPack?.(done, total);

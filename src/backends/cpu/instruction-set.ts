@@ -8,8 +8,8 @@ export interface InstructionSet {
   /** Flags of /proc/cpuinfo that it needs. */
   readonly needs: readonly string[];
   readonly compilerFlags: readonly string[];
-  /** What runs instead where the compiler is too old for these flags. */
-  readonly older?: InstructionSet;
+  /** The same without rounding to bf16: where float32 is wanted, and where the compiler is too old for these flags. */
+  readonly float32?: InstructionSet;
 }
 
 const avx512: InstructionSet = {
@@ -35,7 +35,7 @@ export const instructionSets: readonly InstructionSet[] = [
     arch: 'x64',
     needs: [...avx512.needs, 'avx512_bf16'],
     compilerFlags: [...avx512.compilerFlags, '-mavx512bf16'],
-    older: avx512,
+    float32: avx512,
   },
   avx512,
   { name: 'avx2', arch: 'x64', needs: ['avx2', 'fma', 'f16c'], compilerFlags: ['-mavx2', '-mfma', '-mf16c'] },
@@ -53,6 +53,12 @@ export function chooseInstructionSet(asked?: string, has: ReadonlySet<string> = 
   throw new UsageError(`instruction set ${asked ?? ''} cannot run on this processor`, {
     hint: `use one of ${usable.map(({ name }) => name).join(', ')}`,
   });
+}
+
+/** The best one of those that round nothing that is multiplied with weights or a cache in bf16. */
+export function float32InstructionSet(): InstructionSet {
+  const best = chooseInstructionSet();
+  return best.float32 ?? best;
 }
 
 /** Features of the first processor, as Linux names them; empty where the system does not tell. */

@@ -91,11 +91,11 @@ export async function compileLibrary(request: CompileRequest): Promise<string> {
     return library;
   } catch (error) {
     if (signal?.aborted === true) throw new AbortedError('compiling was stopped');
-    if (instructionSet.older === undefined || !isUnknownFlag(error)) throw compileError(error, compiler, library);
+    if (instructionSet.float32 === undefined || !isUnknownFlag(error)) throw compileError(error, compiler, library);
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
-  return compileLibrary({ ...request, instructionSet: instructionSet.older });
+  return compileLibrary({ ...request, instructionSet: instructionSet.float32 });
 }
 
 function isUnknownFlag(error: unknown): boolean {
