@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Executable } from '../src/backends/backend.js';
-import { chooseInstructionSet, instructionSets } from '../src/backends/cpu/instruction-set.js';
+import { usableInstructionSets } from '../src/backends/cpu/instruction-set.js';
 import { referenceBackend } from '../src/backends/reference/index.js';
 import type { ModelConfig } from '../src/models/model-config.js';
 import { compileModel } from '../src/passes/pipeline.js';
@@ -67,13 +67,7 @@ it.each([...modelNames.map((name) => ['bf16', name] as const), ['f16', 'llama'],
   },
 );
 
-const runnable = instructionSets.filter(({ name }) => {
-  try {
-    return chooseInstructionSet(name).name === name;
-  } catch {
-    return false;
-  }
-});
+const runnable = usableInstructionSets();
 
 describe.each(runnable.map(({ name }) => name))('instruction set %s', (instructionSet) => {
   const cases: readonly (readonly [ModelName, StoredDtype, number])[] = [

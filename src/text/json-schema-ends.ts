@@ -3,7 +3,7 @@
  * made to fit it would only end where it is cut.
  */
 import { UsageError } from '../util/errors.js';
-import type { Schema } from './json-schema-rules.js';
+import { holdsList, holdsMap, holdsOne, type Schema } from './json-schema-rules.js';
 import { isObject } from './written-json.js';
 
 /** Schemas of which one must have a value that ends. */
@@ -38,9 +38,9 @@ function schemasWithin(root: unknown): Schema[] {
   const visit = (schema: unknown): void => {
     if (!isObject(schema)) return;
     found.add(schema);
-    for (const key of ['anyOf', 'oneOf', 'allOf', 'prefixItems']) ((schema[key] ?? []) as unknown[]).forEach(visit);
-    for (const key of ['items', 'unevaluatedItems', 'additionalProperties']) visit(schema[key]);
-    for (const key of ['properties', 'patternProperties', '$defs']) Object.values(schema[key] ?? {}).forEach(visit);
+    for (const key of holdsList) ((schema[key] ?? []) as unknown[]).forEach(visit);
+    for (const key of holdsOne) visit(schema[key]);
+    for (const key of holdsMap) Object.values(schema[key] ?? {}).forEach(visit);
   };
   visit(root);
   return [...found];

@@ -7,7 +7,7 @@
 import { UsageError } from '../util/errors.js';
 import { textMark } from './grammar-text.js';
 import { ObjectNames } from './json-schema-names.js';
-import { followableRules, keywordsFor, sayingOf, textRulesOf, type Schema } from './json-schema-rules.js';
+import { followableRules, holdsChoices, keywordsFor, sayingOf, textRulesOf, type Schema } from './json-schema-rules.js';
 import {
   allTypes,
   common,
@@ -28,7 +28,7 @@ export interface FollowableSchema {
 }
 
 /** Each says what a value is by itself. */
-const whole = ['$ref', 'anyOf', 'oneOf', 'allOf'];
+const whole = ['$ref', ...holdsChoices];
 const ofTexts = new Set(['type', 'minLength', 'maxLength', 'pattern', 'format']);
 
 export class SchemaRewriter {

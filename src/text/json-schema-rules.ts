@@ -21,6 +21,14 @@ export const annotations =
   'title description default examples example $schema $id $comment deprecated readOnly writeOnly contentMediaType contentEncoding discriminator'.split(
     ' ',
   );
+/** Keywords that hold schemas: one, lists, and maps of them. */
+export const holdsOne =
+  'items additionalItems additionalProperties propertyNames unevaluatedProperties unevaluatedItems'.split(' ');
+/** Of the same value. */
+export const holdsChoices = ['anyOf', 'oneOf', 'allOf'];
+export const holdsList = [...holdsChoices, 'prefixItems'];
+export const holdsMap = ['properties', 'patternProperties', '$defs', 'definitions'];
+
 const bounds = ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum'];
 const lengths = ['minLength', 'maxLength'];
 /** Keywords that say something of values of one type only. */

@@ -1,6 +1,5 @@
 /** Which types the values of schemas have. */
-import type { Schema } from './json-schema-rules.js';
-import { typeOf, valuesOf } from './json-schema-rules.js';
+import { typeOf, valuesOf, type Schema } from './json-schema-rules.js';
 import { isObject } from './written-json.js';
 
 /** Names of types; a number is an integer or a fraction. */

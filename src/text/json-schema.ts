@@ -5,7 +5,7 @@
 import { UsageError } from '../util/errors.js';
 import { checkEnds } from './json-schema-ends.js';
 import { SchemaRewriter, type FollowableSchema } from './json-schema-rewriter.js';
-import { annotations, type Schema } from './json-schema-rules.js';
+import { annotations, holdsChoices, holdsList, holdsMap, holdsOne, type Schema } from './json-schema-rules.js';
 import { refused } from './json-text-rules.js';
 import { isObject } from './written-json.js';
 
@@ -17,12 +17,6 @@ const plain =
   'type enum const required minItems maxItems minLength maxLength pattern minimum maximum exclusiveMinimum exclusiveMaximum minProperties maxProperties $ref format'.split(
     ' ',
   );
-const holdsOne =
-  'items additionalItems additionalProperties propertyNames unevaluatedProperties unevaluatedItems'.split(' ');
-/** Of the same value. */
-const holdsChoices = ['anyOf', 'oneOf', 'allOf'];
-const holdsList = [...holdsChoices, 'prefixItems'];
-const holdsMap = ['properties', 'patternProperties', '$defs', 'definitions'];
 const known = new Set([...annotations, ...plain, ...holdsOne, ...holdsList, ...holdsMap]);
 
 /** The schema in words that are followed exactly. Throws UsageError, which names the place. */

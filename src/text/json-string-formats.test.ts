@@ -3,9 +3,11 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { formatPattern } from './json-string-formats.js';
-import { writtenPattern } from './json-string-pattern.js';
+import { wholeText, writtenPattern } from './json-string-pattern.js';
+import { readExpression } from './regular-expression.js';
 
-const whole = (format: string): RegExp => new RegExp(writtenPattern(formatPattern(format)!), 'u');
+const whole = (format: string): RegExp =>
+  new RegExp(writtenPattern(wholeText(readExpression(formatPattern(format)!))), 'u');
 const reads = (schema: z.ZodType) => (text: string) => schema.safeParse(text).success;
 
 function isDate(text: string): boolean {

@@ -7,16 +7,16 @@
  *   ^a|b        -->   ^(?:a|b)$
  */
 import { classChoices, includes, plainCharacters, type Range } from './character-ranges.js';
-import { isEdge, readExpression, unsupported, type Expression } from './regular-expression.js';
+import { isEdge, unsupported, type Expression } from './regular-expression.js';
 
 /** A text of so many characters. */
 export function lengthPattern(min: number, max: number | undefined): string {
   return `^${classOf(plainCharacters)}{${min},${max ?? ''}}$`;
 }
 
-/** Throws PatternError for what has no such pattern. */
-export function writtenPattern(pattern: string): string {
-  return `^${writtenExpression(wholeText(readExpression(pattern)))}$`;
+/** Of what is a whole text. Throws PatternError for what has no such pattern. */
+export function writtenPattern(text: Expression): string {
+  return `^${writtenExpression(text)}$`;
 }
 
 /** Without the anchors around it, or around its alternatives. */
@@ -30,8 +30,7 @@ export function wholeText(expression: Expression): Expression {
   };
 }
 
-/** The same without anchors. Throws PatternError. */
-export function writtenExpression(expression: Expression): string {
+function writtenExpression(expression: Expression): string {
   switch (expression.kind) {
     case 'characters':
       return classOf(expression.ranges);

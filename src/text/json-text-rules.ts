@@ -8,7 +8,7 @@
  */
 import { UsageError } from '../util/errors.js';
 import { classChoices } from './character-ranges.js';
-import { lengthPattern, wholeText, writtenExpression } from './json-string-pattern.js';
+import { lengthPattern, wholeText, writtenPattern } from './json-string-pattern.js';
 import {
   lengthsOf,
   looksAround,
@@ -50,7 +50,7 @@ export function onePattern(rules: TextRules): string | undefined {
     const hasLengths = least > 0 || most !== undefined;
     if (expressions.length === 0) return lengthPattern(least, most);
     if (hasLengths || expressions.length > 1 || expressions.some(looksAround)) return undefined;
-    return `^${writtenExpression(expressions[0]!)}$`;
+    return writtenPattern(expressions[0]!);
   });
 }
 

@@ -43,11 +43,16 @@ export const instructionSets: readonly InstructionSet[] = [
   { name: 'generic', arch: 'any', needs: [], compilerFlags: [] },
 ];
 
+/** Those that this processor can run. */
+export function usableInstructionSets(has: ReadonlySet<string> = cpuFlags()): readonly InstructionSet[] {
+  return instructionSets.filter(
+    ({ arch, needs }) => (arch === 'any' || arch === process.arch) && needs.every((flag) => has.has(flag)),
+  );
+}
+
 /** @throws UsageError for a name that is unknown, or that this processor cannot run */
-export function chooseInstructionSet(asked?: string, has: ReadonlySet<string> = cpuFlags()): InstructionSet {
-  const runs = (set: InstructionSet): boolean =>
-    (set.arch === 'any' || set.arch === process.arch) && set.needs.every((flag) => has.has(flag));
-  const usable = instructionSets.filter(runs);
+export function chooseInstructionSet(asked?: string, has?: ReadonlySet<string>): InstructionSet {
+  const usable = usableInstructionSets(has);
   const chosen = asked === undefined ? usable[0] : usable.find(({ name }) => name === asked);
   if (chosen !== undefined) return chosen;
   throw new UsageError(`instruction set ${asked ?? ''} cannot run on this processor`, {

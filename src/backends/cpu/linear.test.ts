@@ -14,7 +14,7 @@ import { packTiles } from '../../checkpoint/tiles.js';
 import { blockOf, dtypes, isQuantized, plainFormat } from '../../ir/formats.js';
 import type { DType } from '../../ir/program.js';
 import { bf16ToF32Array, f32ToBf16Array } from '../../util/float.js';
-import { chooseInstructionSet, instructionSets } from './instruction-set.js';
+import { usableInstructionSets, type InstructionSet } from './instruction-set.js';
 import { compileLibrary, findCompiler } from './toolchain.js';
 
 const formats = dtypes.filter((dtype) => dtype !== 'i32');
@@ -62,11 +62,11 @@ interface Kernels {
 const workspace = new Workspace();
 afterAll(() => workspace.remove());
 
-async function load(instructionSet: string): Promise<Kernels> {
+async function load(instructionSet: InstructionSet): Promise<Kernels> {
   const compiler = (await findCompiler())!;
   const request = {
     source,
-    instructionSet: chooseInstructionSet(instructionSet),
+    instructionSet,
     cacheDir: workspace.cacheDir,
     compiler,
   };
@@ -126,15 +126,9 @@ const shapes: readonly Shape[] = [
 ];
 
 const hasCompiler = (await findCompiler()) !== undefined;
-const usable = instructionSets.flatMap(({ name }) => {
-  try {
-    return [chooseInstructionSet(name).name];
-  } catch {
-    return [];
-  }
-});
+const usable = usableInstructionSets();
 
-describe.runIf(hasCompiler).each(usable)('%s', (instructionSet) => {
+describe.runIf(hasCompiler).each(usable.map((set) => [set.name, set] as const))('%s', (_, instructionSet) => {
   let kernels: Kernels;
   beforeAll(async () => {
     kernels = await load(instructionSet);
@@ -177,7 +171,7 @@ describe.runIf(hasCompiler).each(usable)('%s', (instructionSet) => {
     const [rows, out, width] = [5, 20, 37];
     const [stored, weights] = matrix('bf16', out, width, random);
     const x = Float32Array.from({ length: rows * width }, () => random() - 0.5);
-    const multiplied = instructionSet === 'avx512_bf16' ? bf16ToF32Array(f32ToBf16Array(x)) : x;
+    const multiplied = instructionSet.float32 !== undefined ? bf16ToF32Array(f32ToBf16Array(x)) : x;
     const y = new Float32Array(rows * out);
     kernels.linear('bf16')(y, x, packTiles(stored, out, width, 'bf16'), null, rows, width, out, 0, 2);
     y.forEach((value, i) => {
