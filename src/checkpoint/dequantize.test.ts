@@ -35,7 +35,8 @@ describe.each(dtypes.filter(isQuantized))('%s', (format) => {
   });
 
   // What the tiles mean is tested with the kernels that read them (backends/cpu/linear.test.ts).
-  test('becomes tiles of as many bytes, padded to 16 rows', () => {
+  test('becomes tiles of as many bytes, padded to 16 rows and to whole cache lines', () => {
+    expect(packTiles(blocks, 1, 3 * elements, format).length).toBe(Math.ceil((16 * 3 * bytes) / 64) * 64);
     const tiles = packTiles(blocks, 4, 2 * elements, format);
     expect(tiles.length).toBe(16 * 2 * bytes);
     const bits = (data: Uint8Array): number =>

@@ -21,7 +21,7 @@ import type { Weights } from './weights.js';
 export { packTiles };
 
 /** Changes when the meaning of a layout does. */
-const formatVersion = 3;
+const formatVersion = 4;
 /** About this many bytes of a checkpoint are in memory while packing. */
 const chunkBytes = 8 << 20;
 

@@ -2,7 +2,8 @@
  * Matrices as tiles of 16 rows, the layouts that backends/cpu/support/linear*.h read. Unquantized, one vector holds the same
  * column (or pair of columns) of 16 rows. Quantized, a block of 16 rows comes together and takes as many bytes as 16
  * blocks of the file: binary16 scales of all rows, then [bytes][16] of small scales, then weights as vectors of
- * [16 rows][4 bytes], a group of 32 columns at a time:
+ * [16 rows][4 bytes], a group of 32 columns at a time. Where the binary16 scales are half a cache line, two blocks stand
+ * together, scales of both in front, so that every vector is a cache line; a last block without another stands alone.
  *
  *   eight bits   byte 4j + k of a row is column 4j + k, + 128
  *   four bits    byte k of vector j: column 4j + k below, 16 + 4j + k above
@@ -10,7 +11,7 @@
  *   sixth bits   two vectors in front: byte k has bits 2j, 2j + 1 of column 4j + k; the other one of 16 + 4j + k
  */
 import { blockOf, isQuantized, type QuantizedDType } from '../ir/formats.js';
-import { paddedColumns, tileRows } from '../ir/packed-layout.js';
+import { paddedColumns, tileBytesOf, tileRows } from '../ir/packed-layout.js';
 import type { DType } from '../ir/program.js';
 import { unreachable } from '../util/assert.js';
 import { compressTiles } from './compress.js';
@@ -70,22 +71,36 @@ function packBlocks(data: Uint8Array, rows: number, columns: number, format: Qua
   const offsets = scaleOffsets(format);
   const move = movers[format];
   const blocks = columns / elements;
-  const to = new Uint8Array(Math.ceil(rows / tileRows) * tileRows * blocks * bytes);
+  const { tile: tileBytes } = tileBytesOf(format, columns);
+  const to = new Uint8Array(Math.ceil(rows / tileRows) * tileBytes);
   for (let row = 0; row < rows; row++) {
     const lane = row % tileRows;
-    const tile = (row - lane) * blocks * bytes;
+    const tile = Math.floor(row / tileRows) * tileBytes;
     for (let block = 0; block < blocks; block++) {
       const start = (row * blocks + block) * bytes;
-      let target = tile + block * bytes * tileRows;
-      for (const offset of offsets) {
-        to[target + 2 * lane] = data[start + offset]!;
-        to[target + 2 * lane + 1] = data[start + offset + 1]!;
-        target += 2 * tileRows;
+      const { scales, rest } = blockPlace(format, blocks, block);
+      for (const [i, offset] of offsets.entries()) {
+        const target = tile + scales + 2 * (i * tileRows + lane);
+        to[target] = data[start + offset]!;
+        to[target + 1] = data[start + offset + 1]!;
       }
-      move(data, start, to, target, lane);
+      move(data, start, to, tile + rest, lane);
     }
   }
   return to;
+}
+
+/** Where in a tile of so many blocks one has its binary16 scales, and the rest: `block_at` of linear_quantized.h. */
+function blockPlace(format: QuantizedDType, blocks: number, block: number): { scales: number; rest: number } {
+  const blockBytes = tileRows * blockOf(format).bytes;
+  const scaleBytes = tileRows * 2 * scaleOffsets(format).length;
+  const together = scaleBytes < vectorBytes && (block | 1) < blocks ? 2 : 1;
+  const before = block % together;
+  const start = (block - before) * blockBytes;
+  return {
+    scales: start + before * scaleBytes,
+    rest: start + together * scaleBytes + before * (blockBytes - scaleBytes),
+  };
 }
 
 /** Moves all but the binary16 scales of the block from[start] to its lane of to[target]. */

@@ -27,16 +27,19 @@ export function farExceptions(columns: number): number {
 
 const cacheLine = 64;
 
-/** Bytes of a tile, and of what there is behind the last one for each of them. */
+/** Bytes of a tile, in whole cache lines, and of what there is behind the last one for each of them. */
 export interface TileBytes {
   readonly tile: number;
   readonly far: number;
 }
 
 export function tileBytesOf(dtype: DType, columns: number): TileBytes {
-  if (dtype !== 'bf16z') return { tile: bytesOf(dtype, tileRows * paddedColumns(columns)), far: 0 };
-  const far = Math.ceil((farExceptions(columns) * (4 + 2)) / cacheLine) * cacheLine;
-  return { tile: cacheLine + bytesOf(dtype, tileRows * columns), far };
+  if (dtype !== 'bf16z') return { tile: wholeLines(bytesOf(dtype, tileRows * paddedColumns(columns))), far: 0 };
+  return { tile: cacheLine + bytesOf(dtype, tileRows * columns), far: wholeLines(farExceptions(columns) * (4 + 2)) };
+}
+
+function wholeLines(bytes: number): number {
+  return Math.ceil(bytes / cacheLine) * cacheLine;
 }
 
 /** Bytes of a packed weight, or undefined beyond 2^53; vectors are stored as they are. */

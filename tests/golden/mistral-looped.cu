@@ -48,7 +48,7 @@ LIGHT_KERNEL step_embed(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_decoder_arguments[] = {
-  142848ull, 148992ull, IN_WEIGHTS | 19456ull, IN_WEIGHTS | 19584ull, IN_WEIGHTS | 20672ull, IN_WEIGHTS | 21760ull, 146944ull, 131328ull, 131200ull, 0ull, 65536ull, IN_WEIGHTS | 25856ull, IN_WEIGHTS | 26432ull, IN_WEIGHTS | 26560ull, IN_WEIGHTS | 27712ull, IN_WEIGHTS | 28864ull,
+  142848ull, 148992ull, IN_WEIGHTS | 19456ull, IN_WEIGHTS | 19584ull, IN_WEIGHTS | 20736ull, IN_WEIGHTS | 21888ull, 146944ull, 131328ull, 131200ull, 0ull, 65536ull, IN_WEIGHTS | 25984ull, IN_WEIGHTS | 26624ull, IN_WEIGHTS | 26752ull, IN_WEIGHTS | 28032ull, IN_WEIGHTS | 29312ull,
 };
 /* kernel decoder(read x: f32[rows, 32], write x_out: f32[rows, 32], read w_attn_norm: f32[2, 32], read w_q: q8_0[2, 32, 32], read w_k: q8_0[2, 32, 32], read w_v: f32[2, 32, 32], read rope: f32[rows, 16], read slots: i32[rows], read positions: i32[rows], update keys: f32[2, 4, 2, 64, 16], update values: f32[2, 4, 2, 64, 16], read w_o: q4_0[2, 32, 32], read w_ffn_norm: f32[2, 32], read w_gate: q4_0[2, 64, 32], read w_up: q4_0[2, 64, 32], read w_down: q4_0[2, 32, 64]) */
 DEVICE void step_decoder_compute(struct worker *me) {
@@ -64,10 +64,10 @@ DEVICE void step_decoder_compute(struct worker *me) {
   for (int layer = 0; layer < 2; ++layer) {
     const float *layer_x = layer == 0 ? x : (const float *)scratch(me, 158208 + (uint64_t)(layer % 2) * 4096);
     float *layer_x_out = layer == 1 ? x_out : (float *)scratch(me, 158208 + (uint64_t)((layer + 1) % 2) * 4096);
-    const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 10560);
+    const float *layer_w_attn_norm = (const float *)((const uint8_t *)w_attn_norm + (size_t)layer * 11008);
     float *layer_keys = (float *)((uint8_t *)keys + (size_t)layer * 32768);
     float *layer_values = (float *)((uint8_t *)values + (size_t)layer * 32768);
-    const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 10560);
+    const float *layer_w_ffn_norm = (const float *)((const uint8_t *)w_ffn_norm + (size_t)layer * 11008);
     float *layer_q = (float *)scratch(me, 166400); /* f32[rows, 32] */
     float *layer_k = (float *)scratch(me, 170496); /* f32[rows, 32] */
     float *layer_v = (float *)scratch(me, 174592); /* f32[rows, 32] */
@@ -164,13 +164,13 @@ DEVICE void step_decoder_stream(struct worker *me) {
   const uint8_t *w_up = (const uint8_t *)argument(me, step_decoder_arguments, 14);
   const uint8_t *w_down = (const uint8_t *)argument(me, step_decoder_arguments, 15);
   for (int layer = 0; layer < 2; ++layer) {
-    const uint8_t *layer_w_q = (const uint8_t *)((const uint8_t *)w_q + (size_t)layer * 10560);
-    const uint8_t *layer_w_k = (const uint8_t *)((const uint8_t *)w_k + (size_t)layer * 10560);
-    const uint8_t *layer_w_v = (const uint8_t *)((const uint8_t *)w_v + (size_t)layer * 10560);
-    const uint8_t *layer_w_o = (const uint8_t *)((const uint8_t *)w_o + (size_t)layer * 10560);
-    const uint8_t *layer_w_gate = (const uint8_t *)((const uint8_t *)w_gate + (size_t)layer * 10560);
-    const uint8_t *layer_w_up = (const uint8_t *)((const uint8_t *)w_up + (size_t)layer * 10560);
-    const uint8_t *layer_w_down = (const uint8_t *)((const uint8_t *)w_down + (size_t)layer * 10560);
+    const uint8_t *layer_w_q = (const uint8_t *)((const uint8_t *)w_q + (size_t)layer * 11008);
+    const uint8_t *layer_w_k = (const uint8_t *)((const uint8_t *)w_k + (size_t)layer * 11008);
+    const uint8_t *layer_w_v = (const uint8_t *)((const uint8_t *)w_v + (size_t)layer * 11008);
+    const uint8_t *layer_w_o = (const uint8_t *)((const uint8_t *)w_o + (size_t)layer * 11008);
+    const uint8_t *layer_w_gate = (const uint8_t *)((const uint8_t *)w_gate + (size_t)layer * 11008);
+    const uint8_t *layer_w_up = (const uint8_t *)((const uint8_t *)w_up + (size_t)layer * 11008);
+    const uint8_t *layer_w_down = (const uint8_t *)((const uint8_t *)w_down + (size_t)layer * 11008);
     {
       const range units = part_of(me, 6); /* linear 2, linear 2, linear 2 */
       const range part_0 = within(units, 0, 2);
@@ -210,7 +210,7 @@ KERNEL step_decoder(const struct launch launch) {
 }
 
 DEVICE_TABLE uint64_t step_lm_head_arguments[] = {
-  148992ull, 131456ull, IN_WEIGHTS | 40576ull, IN_WEIGHTS | 40704ull, 153088ull,
+  148992ull, 131456ull, IN_WEIGHTS | 41472ull, IN_WEIGHTS | 41600ull, 153088ull,
 };
 /* kernel lm_head(read x: f32[rows, 32], read index: i32[samples], read w_norm: f32[32], read w_head: bf16[300, 32], write logits: f32[samples, 300]) */
 DEVICE void step_lm_head_compute(struct worker *me) {

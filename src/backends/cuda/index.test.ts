@@ -7,6 +7,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { hostCompiler, hostSource, makeFakeDriver, type FakeMachine } from '../../../tests/support/cuda/fake-driver.js';
 import { modelConfig, smallLimits, Workspace, type ModelName } from '../../../tests/support/models.js';
 import { generate, greedy, logitsOfAll, promptOf, relativeError, stepOf, trace } from '../../../tests/support/steps.js';
+import { tileBytesOf } from '../../ir/packed-layout.js';
 import type { DType, Schedule } from '../../ir/program.js';
 import { compileModel, type CompiledModel } from '../../passes/pipeline.js';
 import type { Backend, PrepareOptions } from '../backend.js';
@@ -14,7 +15,7 @@ import { referenceBackend } from '../reference/index.js';
 import { findNvcc, type CudaCompiler } from './compilers.js';
 import { CudaDriver } from './driver.js';
 import { emitPrograms } from './emit/program.js';
-import { sliceBytesOf, tileBytesOf } from './emit/ring-writer.js';
+import { sliceBytesOf } from './emit/ring-writer.js';
 import { formatBytes } from '../../util/units.js';
 import { createCudaBackend, type CudaOptions } from './index.js';
 import { launchAttribute, launchConfig, streamSerialization } from './launch-config.js';
@@ -301,7 +302,7 @@ ${tileSizes.map(({ format, width }) => `  printf(" %d %d", ${format}_tiles::tile
     const sizes = execFileSync(program, { encoding: 'utf8' }).split(' ').map(Number);
     const known = [launchBytes, countersLayout.bytes, 24, emitted.sharedBytes, countersLayout.readAt, 1];
     const tiles = tileSizes.flatMap(({ format, width }) => [
-      tileBytesOf(format, width),
+      tileBytesOf(format, width).tile,
       sliceBytesOf(format, hostTarget.sliceBytes),
     ]);
     expect(sizes).toEqual([...known, ...tiles]);

@@ -154,8 +154,10 @@ describe('planted faults', () => {
 
   it('slices that do not fit, and sides that cut them differently', () => {
     const small = (step: Step<'take'>): RingStep[] => [{ ...step, sliceBytes: step.sliceBytes - 64 }];
-    expect(told(changed(whole, 'compute', 'take', 0, small))).toMatch(/bytes of a slice that is taken 576, not 640/);
-    expect(told({ ...whole, ring: { ...whole.ring, slotBytes: 512 } })).toMatch(/slices of 640 bytes in slots of 512/);
+    expect(told(changed(whole, 'compute', 'take', 0, small))).toMatch(/bytes of a slice that is taken 1088, not 1152/);
+    expect(told({ ...whole, ring: { ...whole.ring, slotBytes: 1024 } })).toMatch(
+      /slices of 1152 bytes in slots of 1024/,
+    );
     const rows = (step: Step<'copy'>): RingStep[] => [{ ...step, rows: 'samples' }];
     expect(told(changed(whole, 'stream', 'copy', 3, rows))).toMatch(/rows of the copy samples, not rows/);
   });

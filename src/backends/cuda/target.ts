@@ -41,7 +41,7 @@ export const hostTarget: Target = {
   name: 'host',
   sharedBytes: 40 << 10,
   computeWarps: 2,
-  sliceBytes: 640,
+  sliceBytes: 1152,
   rowsBytes: 2 << 10,
   spanLength: 8,
 };

@@ -34,9 +34,9 @@
  * without work is given back to a host. */
 #define ENGINE_YIELD_NS 500000
 #define CACHE_LINE 64
-/* How far ahead of itself a walk through weights asks for memory: where several rows share them, or they are short of bits,
- * there is so much to compute between two loads that no processor looks ahead far enough by itself. In a single stream for one
- * row it does, and is slower when it is asked for the same; several tiles at once are no single stream. */
+/* How far ahead of itself a walk through weights asks for memory: where several rows share them, or they take many instructions
+ * to unpack, there is so much to compute between two loads that no processor looks ahead far enough by itself. In a single
+ * stream for one row it does, and is slower when it is asked for the same; several tiles at once are no single stream. */
 #define PREFETCH_BYTES 4096
 static inline __attribute__((always_inline)) void ask_ahead(const uint8_t *walk, size_t bytes) {
   for (size_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(walk + PREFETCH_BYTES + at, 0, 3);

@@ -92,11 +92,12 @@ static inline uint16_t quantize_block(int8_t *to, const float *from) {
   return to_f16(scale);
 }
 static inline void q8_0_store_key(uint8_t *tile, int position, const float *from, int dim) {
-  for (int i = 0; i < dim; i += KV_BLOCK, tile += block_bytes(WEIGHT_Q8_0)) {
+  for (int i = 0; i < dim; i += KV_BLOCK) {
     int8_t quantized[KV_BLOCK];
+    const struct block block = quantized_block_at(WEIGHT_Q8_0, tile, dim / KV_BLOCK, i / KV_BLOCK);
     const uint16_t scale = quantize_block(quantized, from + i);
-    memcpy(tile + (size_t)position * sizeof scale, &scale, sizeof scale);
-    uint8_t *to = tile + TILE * sizeof scale + 4 * position;
+    memcpy(tile + (block.scales - tile) + (size_t)position * sizeof scale, &scale, sizeof scale);
+    uint8_t *to = tile + (block.rest - tile) + 4 * position;
     for (int j = 0; j < KV_BLOCK; ++j) to[64 * (j / 4) + j % 4] = (uint8_t)(quantized[j] + 128);
   }
 }
@@ -213,9 +214,10 @@ static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, 
   static const int rows[GROUP] = {0, 1, 2, 3};
   const int blocks = dim / BLOCK;
   for (int h = 0; h < heads; ++h) sums[h] = v16_zero();
-  for (int b = 0; b < blocks; ++b, tile += block_bytes(WEIGHT_Q8_0)) {
-    ask_for_context(tile, block_bytes(WEIGHT_Q8_0));
-    add_block(WEIGHT_Q8_0, heads, sums, q, rows, tile, dim, b);
+  for (int b = 0; b < blocks; ++b) {
+    const struct block block = quantized_block_at(WEIGHT_Q8_0, tile, blocks, b);
+    ask_for_context(block.rest, block_bytes(WEIGHT_Q8_0));
+    add_block(WEIGHT_Q8_0, heads, sums, q, rows, block, dim, b);
   }
 }
 

@@ -2,7 +2,7 @@
  * linear over the other formats of GGUF: 4, 5 and 6 bits with scales and minima, in blocks of 32 or 256 inputs. Blocks of a
  * tile of 16 outputs come together and take as many bytes as in the file (checkpoint/tiles.ts has the layouts): binary16
  * scales, then for blocks of 256 their small scales, then groups of 32 inputs: upper bits, and four vectors of lower
- * halves. Minima are multiplied with the sums of the inputs, which are at hand; integer sums are exact.
+ * halves. Those that have no minima stand in pairs, as q8_0 and q4_0 do (linear_quantized.h). Minima are multiplied with the sums of the inputs, which are at hand; integer sums are exact.
  */
 #pragma once
 #include "linear_quantized.h"
@@ -20,17 +20,26 @@ static inline int upper_vectors(enum block_format format) {
 static inline int zero_point(enum block_format format) {
   return format == WEIGHT_Q5_0 ? 16 : format == WEIGHT_Q6_K ? 32 : 0;
 }
-/* Bytes of one block of a tile before its groups, and of one group. */
-static inline size_t scale_bytes(enum block_format format) {
-  const int small = format == WEIGHT_Q6_K ? 16 : is_large(format) ? 12 : 0;
-  return (size_t)(TILE * (2 + (has_minima(format) ? 2 : 0) + small));
+/* Bytes of one block of a tile: its binary16 scales, its small ones, and one of its groups. */
+static inline size_t scale_bytes(enum block_format format) { return SCALE_BYTES * (has_minima(format) ? 2 : 1); }
+static inline size_t small_scale_bytes(enum block_format format) {
+  return (size_t)TILE * (format == WEIGHT_Q6_K ? 16 : is_large(format) ? 12 : 0);
 }
 static inline size_t group_bytes(enum block_format format) { return (size_t)(64 * (4 + upper_vectors(format))); }
-static inline size_t tile_block_bytes(enum block_format format) {
-  return scale_bytes(format) + (size_t)groups_per_block(format) * group_bytes(format);
+static inline size_t rest_bytes(enum block_format format) {
+  return small_scale_bytes(format) + (size_t)groups_per_block(format) * group_bytes(format);
 }
+static inline size_t tile_block_bytes(enum block_format format) { return scale_bytes(format) + rest_bytes(format); }
+static inline int blocks_per_row(enum block_format format, int in) { return in / BLOCK / groups_per_block(format); }
 static inline size_t blocks_tile_bytes(enum block_format format, int in) {
-  return (size_t)(in / BLOCK / groups_per_block(format)) * tile_block_bytes(format);
+  return whole_lines((size_t)blocks_per_row(format, in) * tile_block_bytes(format));
+}
+static inline __attribute__((always_inline)) struct block blocks_block_at(enum block_format format, const uint8_t *tile, int in,
+                                                                          int b) {
+  return block_at(tile, blocks_per_row(format, in), b, scale_bytes(format), rest_bytes(format));
+}
+static inline const uint8_t *group_at(enum block_format format, struct block block, int group) {
+  return block.rest + small_scale_bytes(format) + (size_t)group * group_bytes(format);
 }
 
 /* Scales of 16 outputs for one group: of its first half, of its second half, and the minimum. */
@@ -54,16 +63,16 @@ static inline __attribute__((always_inline)) struct group_scales six_bit_scales(
   return (struct group_scales){both, both, v16_sub(v16_zero(), v16_mul(m, v16_from_int(minimum)))};
 }
 
-static inline __attribute__((always_inline)) struct group_scales scales_of(enum block_format format, const uint8_t *block,
+static inline __attribute__((always_inline)) struct group_scales scales_of(enum block_format format, struct block block,
                                                                            int group) {
-  const v16 d = v16_load_f16((const uint16_t *)block);
-  const v16 m = has_minima(format) ? v16_load_f16((const uint16_t *)(block + 2 * TILE)) : v16_zero();
+  const v16 d = v16_load_f16((const uint16_t *)block.scales);
+  const v16 m = has_minima(format) ? v16_load_f16((const uint16_t *)(block.scales + SCALE_BYTES)) : v16_zero();
   if (format == WEIGHT_Q6_K) {
-    const uint8_t *small = block + 2 * TILE + 2 * TILE * group;
+    const uint8_t *small = block.rest + 2 * TILE * group;
     const v16 high = v16_mul(d, v16_from_int(v16i_load_signed(small + TILE)));
     return (struct group_scales){v16_mul(d, v16_from_int(v16i_load_signed(small))), high, m};
   }
-  if (is_large(format)) return six_bit_scales(block + 4 * TILE, group, d, m);
+  if (is_large(format)) return six_bit_scales(block.rest, group, d, m);
   return (struct group_scales){d, d, m};
 }
 
@@ -137,12 +146,11 @@ static inline __attribute__((always_inline)) void blocks_block(enum block_format
   v16 sums[8];
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r) sums[r] = v16_zero();
-  const int groups = groups_per_block(format), blocks = in / BLOCK / groups;
+  const int groups = groups_per_block(format), blocks = blocks_per_row(format, in);
   for (int b = 0; b < blocks; ++b) {
-    const uint8_t *block = weight + (size_t)tile * blocks_tile_bytes(format, in) + (size_t)b * tile_block_bytes(format);
-    const uint8_t *data = block + scale_bytes(format);
+    const struct block block = blocks_block_at(format, weight + (size_t)tile * blocks_tile_bytes(format, in), in, b);
     for (int g = 0; g < groups; ++g) {
-      const uint8_t *group = data + (size_t)g * group_bytes(format);
+      const uint8_t *group = group_at(format, block, g);
       /* A group takes so many instructions that no processor looks ahead far enough by itself: without this, half of the
          memory's speed is left. */
       ask_ahead(group, group_bytes(format));
@@ -183,10 +191,10 @@ static inline float lane_of(v16 values, int lane) {
 
 static inline float blocks_element(enum block_format format, const uint8_t *table, int token, int feature, int width) {
   const int group = feature / BLOCK, i = feature % BLOCK, lane = token % TILE, groups = groups_per_block(format);
-  const uint8_t *block = table + (size_t)(token / TILE) * blocks_tile_bytes(format, width) +
-                         (size_t)(group / groups) * tile_block_bytes(format);
+  const uint8_t *tile = table + (size_t)(token / TILE) * blocks_tile_bytes(format, width);
+  const struct block block = blocks_block_at(format, tile, width, group / groups);
   const struct group_scales scales = scales_of(format, block, group % groups);
-  const uint8_t *data = block + scale_bytes(format) + (size_t)(group % groups) * group_bytes(format);
+  const uint8_t *data = group_at(format, block, group % groups);
   const int j = i % 16 / 4, k = i % 4, second = i / 16;
   const int byte = data[64 * (upper_vectors(format) + j) + 4 * lane + k];
   int q = second ? byte >> 4 : byte & 15;

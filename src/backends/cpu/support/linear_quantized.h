@@ -1,7 +1,8 @@
 /*
- * linear over quantized weights. A block of 32 inputs of a tile of 16 outputs is 16 binary16 scales, then integers: q8_0
+ * linear over quantized weights. A block of 32 inputs of a tile of 16 outputs is 16 binary16 scales, and integers: q8_0
  * has eight vectors of [16][4] bytes q + 128; q4_0 has four of [16][4] bytes, inputs 4j .. 4j + 3 in the lower halves and
  * 16 + 4j .. 16 + 4j + 3 in the upper ones, stored q + 8. Values and scales are those of GGUF's blocks, bit for bit.
+ * Two blocks stand together, scales of both and then integers, so that no vector lies over the border of two cache lines.
  * Inputs are quantized to int8 by blocks of 32 as well; the sums of a block are exact integers.
  */
 #pragma once
@@ -13,12 +14,36 @@
 
 enum quantized_format { WEIGHT_Q8_0, WEIGHT_Q4_0 };
 
-static inline size_t block_bytes(enum quantized_format format) {
-  return TILE * (sizeof(uint16_t) + (format == WEIGHT_Q8_0 ? BLOCK : BLOCK / 2));
+/* A row of 16 binary16 scales. */
+#define SCALE_BYTES (TILE * sizeof(uint16_t))
+
+static inline size_t integer_bytes(enum quantized_format format) {
+  return (size_t)TILE * (format == WEIGHT_Q8_0 ? BLOCK : BLOCK / 2);
 }
+static inline size_t block_bytes(enum quantized_format format) { return SCALE_BYTES + integer_bytes(format); }
+
+static inline size_t whole_lines(size_t bytes) { return (bytes + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE; }
 
 static inline size_t quantized_tile_bytes(enum quantized_format format, int in) {
-  return (size_t)(in / BLOCK) * block_bytes(format);
+  return whole_lines((size_t)(in / BLOCK) * block_bytes(format));
+}
+
+/* Of 16 outputs: their binary16 scales, and the rest. */
+struct block {
+  const uint8_t *scales, *rest;
+};
+
+/* Block `b` of the `blocks` of a tile. Scales that are half a cache line stand beside those of a neighbour, if there is one. */
+static inline __attribute__((always_inline)) struct block block_at(const uint8_t *tile, int blocks, int b, size_t scale_bytes,
+                                                                   size_t rest_bytes) {
+  const int together = scale_bytes < CACHE_LINE && (b | 1) < blocks ? 2 : 1, before = together == 2 ? b % 2 : 0;
+  const uint8_t *start = tile + (size_t)(b - before) * (scale_bytes + rest_bytes);
+  return (struct block){start + (size_t)before * scale_bytes,
+                        start + (size_t)together * scale_bytes + (size_t)before * rest_bytes};
+}
+static inline __attribute__((always_inline)) struct block quantized_block_at(enum quantized_format format, const uint8_t *tile,
+                                                                             int blocks, int b) {
+  return block_at(tile, blocks, b, SCALE_BYTES, integer_bytes(format));
 }
 
 /* Rows of int8; scale, sum, and sum of the first half of every block of them. */
@@ -106,15 +131,15 @@ static inline __attribute__((always_inline)) void add_products(enum quantized_fo
 
 /* Adds block `b` of 16 outputs to the sums of `rows` rows, a constant: those numbered in `row`, of `in` inputs. */
 static inline __attribute__((always_inline)) void add_block(enum quantized_format format, int rows, v16 *sums,
-                                                            struct quantized_rows x, const int *row, const uint8_t *block,
+                                                            struct quantized_rows x, const int *row, struct block block,
                                                             int in, int b) {
   const int blocks = in / BLOCK;
-  const v16 scales = v16_load_f16((const uint16_t *)block);
+  const v16 scales = v16_load_f16((const uint16_t *)block.scales);
   v16i dots[8];
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r)
     dots[r] = v16i_set(-(format == WEIGHT_Q8_0 ? SIMD_Q8_BIAS : 8) * x.sums[row[r] * blocks + b]);
-  add_products(format, rows, dots, x.values + (size_t)b * BLOCK, row, block + TILE * sizeof(uint16_t), in);
+  add_products(format, rows, dots, x.values + (size_t)b * BLOCK, row, block.rest, in);
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r)
     sums[r] = v16_fma(v16_mul(scales, v16_set(x.scales[row[r] * blocks + b])), v16_from_int(dots[r]), sums[r]);
@@ -132,11 +157,14 @@ static inline __attribute__((always_inline)) void quantized_block(enum quantized
     sums[r] = v16_zero();
   }
   const int blocks = in / BLOCK;
-  for (int b = 0; b < blocks; ++b) {
-    const uint8_t *w = weight + (size_t)tile * quantized_tile_bytes(format, in) + (size_t)b * block_bytes(format);
-    if (rows > 1 || format == WEIGHT_Q4_0) ask_ahead(w, block_bytes(format));
-    add_block(format, rows, sums, x, row, w, in, b);
+  const uint8_t *walk = weight + (size_t)tile * quantized_tile_bytes(format, in);
+  int b = 0;
+  for (; b + 1 < blocks; b += 2, walk += 2 * block_bytes(format)) {
+    if (rows > 1) ask_ahead(walk, 2 * block_bytes(format));
+    add_block(format, rows, sums, x, row, quantized_block_at(format, walk, 2, 0), in, b);
+    add_block(format, rows, sums, x, row, quantized_block_at(format, walk, 2, 1), in, b + 1);
   }
+  if (b < blocks) add_block(format, rows, sums, x, row, quantized_block_at(format, walk, 1, 0), in, b);
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r)
     if (r < count) store_outputs(y + (size_t)r * (size_t)out, sums[r], bias, out, tile);
@@ -171,14 +199,13 @@ static inline __attribute__((always_inline)) void quantized_tiles(enum quantized
 }
 
 static inline float quantized_element(enum quantized_format format, const uint8_t *table, int token, int feature, int width) {
-  const uint8_t *block = table + (size_t)(token / TILE) * quantized_tile_bytes(format, width) +
-                         (size_t)(feature / BLOCK) * block_bytes(format);
+  const uint8_t *tile = table + (size_t)(token / TILE) * quantized_tile_bytes(format, width);
+  const struct block block = quantized_block_at(format, tile, width / BLOCK, feature / BLOCK);
   const int lane = token % TILE, i = feature % BLOCK;
-  const uint8_t *bytes = block + TILE * sizeof(uint16_t);
   float scales[TILE];
-  v16_store(scales, v16_load_f16((const uint16_t *)block));
-  if (format == WEIGHT_Q8_0) return scales[lane] * (float)((int)bytes[64 * (i / 4) + 4 * lane + i % 4] - 128);
-  const int byte = bytes[64 * (i % 16 / 4) + 4 * lane + i % 4];
+  v16_store(scales, v16_load_f16((const uint16_t *)block.scales));
+  if (format == WEIGHT_Q8_0) return scales[lane] * (float)((int)block.rest[64 * (i / 4) + 4 * lane + i % 4] - 128);
+  const int byte = block.rest[64 * (i % 16 / 4) + 4 * lane + i % 4];
   return scales[lane] * (float)((i < BLOCK / 2 ? byte & 15 : byte >> 4) - 8);
 }
 

@@ -3,7 +3,7 @@
  * certificate (passes/check-ring.ts) looks at what was printed, not at how it came about.
  */
 import { blockOf, isQuantized } from '../../../ir/formats.js';
-import { tileRows } from '../../../ir/packed-layout.js';
+import { tileBytesOf, tileRows } from '../../../ir/packed-layout.js';
 import type { Dim, DType, Name } from '../../../ir/program.js';
 import type { MatrixStep, RingStep } from '../../../passes/ring-code.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
@@ -70,7 +70,7 @@ export class RingWriter {
   }
 
   private sizes(format: DType, width: number): { tileBytes: number; sliceBytes: number } {
-    return { tileBytes: tileBytesOf(format, width), sliceBytes: sliceBytesOf(format, this.slotBytes) };
+    return { tileBytes: tileBytesOf(format, width).tile, sliceBytes: sliceBytesOf(format, this.slotBytes) };
   }
 
   stage(name: Name, print: () => void): void {
@@ -119,16 +119,9 @@ export class RingWriter {
   }
 }
 
-/** `tile_bytes` of float_tiles.cuh and block_tiles.cuh. */
-export function tileBytesOf(format: DType, width: number): number {
-  const { elements, bytes } = blockOf(format);
-  const columns = isQuantized(format) ? width : width + (width % 2);
-  return (tileRows * columns * bytes) / elements;
-}
-
-/** `slice_bytes` of the same: whole vectors, or whole blocks. */
+/** `slice_bytes` of float_tiles.cuh and block_tiles.cuh: whole vectors, or whole pairs of blocks. */
 export function sliceBytesOf(format: DType, slotBytes: number): number {
   const { bytes } = blockOf(format);
-  const piece = isQuantized(format) ? tileRows * bytes : 64;
+  const piece = isQuantized(format) ? 2 * tileRows * bytes : 64;
   return Math.floor(slotBytes / piece) * piece;
 }

@@ -1,7 +1,9 @@
 /*
- * Tiles of quantized weights: for every 32 columns a block of 16 binary16 scales, then vectors of [16 outputs][4 bytes]:
+ * Tiles of quantized weights: for every 32 columns a block of 16 binary16 scales, and vectors of [16 outputs][4 bytes]:
  *   q8_0: eight of them, bytes q + 128 of columns 4j .. 4j + 3
  *   q4_0: four of them, q + 8 of columns 4j .. 4j + 3 in the lower halves and of 16 + 4j .. 16 + 4j + 3 in the upper ones
+ * Two blocks stand together, scales of both and then vectors; a last one without another stands alone. Tiles begin at
+ * multiples of 64 bytes.
  * Values and scales are those of GGUF's blocks, bit for bit. Inputs are made int8 by blocks of 32 as well, once per stage, so
  * that four products are one instruction: the products of a lane in a block sum up to an exact integer, and only the scales
  * and the sums over blocks are float32. That is the arithmetic of the cpu backend; what it loses is the rounding of inputs
@@ -52,14 +54,27 @@ DEVICE_CALL void quantize_rows(struct worker *me, struct int8_rows to, const flo
 template <int BITS>
 struct block_tiles {
   typedef struct int8_rows input;
-  static constexpr int block_bytes = 16 * (2 + BLOCK_COLUMNS * BITS / 8);
-  /* Whole blocks, whose scales come with them. */
-  static constexpr int slice_bytes = SLICE_BYTES / block_bytes * block_bytes;
+  static constexpr int scale_bytes = 16 * 2, vector_bytes = 16 * BLOCK_COLUMNS * BITS / 8;
+  static constexpr int block_bytes = scale_bytes + vector_bytes;
+  /* Whole pairs of blocks, whose scales come with them. */
+  static constexpr int slice_bytes = SLICE_BYTES / (2 * block_bytes) * (2 * block_bytes);
   /* Blocks that a warp takes at once, 512 bytes of weights. */
   static constexpr int at_once = 8 / BITS;
-  static_assert(slice_bytes > 0, "a slice holds a block");
+  static_assert(slice_bytes > 0, "a slice holds two blocks");
 
-  DEVICE_MEMBER int tile_bytes(int in) { return in / BLOCK_COLUMNS * block_bytes; }
+  struct block {
+    const uint16_t *scales;
+    const uint8_t *vectors;
+  };
+
+  /* Block `b` of the `blocks` of a tile, or of a slice of it. */
+  DEVICE_MEMBER struct block block_at(const uint8_t *tile, int blocks, int b) {
+    const int together = (b | 1) < blocks ? 2 : 1, before = b % together;
+    const uint8_t *start = tile + (b - before) * block_bytes;
+    return {(const uint16_t *)(start + before * scale_bytes), start + together * scale_bytes + before * vector_bytes};
+  }
+
+  DEVICE_MEMBER int tile_bytes(int in) { return (in / BLOCK_COLUMNS * block_bytes + 63) / 64 * 64; }
   DEVICE_MEMBER struct int8_rows row_of(struct int8_rows x, int row, int in) {
     return {x.values + (size_t)row * (size_t)in, x.scales + (size_t)row * (size_t)(in / BLOCK_COLUMNS)};
   }
@@ -75,12 +90,12 @@ struct block_tiles {
   DEVICE_MEMBER void add_slice(float sums[ROWS][4], const struct worker *me, const uint8_t *slice, int bytes,
                                struct int8_rows x, int rows, int in, int at) {
     constexpr int lanes = 32 / at_once;
-    const int first_block = at / block_bytes, lane = me->lane % lanes;
+    const int first_block = at / block_bytes, blocks = bytes / block_bytes, lane = me->lane % lanes;
 #pragma unroll 2
-    for (int b = me->warp * at_once + me->lane / lanes; b < bytes / block_bytes; b += COMPUTE_WARPS * at_once) {
-      const uint8_t *block = slice + b * block_bytes;
-      const vec16 v = *(const vec16 *)(block + 32 + lane * 16);
-      const uint16_t *halves = (const uint16_t *)block + lane % 4 * 4;
+    for (int b = me->warp * at_once + me->lane / lanes; b < blocks; b += COMPUTE_WARPS * at_once) {
+      const struct block block = block_at(slice, blocks, b);
+      const vec16 v = *(const vec16 *)(block.vectors + lane * 16);
+      const uint16_t *halves = block.scales + lane % 4 * 4;
       float scales[4];
       for (int i = 0; i < 4; ++i) scales[i] = half_to_float(halves[i]);
       const size_t column = (size_t)(first_block + b) * BLOCK_COLUMNS + (size_t)(lane / 4 * 4);
@@ -109,9 +124,10 @@ struct block_tiles {
   template <int GROUPS>
   DEVICE_MEMBER void add_slice_wide(float sums[GROUPS][4], const struct worker *me, const uint8_t *slice, int bytes,
                                     struct int8_rows x, int rows, int in, int at) {
-    const int g = me->lane / 4, t = me->lane % 4;
-    for (int b = me->warp; b < bytes / block_bytes; b += COMPUTE_WARPS) {
-      const uint8_t *block = slice + b * block_bytes, *words = block + 32 + t * 64 + g * 8;
+    const int g = me->lane / 4, t = me->lane % 4, blocks = bytes / block_bytes;
+    for (int b = me->warp; b < blocks; b += COMPUTE_WARPS) {
+      const struct block block = block_at(slice, blocks, b);
+      const uint8_t *words = block.vectors + t * 64 + g * 8;
       const vec8 first = *(const vec8 *)words;
       const vec8 second = BITS == 8 ? *(const vec8 *)(words + 256) : first;
       uint32_t a[4];
@@ -119,8 +135,7 @@ struct block_tiles {
         a[i] = BITS == 8 ? first.word[i] ^ 0x80808080u : minus_eight(first.word[i] & 0x0f0f0f0fu);
         a[2 + i] = BITS == 8 ? second.word[i] ^ 0x80808080u : minus_eight(second.word[i] >> 4 & 0x0f0f0f0fu);
       }
-      const float scales[2] = {half_to_float(((const uint16_t *)block)[2 * g]),
-                               half_to_float(((const uint16_t *)block)[2 * g + 1])};
+      const float scales[2] = {half_to_float(block.scales[2 * g]), half_to_float(block.scales[2 * g + 1])};
       const int x_block = at / block_bytes + b;
 #pragma unroll
       for (int n = 0; n < GROUPS; ++n) {
@@ -141,10 +156,10 @@ struct block_tiles {
   /* Of every byte, which is 0 to 15. */
   DEVICE_MEMBER uint32_t minus_eight(uint32_t bytes) { return ((bytes | 0x80808080u) - 0x08080808u) ^ 0x80808080u; }
 
-  DEVICE_MEMBER float element(const uint8_t *tile, int lane, int feature) {
-    const uint8_t *block = tile + feature / BLOCK_COLUMNS * block_bytes;
-    const int i = feature % BLOCK_COLUMNS, byte = block[32 + i % (4 * BITS) / 4 * 64 + lane * 4 + i % 4];
-    const float scale = half_to_float(((const uint16_t *)block)[lane]);
+  DEVICE_MEMBER float element(const uint8_t *tile, int lane, int feature, int width) {
+    const struct block block = block_at(tile, width / BLOCK_COLUMNS, feature / BLOCK_COLUMNS);
+    const int i = feature % BLOCK_COLUMNS, byte = block.vectors[i % (4 * BITS) / 4 * 64 + lane * 4 + i % 4];
+    const float scale = half_to_float(block.scales[lane]);
     if (BITS == 8) return scale * (float)(byte - 128);
     return scale * (float)((i < 16 ? byte & 15 : byte >> 4) - 8);
   }

@@ -101,7 +101,7 @@ struct float_tiles {
     }
   }
 
-  DEVICE_MEMBER float element(const uint8_t *tile, int lane, int feature) {
+  DEVICE_MEMBER float element(const uint8_t *tile, int lane, int feature, int) {
     if (COLUMNS == 1) return ((const float *)tile)[feature * 16 + lane];
     const uint32_t bits = ((const uint16_t *)tile)[(feature / 2 * 16 + lane) * 2 + feature % 2];
     return bits_to_float(bits << 16);

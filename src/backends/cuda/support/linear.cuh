@@ -12,7 +12,7 @@
  *
  * A format has: `input`, what its kernels read for x; `row_of(x, row, in)`; `tile_bytes(in)`; `slice_bytes`, the most that is
  * fetched at once and used as a whole; `add_slice<ROWS>`, which adds a slice's part to a lane's sums; `by_tensor_cores` and
- * `add_slice_wide<GROUPS>`, the same for groups of eight rows; `element`, one weight.
+ * `add_slice_wide<GROUPS>`, the same for groups of eight rows; `element(tile, lane, feature, width)`, one weight.
  */
 #pragma once
 #include "float_tiles.cuh"
@@ -161,7 +161,7 @@ DEVICE void embed(struct worker *me, float *y, const int32_t *tokens, const uint
   const size_t bytes = (size_t)FORMAT::tile_bytes(width);
   for (int i = me->thread; i < rows * count; i += COMPUTE_THREADS) {
     const int row = i / count, feature = part.begin + i % count, token = tokens[row];
-    const float value = FORMAT::element(table + (size_t)(token / 16) * bytes, token % 16, feature);
+    const float value = FORMAT::element(table + (size_t)(token / 16) * bytes, token % 16, feature, width);
     y[(size_t)row * (size_t)width + (size_t)feature] = value * scale;
   }
   if (me->thread == 0) me->bytes_read += (uint64_t)rows * (uint64_t)count * bytes / (16 * (uint64_t)width);
