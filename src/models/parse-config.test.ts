@@ -58,6 +58,14 @@ describe('RoPE', () => {
     expect(rope({ rope_parameters: { rope_theta: 5e5, rope_type: 'llama3', ...llama3 } })).toEqual(scaled);
   });
 
+  it('takes the base that stands beside the scaling, wherever that is', () => {
+    const plain = { theta: 1e6, scaling: { kind: 'none' } };
+    expect(rope({ rope_scaling: { rope_type: 'default', rope_theta: 1e6 } })).toEqual(plain);
+    expect(rope({ rope_theta: 1e6, rope_parameters: { rope_type: 'default' } })).toEqual(plain);
+    const both = { rope_type: 'linear', factor: 4, rope_theta: 1e6 };
+    expect(rope({ rope_parameters: both, rope_scaling: both })).toMatchObject({ theta: 1e6, scaling: { factor: 4 } });
+  });
+
   it.each(['yarn', 'longrope', 'dynamic', 'mrope'])('refuses %s by name', (type) => {
     const error = errorOf({ ...llama, rope_scaling: { type, factor: 4 } });
     expect(error).toBeInstanceOf(UnsupportedModelError);
@@ -70,6 +78,12 @@ describe('RoPE', () => {
     expect(errorOf({ ...llama, rope_scaling: equal }).message).toContain('high_freq_factor is 1, must be above');
     const nested = { full_attention: { rope_type: 'default', rope_theta: 1e6 } };
     expect(errorOf({ ...llama, rope_parameters: nested }).message).toContain('per layer type');
+    expect(errorOf({ ...llama, rope_scaling: { factor: 4 } }).message).toContain('a factor 4 and no rope_type');
+    const other = {
+      rope_parameters: { rope_type: 'default', rope_theta: 1e6 },
+      rope_scaling: { type: 'linear', factor: 4 },
+    };
+    expect(errorOf({ ...llama, ...other }).message).toContain('rope_parameters and rope_scaling differ');
     expect(errorOf({ ...llama, partial_rotary_factor: 0.5 }).message).toContain('partial_rotary_factor 0.5');
   });
 });
@@ -97,6 +111,9 @@ describe('families', () => {
     const qwen = { sliding_window: 32, max_window_layers: 1 };
     expect(windows(as('Qwen2ForCausalLM', { ...qwen, use_sliding_window: false }))).toEqual([0, 0]);
     expect(windows(as('Qwen2ForCausalLM', { ...qwen, use_sliding_window: true }))).toEqual([0, 32]);
+    const absent = { max_window_layers: 1, use_sliding_window: true };
+    expect(windows(as('Qwen2ForCausalLM', absent))).toEqual([0, 4096]);
+    expect(windows(as('Qwen3ForCausalLM', { ...absent, sliding_window: null }))).toEqual([0, 0]);
     const types = ['full_attention', 'sliding_attention'];
     expect(windows(as('Gemma2ForCausalLM', { sliding_window: 32 }))).toEqual([32, 0]);
     expect(windows(as('Gemma2ForCausalLM', { sliding_window: 32, layer_types: types }))).toEqual([0, 32]);

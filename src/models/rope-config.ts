@@ -1,8 +1,9 @@
 /**
  * Reads rotary embedding settings in both spellings: `rope_theta` beside `rope_scaling` (null or an object), and the
- * newer single `rope_parameters` object that holds both. The scaling rules are those of transformers'
- * `modeling_rope_utils.py`; what is not compiled is refused by name.
+ * newer single `rope_parameters` object that holds both. Either object may hold the theta. The scaling rules are those of
+ * transformers' `modeling_rope_utils.py`; what is not compiled is refused by name.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { unreachable } from '../util/assert.js';
 import { show } from '../util/checked.js';
 import type { ConfigSource, HfConfig, HfRope } from './hf-config.js';
@@ -13,11 +14,19 @@ const defaultTheta = 10_000;
 
 /** RoPE base and scaling of a config; throws on a scaling that is unknown, incomplete or not compiled. */
 export function readRope(raw: HfConfig, source: ConfigSource): RopeConfig {
-  const settings = raw.rope_parameters ?? raw.rope_scaling ?? undefined;
-  const partial = settings?.partial_rotary_factor ?? raw.partial_rotary_factor ?? 1;
+  const { rope_parameters: parameters, rope_scaling: older } = raw;
+  const rope = readSettings(parameters ?? older ?? {}, raw, source);
+  if (parameters != null && older != null && !isDeepStrictEqual(rope, readSettings(older, raw, source))) {
+    throw invalid(source, 'rope_parameters and rope_scaling differ');
+  }
+  return rope;
+}
+
+function readSettings(settings: HfRope, raw: HfConfig, source: ConfigSource): RopeConfig {
+  const partial = settings.partial_rotary_factor ?? raw.partial_rotary_factor ?? 1;
   if (partial !== 1) throw unsupported(source, `partial_rotary_factor ${partial}`);
-  const theta = raw.rope_parameters?.rope_theta ?? raw.rope_theta ?? defaultTheta;
-  return { theta, scaling: settings === undefined ? { kind: 'none' } : readScaling(settings, source) };
+  const theta = settings.rope_theta ?? raw.rope_theta ?? defaultTheta;
+  return { theta, scaling: readScaling(settings, source) };
 }
 
 function readScaling(settings: HfRope, source: ConfigSource): RopeScaling {
@@ -33,6 +42,8 @@ function readScaling(settings: HfRope, source: ConfigSource): RopeScaling {
       if (Object.values(settings).some((value) => typeof value === 'object' && value !== null)) {
         throw unsupported(source, 'rope_parameters per layer type');
       }
+      if (settings.factor != null)
+        throw invalid(source, `rope scaling has a factor ${settings.factor} and no rope_type`);
       return { kind: 'none' };
     case 'default':
       return { kind: 'none' };

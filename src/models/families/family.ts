@@ -124,6 +124,11 @@ function readDtype(raw: HfConfig, source: ConfigSource): ModelConfig['dtype'] {
   }
 }
 
+/** The sliding window: absent means what all families here begin with, null means none. */
+export function readWindow({ sliding_window: window }: HfConfig): number | undefined {
+  return window === undefined ? 4096 : (window ?? undefined);
+}
+
 /**
  * Windows per layer: `layer_types` where the config has it, else `slides(layer)`. A sliding layer attends to the last
  * `window` positions, itself included.

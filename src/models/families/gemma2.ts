@@ -5,7 +5,7 @@
  */
 import { show } from '../../util/checked.js';
 import { unsupported } from '../hf-config.js';
-import { layerTypes, readCommon, readWindows, refuseAttentionBias } from './family.js';
+import { layerTypes, readCommon, readWindow, readWindows, refuseAttentionBias } from './family.js';
 import type { ModelFamily } from './family.js';
 
 /** Absent means the published default, null means off. */
@@ -21,7 +21,7 @@ export const gemma2: ModelFamily = {
     refuseAttentionBias(raw, source);
     const activation = raw.hidden_activation ?? 'gelu_pytorch_tanh';
     if (activation !== 'gelu_pytorch_tanh') throw unsupported(source, `hidden_activation ${show(activation)}`);
-    const window = raw.sliding_window === undefined ? 4096 : (raw.sliding_window ?? undefined);
+    const window = readWindow(raw);
     return {
       ...readCommon(raw, source, 'gemma2', { kvHeads: 4, headDim: 256, context: 8192, tied: true }),
       postNorms: true,

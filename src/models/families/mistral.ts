@@ -3,7 +3,7 @@
  * Jiang et al., arXiv 2310.06825.
  */
 import { unsupported } from '../hf-config.js';
-import { readCommon, refuseAttentionBias, requireSilu } from './family.js';
+import { readCommon, readWindow, refuseAttentionBias, requireSilu } from './family.js';
 import type { ModelFamily } from './family.js';
 
 export const mistral: ModelFamily = {
@@ -14,8 +14,7 @@ export const mistral: ModelFamily = {
     refuseAttentionBias(raw, source);
     requireSilu(raw, source);
     const common = readCommon(raw, source, 'mistral', { kvHeads: 8, context: 131_072, tied: false });
-    // Absent means the default of the first release; null means none.
-    const window = raw.sliding_window === undefined ? 4096 : (raw.sliding_window ?? 0);
+    const window = readWindow(raw) ?? 0;
     const kind = window > 0 ? 'sliding_attention' : 'full_attention';
     if (raw.layer_types?.some((type) => type !== kind) === true) {
       throw unsupported(source, 'a mix of layer_types on a Mistral model');

@@ -4,7 +4,7 @@
  */
 import type { HfConfig, ConfigSource } from '../hf-config.js';
 import type { ModelConfig } from '../model-config.js';
-import { layerTypes, readCommon, readWindows, requireSilu } from './family.js';
+import { layerTypes, readCommon, readWindow, readWindows, requireSilu } from './family.js';
 import type { ModelFamily } from './family.js';
 
 export const qwen2: ModelFamily = {
@@ -21,7 +21,7 @@ export const qwen2: ModelFamily = {
 
 /** With `use_sliding_window`, the layers from `max_window_layers` on slide. Shared with Qwen3. */
 export function qwenWindows(raw: HfConfig, source: ConfigSource): number[] {
-  const window = raw.use_sliding_window === true ? (raw.sliding_window ?? undefined) : undefined;
+  const window = raw.use_sliding_window === true ? readWindow(raw) : undefined;
   const firstSliding = raw.max_window_layers ?? 28;
   return readWindows(raw, source, window, (layer) => window !== undefined && layer >= firstSliding);
 }
