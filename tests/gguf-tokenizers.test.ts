@@ -113,6 +113,12 @@ describe('metadata', () => {
     expect([read.chatTemplate, read.toolTemplate]).toEqual(['{{ messages }}', '{{ tools }}']);
     expect(through(changed({ eot_token_id: { kind: 'u32', value: 3 } })).generation.eos).toEqual([5, 3, 4]);
     expect(through(changed({ eos_token_id: { kind: 'u32', value: 0xffffffff } })).generation.eos).toEqual([4]);
+    // What Qwen and Llama 3 end a text with that is no turn: their generation_config.json names both.
+    const two = ['<|im_end|>', '<|endoftext|>', '<|end_of_text|>', 'a', 'b', 'ab'];
+    const types: GgufValue = { kind: 'i32s', value: [3, 3, 3, 1, 1, 1] };
+    const first: GgufValue = { kind: 'u32', value: 0 };
+    const ends = through(changed({ tokens: strings(...two), token_type: types, eos_token_id: first })).generation.eos;
+    expect(ends).toEqual([0, 1, 2]);
   });
 
   test('says whether BOS comes first; where it does not, the kind does', () => {

@@ -102,18 +102,20 @@ function gemma2Fields(read: ConfigReader, { layers, hidden, heads, headDim }: Sh
 
 function readRope(read: ConfigReader, headDim: number, divisors: Float32Array | undefined): RopeConfig {
   const theta = read.positive('rope.freq_base', Number.MAX_VALUE, 10_000);
-  const kind = read.text('rope.scaling.type') ?? 'none';
-  const linear = read.positive('rope.scaling.factor', 1e6, read.positive('rope.scale_linear', 1e6, 1));
+  // Older files have a factor alone: of linear scaling, as llama.cpp takes it.
+  const kind = read.text('rope.scaling.type') ?? 'linear';
+  const factor = read.positive('rope.scaling.factor', 1e6, read.positive('rope.scale_linear', 1e6, 1));
+  const scaling = scalingOf(read, kind, factor);
   if (divisors !== undefined) {
     if (divisors.length !== headDim / 2) {
       throw read.fail(`tensor "rope_freqs.weight" has ${divisors.length} factors for ${headDim / 2} frequencies`);
     }
     const broken = divisors.find((value) => !(value > 0 && value < 1e6));
     if (broken !== undefined) throw read.fail(`tensor "rope_freqs.weight" holds ${broken}, must be positive`);
-    if (kind !== 'none') throw read.unsupported(`rope scaling ${show(kind)} together with "rope_freqs.weight"`);
+    if (scaling.kind !== 'none') throw read.unsupported('linear rope scaling together with "rope_freqs.weight"');
     return { theta, scaling: { kind: 'divisors', values: [...divisors] } };
   }
-  return { theta, scaling: scalingOf(read, kind, linear) };
+  return { theta, scaling };
 }
 
 function scalingOf(read: ConfigReader, kind: string, factor: number): RopeScaling {

@@ -26,8 +26,11 @@ const types = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, by
 
 const maxTokens = 4_000_000;
 const maxTokenLength = 1024;
-/** Tokens that end a turn in published models, for files that name none of them. */
-const endOfTurn: readonly string[] = ['<|eot_id|>', '<|eom_id|>', '<|im_end|>', '<|end|>', '<end_of_turn>'];
+/** Tokens that end a turn or a text in published models: a file names only one of them. */
+const ends: readonly string[] = [
+  ...['<|eot_id|>', '<|eom_id|>', '<|im_end|>', '<|end|>', '<end_of_turn>'],
+  ...['<|endoftext|>', '<|end_of_text|>'],
+];
 
 /** Throws CheckpointError where the metadata is broken, UnsupportedModelError for other kinds of tokenizers. */
 export function readTokenizer(file: GgufFile): GgufTokenizer {
@@ -82,7 +85,7 @@ function readVocabulary(read: TokenizerReader): Vocabulary {
 
 /** Every id that ends a text: those that are named, and control tokens that are known by their text. */
 function endsOf(read: TokenizerReader, { tokens, types: kinds }: Vocabulary, eos: number | undefined): number[] {
-  const known = tokens.flatMap((token, id) => (kinds[id] === types.control && endOfTurn.includes(token) ? [id] : []));
+  const known = tokens.flatMap((token, id) => (kinds[id] === types.control && ends.includes(token) ? [id] : []));
   const ids = [eos, read.id('eot', tokens), read.id('eom', tokens), ...known];
   return [...new Set(ids.filter((id) => id !== undefined))];
 }
