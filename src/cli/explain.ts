@@ -1,8 +1,6 @@
 /** `kloop explain MODEL|PRESET`: where the kernel boundaries are under a schedule, and why not fewer. Needs no weights. */
 import type { Command } from 'commander';
 import { chooseBackend } from '../backends/registry.js';
-import { openCheckpoint } from '../checkpoint/directory.js';
-import { resolveModel } from '../checkpoint/resolve.js';
 import { print as printIr } from '../ir/print.js';
 import { schedules, type DType, type Program, type Schedule } from '../ir/program.js';
 import type { ModelConfig } from '../models/model-config.js';
@@ -13,6 +11,7 @@ import { loopingAdvice } from '../simulator/advice.js';
 import { PricedProgram } from '../simulator/price.js';
 import { formatTable } from '../util/table.js';
 import { machineNames, machineOf } from './machine-option.js';
+import { shapeOfCheckpoint, type ModelShape } from './model-shape.js';
 import { integer, scheduleOption } from './options.js';
 import { note, paint, print, printJson } from './output.js';
 import type { Verb } from './verb.js';
@@ -42,12 +41,13 @@ export const explain: Verb = (program) => {
 };
 
 async function explainAction(spec: string, flags: Flags): Promise<void> {
-  const { config, formatOf } = shapeOf(spec);
+  const shape = shapeOf(spec);
+  const { config } = shape;
   const schedule = flags.schedule ?? 'response';
-  const compile = await compilerFor({ config, formatOf }, flags.sockets);
+  const compile = await compilerFor(shape, flags.sockets);
   const compiled = compile(schedule);
   const program = programOf(compiled);
-  const advice = flags.machine === undefined ? [] : adviceFor(config, flags.machine, flags.sockets);
+  const advice = flags.machine === undefined ? [] : adviceFor(shape, flags.machine, flags.sockets);
   if (flags.json === true) {
     printJson({ ...toJson(config, program, compiled), ...(flags.machine === undefined ? {} : { advice }) });
   } else if (flags.ir === true) process.stdout.write(printIr(program));
@@ -56,35 +56,25 @@ async function explainAction(spec: string, flags: Flags): Promise<void> {
 }
 
 /** What looping gives on a simulated machine, one sequence at a usual context. */
-function adviceFor(config: ModelConfig, name: string, sockets: number): string[] {
+function adviceFor({ config, ...formats }: ModelShape, name: string, sockets: number): string[] {
   const point = { sockets, batch: 1, context: Math.min(config.context, 4096) };
   const machine = machineOf(name);
-  return loopingAdvice(new PricedProgram(config), machine, point, machine.orchestration ?? 'offloaded');
+  return loopingAdvice(new PricedProgram(config, formats), machine, point, machine.orchestration ?? 'offloaded');
 }
 
-/** A preset has no weights; of a checkpoint only the shapes are looked at. */
-function shapeOf(spec: string): Shape {
-  const preset = findPreset(spec);
-  if (preset !== undefined) return { config: preset.config, formatOf: undefined };
-  const { config, weights, formatOf } = openCheckpoint(resolveModel(spec));
-  weights.close();
-  return { config, formatOf };
-}
-
-interface Shape {
-  readonly config: ModelConfig;
-  /** Format of each matrix, where they may differ. */
-  readonly formatOf: ((tensor: string) => DType) | undefined;
+function shapeOf(spec: string): ModelShape {
+  const config = findPreset(spec)?.config;
+  return config === undefined ? shapeOfCheckpoint(spec) : { config, quant: config.dtype };
 }
 
 type Compile = (schedule: Schedule) => CompiledModel;
 
 /** Compiles for the CPU, whatever it would run on: the kernel boundaries are the same on all. */
-async function compilerFor({ config, formatOf }: Shape, sockets: number): Promise<Compile> {
+async function compilerFor({ config, quant, formats }: ModelShape, sockets: number): Promise<Compile> {
   const { capabilities } = await chooseBackend('cpu', note);
   const limits = { rows: 64, samples: 1, slots: 1, context: Math.min(config.context, 4096) };
-  const formats = formatOf === undefined ? {} : { formatOf };
-  return modelCompiler(config, { sockets, limits, capabilities, ...formats });
+  const formatOf = (tensor: string): DType => formats?.get(tensor) ?? quant;
+  return modelCompiler(config, { sockets, limits, capabilities, weightFormat: quant, formatOf });
 }
 
 function programOf({ plan }: CompiledModel): Program {

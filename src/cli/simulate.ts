@@ -7,9 +7,6 @@ import { availableParallelism } from 'node:os';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Option, type Command } from 'commander';
-import { formatsByTensor } from '../checkpoint/checkpoint.js';
-import { openCheckpoint } from '../checkpoint/directory.js';
-import { resolveModel } from '../checkpoint/resolve.js';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
 import { findPreset } from '../models/presets.js';
 import { loopingAdvice } from '../simulator/advice.js';
@@ -26,6 +23,7 @@ import { asStorageError } from '../util/files.js';
 import { formatTable } from '../util/table.js';
 import { formatBytes, formatDuration, significant } from '../util/units.js';
 import { machineNames, machineOf } from './machine-option.js';
+import { shapeOfCheckpoint } from './model-shape.js';
 import { collect, integer, quantNames } from './options.js';
 import { note, paint, print, printJson, withProgressBar } from './output.js';
 import { formatSweep, type SweepFormat } from './sweep-output.js';
@@ -158,17 +156,11 @@ function dividedAmongMost(priced: PricedModel, machine: Machine, point: SweepPoi
   return { ...point, sockets: 1 };
 }
 
-/** A preset or priced model by name; of a checkpoint only shapes and formats are looked at. */
+/** A preset or priced model by name, or the shape of a checkpoint. */
 function specOf(spec: string, quant: DType | undefined): ModelSpec {
-  const asked = quant === undefined ? {} : { quant };
-  if (isPricedName(spec)) return { kind: 'name', name: spec, ...asked };
-  const { config, weights, format, formatOf } = openCheckpoint(resolveModel(spec));
-  try {
-    const formats = quant === undefined ? formatsByTensor(weights, formatOf) : undefined;
-    return { kind: 'config', config, ...(formats === undefined ? asked : { quant: format, formats }) };
-  } finally {
-    weights.close();
-  }
+  if (isPricedName(spec)) return { kind: 'name', name: spec, ...(quant === undefined ? {} : { quant }) };
+  const shape = shapeOfCheckpoint(spec);
+  return quant === undefined ? { kind: 'config', ...shape } : { kind: 'config', config: shape.config, quant };
 }
 
 function contextOf(model: ModelSpec): number {

@@ -20,14 +20,16 @@ export function loopingAdvice(
   const [operator, layer, looped] = [run('operator'), run('layer'), run('looped')];
   const gain = layer.tpotUs / looped.tpotUs;
   const us = (value: number): string => formatDuration(value / 1000);
-  const calls = layer.calls.filter((call) => call.layer !== undefined);
-  const [first] = calls;
+  const first = layer.calls.find((call) => call.layer !== undefined);
   const lines = [
     `looping the layers on ${point.sockets} x ${machine.title}: ${significant(gain)}x ` +
       `(${us(layer.tpotUs)} to ${us(looped.tpotUs)} per token, simulated); ` +
       `${significant(operator.tpotUs / looped.tpotUs)}x over a call for each operator`,
   ];
   if (first === undefined) return lines;
+  const gone = layer.calls.length - looped.calls.length;
+  if (gone === 0)
+    return [...lines, 'nothing, because no layers share a kernel that could be looped; `kloop explain` says why'];
   const boundary = us((first.launchPs + first.syncPs) / 1e6);
   const body = us(first.bodyPs / 1e6);
   if (gain < littleGain) {
@@ -36,7 +38,10 @@ export function loopingAdvice(
       `little, because a layer takes ${body} and the boundary after it only ${boundary}${boundOf(looped)}`,
     ];
   }
-  return [...lines, `because a layer takes ${body} and the boundary after it ${boundary}; ${calls.length} of them go`];
+  return [
+    ...lines,
+    `because a layer takes ${body} and the boundary after it ${boundary}; ${gone} of them ${gone === 1 ? 'goes' : 'go'}`,
+  ];
 }
 
 /** What is left to wait for when the boundaries are gone. */

@@ -1,5 +1,6 @@
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { runCli } from '../support/cli.js';
+import { linesOf, runCli } from '../support/cli.js';
 
 interface ExplainJson {
   readonly calls_per_token: number;
@@ -47,6 +48,16 @@ describe('kloop explain', () => {
     const { code, stdout } = await runCli(['explain', 'smollm2-135m', '--schedule', 'looped', '--ir']);
     expect(code).toBe(0);
     expect(stdout).toMatch(/for layer in 30 \(/);
+  });
+
+  it('says of a GGUF file what `simulate` says of it, with every matrix in its own format', async () => {
+    const file = fileURLToPath(new URL('../fixtures/gguf/mixed.gguf', import.meta.url));
+    const { stdout } = await runCli(['explain', file, '--machine', 'h200']);
+    expect(stdout).toMatch(/^layer +5 per token\nlooped +5 per token$/m);
+    const advice = linesOf(stdout).slice(-2);
+    expect(advice[1]).toMatch(/^nothing, because no layers share a kernel/);
+    const simulated = await runCli(['simulate', file, '--machine', 'h200', '--sockets', '1']);
+    expect(simulated.stdout).toContain(advice.join('\n'));
   });
 
   it('says in one line that sockets do not fit', async () => {
