@@ -1,5 +1,5 @@
 /** `kloop explain MODEL|PRESET`: where the kernel boundaries are under a schedule, and why not fewer. Needs no weights. */
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { chooseBackend } from '../backends/registry.js';
 import { print as printIr } from '../ir/print.js';
 import { schedules, type DType, type Program, type Schedule } from '../ir/program.js';
@@ -35,7 +35,7 @@ export const explain: Verb = (program) => {
     .addOption(scheduleOption())
     .option('--sockets <n>', 'accelerators that share the model', integer(1, 1024), 1)
     .option('--machine <machine>', `say what looping gives there (simulated): ${machineNames}, or a .json file`)
-    .option('--ir', 'print the program itself')
+    .addOption(new Option('--ir', 'print the program itself').conflicts('json'))
     .option('--json', 'print one JSON object');
   command.action(explainAction);
 };

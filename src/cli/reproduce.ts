@@ -4,6 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Option } from 'commander';
 import { figures } from '../simulator/reproduce/figures.js';
 import { Lab } from '../simulator/reproduce/lab.js';
 import { formatMarkdown, formatReproduction, reproduce as runReproduction } from '../simulator/reproduce/report.js';
@@ -22,7 +23,7 @@ export const reproduce: Verb = (program) => {
     .command('reproduce')
     .description('compare the simulator with every published figure of kernel looping')
     .option('--json', 'print one JSON object')
-    .option('--markdown', 'print the tables of docs/simulator.md')
+    .addOption(new Option('--markdown', 'print the tables of docs/simulator.md').conflicts('json'))
     .option('--svg <dir>', 'draw the figures into this directory')
     .action(reproduceAction);
 };

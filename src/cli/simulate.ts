@@ -75,16 +75,18 @@ export const simulate: Verb = (program) => {
       ).choices(orchestrations),
     )
     .option('--sweep <name=a,b,c>', 'vary sockets, batch, context, schedule, or a number of the machine', collect)
-    .option('--csv', 'print a sweep as CSV')
+    .addOption(new Option('--csv', 'print a sweep as CSV').conflicts('json'))
     .option('--json', 'print one JSON object')
-    .option('--trace <file>', 'write a trace for Perfetto (Chrome trace JSON)')
-    .option('--timeline', 'draw a decoder layer, not looped above looped')
+    .addOption(new Option('--trace <file>', 'write a trace for Perfetto (Chrome trace JSON)').conflicts('sweep'))
+    .addOption(new Option('--timeline', 'draw a decoder layer, not looped above looped').conflicts(['sweep', 'json']))
     .option('--print-machine', 'print the machine as JSON, to start a file of your own from');
   command.action(simulateAction);
 };
 
 async function simulateAction(spec: string | undefined, flags: Flags): Promise<void> {
-  checkTogether(flags);
+  if (flags.csv === true && flags.sweep === undefined) {
+    throw new UsageError('--csv prints a sweep, and there is none', { hint: 'give --sweep, or print --json' });
+  }
   const machine = machineOf(flags.machine);
   if (flags.printMachine === true) {
     printJson(machine);
@@ -114,7 +116,7 @@ async function simulateAction(spec: string | undefined, flags: Flags): Promise<v
   if (flags.trace !== undefined) await writeTrace(flags.trace, chromeTrace(workload, machine, point.orchestration));
   if (flags.json === true) printJson(simulationJson(simulation));
   else describe(simulation, priced, point);
-  if (flags.timeline === true && flags.json !== true) {
+  if (flags.timeline === true) {
     print('');
     const [separate, looped] = (['layer', 'looped'] as const).map((schedule) =>
       priced.workload(machine, { ...point, schedule }),
@@ -123,19 +125,6 @@ async function simulateAction(spec: string | undefined, flags: Flags): Promise<v
     const columns = process.stdout.columns > 0 ? process.stdout.columns : undefined;
     for (const line of timeline(separate!, looped!, machine, point.orchestration, columns)) print(line);
   }
-}
-
-/** @throws UsageError for an option that would have no effect beside the others, or without them */
-function checkTogether(flags: Flags): void {
-  if (flags.sweep === undefined) {
-    if (flags.csv !== true) return;
-    throw new UsageError('--csv prints a sweep, and there is none', { hint: 'give --sweep, or print --json' });
-  }
-  const single = flags.trace !== undefined ? '--trace' : flags.timeline === true ? '--timeline' : undefined;
-  if (single === undefined) return;
-  throw new UsageError(`${single} shows one simulation, and --sweep asks for many`, {
-    hint: 'leave out one of the two',
-  });
 }
 
 /** With as many sockets of the machine as the model can be divided among; a small model does not fill a large machine. */

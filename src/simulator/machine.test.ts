@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -44,6 +44,10 @@ describe('readMachineFile', () => {
     const bad = (change: object): string => write({ ...machine, ...change });
     const at = (file: string) => (): unknown => readMachineFile(file);
     expect(at(join(dir, 'absent.json'))).toThrow(/cannot read the machine file .*absent.json: there is no such file/);
+    // Neither waits for a writer nor reads without an end.
+    symlinkSync('/dev/zero', join(dir, 'endless.json'));
+    expect(at(join(dir, 'endless.json'))).toThrow(/endless.json: it is not a regular file/);
+    expect(at(dir)).toThrow(/it is not a regular file/);
     expect(at(write('{'))).toThrow(/is not JSON/);
     expect(at(write('[]'))).toThrow(UsageError);
     expect(at(bad({ maxSockets: 0 }))).toThrow(/maxSockets/);

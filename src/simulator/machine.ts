@@ -158,7 +158,9 @@ const maxFileBytes = 1 << 20;
 export function readMachineFile(file: string): Machine {
   let text: string;
   try {
-    if (statSync(file).size > maxFileBytes) throw new Error('is larger than 1 MB');
+    const stats = statSync(file);
+    if (!stats.isFile()) throw new Error('it is not a regular file');
+    if (stats.size > maxFileBytes) throw new Error('it is larger than 1 MB');
     text = readFileSync(file, 'utf8');
   } catch (error) {
     const reason = errorCode(error) === 'ENOENT' ? 'there is no such file' : messageOf(error);

@@ -17,7 +17,14 @@ export const maxSweepPoints = 1_000_000;
  * `memory.bandwidth=1e12,2e12`. @throws UsageError
  */
 export function sweepPoints(base: SweepPoint, specs: readonly string[], machine: Machine): SweepPoint[] {
-  const axes = specs.map((spec) => parseAxis(spec, machine));
+  const axes: Axis[] = [];
+  for (const spec of specs) {
+    const axis = parseAxis(spec, machine);
+    if (axes.some(({ key }) => key === axis.key)) {
+      throw new UsageError(`--sweep ${spec}: ${axis.key} is varied already`, { hint: 'give all its values at once' });
+    }
+    axes.push(axis);
+  }
   const count = axes.reduce((product, { values }) => product * values.length, 1);
   if (count > maxSweepPoints) {
     throw new UsageError(`the sweep has ${count} points, at most ${maxSweepPoints} are simulated`);
@@ -31,6 +38,7 @@ export function sweepPoints(base: SweepPoint, specs: readonly string[], machine:
 
 interface Axis {
   readonly key: string;
+  /** Distinct. */
   readonly values: readonly (number | string)[];
 }
 
@@ -43,10 +51,12 @@ function parseAxis(spec: string, machine: Machine): Axis {
   if (key === '' || texts.some((text) => text === '')) fail('needs a name, =, and values with commas between');
   const oneOf = (allowed: readonly string[]): Axis => {
     const wrong = texts.find((text) => !allowed.includes(text));
-    return wrong === undefined ? { key, values: texts } : fail(`${wrong} is not one of ${allowed.join(', ')}`);
+    return wrong === undefined
+      ? { key, values: [...new Set(texts)] }
+      : fail(`${wrong} is not one of ${allowed.join(', ')}`);
   };
   const numbers = (accept: (value: number) => boolean, what: string): Axis => {
-    const values = texts.map(Number);
+    const values = [...new Set(texts.map(Number))];
     return values.every(accept) ? { key, values } : fail(`values must be ${what}`);
   };
   switch (key) {

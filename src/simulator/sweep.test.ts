@@ -28,6 +28,14 @@ describe('sweepPoints', () => {
     },
   );
 
+  it('has every point once, and refuses a name that comes twice', () => {
+    expect(sweepPoints(base, ['sockets=1,2,1'], machine).map(({ sockets }) => sockets)).toEqual([1, 2]);
+    expect(sweepPoints(base, ['memory.bandwidth=1e12,1000e9'], machine)).toHaveLength(1);
+    expect(() => sweepPoints(base, ['sockets=1,2', 'batch=1', 'sockets=4'], machine)).toThrow(
+      /--sweep sockets=4: sockets is varied already/,
+    );
+  });
+
   it('refuses a grid that is too large', () => {
     const list = Array.from({ length: 1001 }, (_, i) => i + 1).join();
     expect(() => sweepPoints(base, [`batch=${list}`, `context=${list}`], machine)).toThrow(/1002001 points/);

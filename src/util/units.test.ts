@@ -31,11 +31,12 @@ describe('units', () => {
   });
 
   it('picks a unit for durations', () => {
-    expect([0.85, 12.34, 4560, 200_000, Infinity].map(formatDuration)).toEqual([
+    expect([0.85, 12.34, 4560, 200_000, 119_700, Infinity].map(formatDuration)).toEqual([
       '850 us',
       '12.3 ms',
       '4.56 s',
       '3 min 20 s',
+      '2 min 0 s',
       'unknown',
     ]);
   });

@@ -34,7 +34,7 @@ export function formatDuration(milliseconds: number): string {
   if (!Number.isFinite(milliseconds)) return 'unknown';
   if (milliseconds < 1) return `${significant(milliseconds * 1000)} us`;
   if (milliseconds < 1000) return `${significant(milliseconds)} ms`;
-  const seconds = milliseconds / 1000;
-  if (seconds < 100) return `${significant(seconds)} s`;
-  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  if (milliseconds < 100_000) return `${significant(milliseconds / 1000)} s`;
+  const seconds = Math.round(milliseconds / 1000);
+  return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
 }

@@ -127,9 +127,11 @@ describe('kloop simulate', () => {
     [
       ['demo', '--machine', 'sn40l', '--sweep', 'batch=1', '--trace', 't.json'],
       2,
-      /--trace shows one simulation.*--sweep/,
+      /'--trace <file>' cannot be used with option '--sweep/,
     ],
-    [['demo', '--machine', 'sn40l', '--sweep', 'batch=1', '--timeline'], 2, /--timeline shows one simulation.*--sweep/],
+    [['demo', '--machine', 'sn40l', '--sweep', 'batch=1', '--timeline'], 2, /'--timeline' cannot be used.*--sweep/],
+    [['demo', '--machine', 'sn40l', '--timeline', '--json'], 2, /'--timeline' cannot be used.*'--json'/],
+    [['demo', '--machine', 'sn40l', '--sweep', 'batch=1', '--csv', '--json'], 2, /'--csv' cannot be used.*'--json'/],
   ])('says in one line what is wrong: %j', async (args, code, message) => {
     const result = await runShared(['simulate', ...args]);
     expect(result.code).toBe(code);

@@ -27,6 +27,8 @@ describe('usage errors (exit code 2)', () => {
     [['run', 'demo', '--promt', 'x'], /unknown option '--promt' \(Did you mean --prompt\?\); see `kloop run --help`/],
     [['help', 'rnu'], /unknown command 'rnu'; see `kloop --help`/],
     [['simulate', 'demo', '--machine', 'h200', '--csv'], /--csv prints a sweep.*--sweep/],
+    [['explain', 'demo', '--ir', '--json'], /'--ir' cannot be used with option '--json'; see `kloop explain --help`/],
+    [['reproduce', '--markdown', '--json'], /'--markdown' cannot be used with option '--json'/],
     [['bench', 'demo', '--depth', '1000'], /depth of 1000 .*context of 512/],
     [
       ['run', 'demo', '--prompt', 'x', '--max-tokens', 'many'],
