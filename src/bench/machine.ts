@@ -1,8 +1,9 @@
 /** The machine under a measurement: without it a figure says nothing. */
-import { availableParallelism, cpus, totalmem } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import { chooseInstructionSet } from '../backends/cpu/instruction-set.js';
 import { physicalCores } from '../backends/cpu/processors.js';
 import { findCompiler } from '../backends/cpu/toolchain.js';
+import { totalMemory } from '../util/memory.js';
 
 export interface Machine {
   readonly cpu: string;
@@ -26,7 +27,7 @@ export async function describeMachine(): Promise<Machine> {
     processors: availableParallelism(),
     instructionSet: chooseInstructionSet().name,
     compiler: (await findCompiler())?.version ?? null,
-    memoryBytes: totalmem(),
+    memoryBytes: totalMemory(),
     node: process.versions.node,
   };
 }

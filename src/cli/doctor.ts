@@ -28,17 +28,16 @@ export const doctor: Verb = (program) => {
 
 /** Every finding of its own; a machine that lacks something still gets the rest. */
 async function inspectMachine(): Promise<readonly Finding[]> {
-  const [cpu, cores, memory, compiler, cache, gpu] = await Promise.all([
+  const [cpu, cores, compiler, cache, gpu] = await Promise.all([
     inspectCpu(),
     inspectCores(),
-    inspectMemory(),
     inspectCompiler(),
     inspectCache(defaultCacheDir()),
     inspectGpu(),
   ]);
   // Alone, since it measures.
   const bandwidth = await inspectBandwidth();
-  return [inspectNode(), cpu, cores, memory, bandwidth, ...compiler, cache, ...gpu];
+  return [inspectNode(), cpu, cores, inspectMemory(), bandwidth, ...compiler, cache, ...gpu];
 }
 
 function printFindings(findings: readonly Finding[]): void {

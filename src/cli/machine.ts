@@ -1,7 +1,7 @@
 /** What `doctor` finds out about this machine, one function per finding. A finding that fails is a problem, no error. */
 import { execFile } from 'node:child_process';
 import { access, constants, readFile, statfs } from 'node:fs/promises';
-import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import { promisify } from 'node:util';
 import { measureReadBandwidth } from '../backends/cpu/bandwidth.js';
 import { chooseInstructionSet } from '../backends/cpu/instruction-set.js';
@@ -10,6 +10,7 @@ import { findCompiler } from '../backends/cpu/toolchain.js';
 import { findCudaCompiler } from '../backends/cuda/compilers.js';
 import { messageOf } from '../util/errors.js';
 import { makeDirectory } from '../util/files.js';
+import { availableMemory, totalMemory } from '../util/memory.js';
 import { formatBytes } from '../util/units.js';
 
 export interface Finding {
@@ -72,10 +73,10 @@ export async function inspectCompiler(): Promise<readonly Finding[]> {
   ];
 }
 
-export async function inspectMemory(): Promise<Finding> {
-  const limit = Number.parseInt(await readText('/sys/fs/cgroup/memory.max'), 10);
-  const total = Number.isFinite(limit) ? Math.min(limit, totalmem()) : totalmem();
-  const free = Math.min(freemem(), total);
+/** Of the machine, or of the control group where that has a limit. */
+export function inspectMemory(): Finding {
+  const total = totalMemory();
+  const free = availableMemory();
   const text = `${formatBytes(total)}, ${formatBytes(free)} free`;
   return { key: 'memory', title: 'memory', text, value: { total_bytes: total, free_bytes: free } };
 }

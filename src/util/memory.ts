@@ -7,10 +7,15 @@ import { readFileSync } from 'node:fs';
 import { freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 
-/** Bytes: of the machine, and of the control group where that has a limit. */
-export function availableMemory(): number {
+/** Bytes: of the machine, or of the control group where that has a limit. */
+export function totalMemory(): number {
   const limit = process.constrainedMemory();
-  if (limit === 0 || limit >= totalmem()) return process.availableMemory();
+  return limit === 0 ? totalmem() : Math.min(limit, totalmem());
+}
+
+/** Bytes, of the same. */
+export function availableMemory(): number {
+  if (totalMemory() === totalmem()) return process.availableMemory();
   return Math.min(freemem(), process.availableMemory() + reclaimableBytes());
 }
 
