@@ -84,6 +84,7 @@ export async function ggufOf(checkpoint: Checkpoint, quant: DType, options: Subj
   options.onNotice(`writing the same weights as GGUF for llama.cpp to ${file}, once`);
   await writeGguf(checkpoint, file, {
     quant,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
     onProgress: (done, total) => options.onBytes('writing GGUF', done, total),
   });
   return file;

@@ -5,7 +5,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 import type { ModelConfig } from '../../models/model-config.js';
 import { parseModelConfig } from '../../models/parse-config.js';
 import { expectedTensors } from '../../models/tensors.js';
-import { CheckpointError, UnsupportedModelError } from '../../util/errors.js';
+import { AbortedError, CheckpointError, UnsupportedModelError } from '../../util/errors.js';
 import { dequantize } from '../dequantize.js';
 import type { Weights } from '../weights.js';
 import type { GgufFormat } from './format.js';
@@ -202,6 +202,18 @@ describe('llama', () => {
     const [done, total] = seen.at(-1)!;
     expect(done).toBe(total);
   });
+});
+
+test('stops when it is asked to, and leaves no file', async () => {
+  const config = configOf('Llama');
+  const controller = new AbortController();
+  const writing = writeGguf({ config, weights: countingWeights(config) }, join(directory, 'stopped', 'model.gguf'), {
+    quant: 'f32',
+    onProgress: () => controller.abort(),
+    signal: controller.signal,
+  });
+  await expect(writing).rejects.toThrow(AbortedError);
+  expect(readdirSync(join(directory, 'stopped'))).toEqual([]);
 });
 
 test('gemma2: norms become w + 1, scores get the scale of the config', async () => {

@@ -6,6 +6,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { ModelConfig } from '../../models/model-config.js';
 import { assert } from '../../util/assert.js';
+import { AbortedError } from '../../util/errors.js';
 import { writeFileAtomic } from '../../util/files.js';
 import { encodeWeights } from '../encode.js';
 import { firstNonFinite, nonFiniteError } from '../finite.js';
@@ -36,6 +37,7 @@ export interface WriteGgufOptions {
   readonly quant: GgufFormat;
   /** Called with bytes of tensor data written so far, and in all. */
   readonly onProgress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
 }
 
 /** Elements that pass at once, about. */
@@ -43,7 +45,7 @@ const chunkElements = 1 << 21;
 
 /**
  * Writes `file`. Throws CheckpointError (missing or non-finite tensors, a broken tokenizer), UnsupportedModelError (what
- * llama.cpp computes otherwise), StorageError (the file cannot be written).
+ * llama.cpp computes otherwise), StorageError (the file cannot be written), AbortedError.
  */
 export async function writeGguf(source: GgufSource, file: string, options: WriteGgufOptions): Promise<void> {
   const { config, weights, generation } = source;
@@ -63,7 +65,10 @@ export async function writeGguf(source: GgufSource, file: string, options: Write
         });
   const header = encodeHeader([...modelMetadata(config, options.quant), ...vocabulary], infos);
   await writeFileAtomic(file, async (handle) => {
-    const output = new AlignedOutput(handle, (done) => options.onProgress?.(done, total));
+    const output = new AlignedOutput(handle, (done) => {
+      if (options.signal?.aborted === true) throw new AbortedError('writing the GGUF file was stopped');
+      options.onProgress?.(done, total);
+    });
     await output.start(header);
     if (divisors !== undefined) await output.tensor([encodeWeights(divisors, 'f32')]);
     for (const plan of plans) await output.tensor(encodedChunks(weights, plan));
