@@ -7,7 +7,7 @@ import { backendNames } from '../backends/registry.js';
 import { engineTitles, peerNames, type PeerName } from '../bench/workload.js';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
 import { listenForInterrupt } from './interrupt.js';
-import { defined, integer, kvOption, listOf, quantNames, weightsMemoryOption } from './options.js';
+import { defined, integer, kvOption, listOf, place, quantNames, weightsMemoryOption } from './options.js';
 import { note, paint, print, printJson, withProgressBar } from './output.js';
 import type { Verb } from './verb.js';
 
@@ -67,7 +67,7 @@ export const bench: Verb = (program) => {
       `measure beside ours, on the same weights: ${peerNames.join(', ')}, or both, separated by commas`,
       peerList,
     )
-    .option('--cache-dir <dir>', 'directory for weights and compiled code')
+    .option('--cache-dir <dir>', 'directory for weights and compiled code', place)
     .option('--json', 'print one JSON object')
     .action(benchAction);
 };

@@ -4,12 +4,12 @@ import { defaultCacheDir } from '../backends/cache-dir.js';
 import { chooseBackend } from '../backends/registry.js';
 import { calibrate as runCalibration } from '../bench/calibrate/calibrate.js';
 import { calibratedFormats } from '../bench/calibrate/cases.js';
-import { hostMachineFile, writeMachine } from '../bench/calibrate/host-file.js';
+import { hostMachineFile, hostName, writeMachine } from '../bench/calibrate/host-file.js';
 import { quantitiesOf, type Machine, type Quantity } from '../simulator/machine.js';
 import { formatTable } from '../util/table.js';
 import { formatBytes, significant } from '../util/units.js';
 import { listenForInterrupt } from './interrupt.js';
-import { defined, integer, listOf } from './options.js';
+import { defined, integer, listOf, place } from './options.js';
 import { note, paint, print, printJson, withProgressBar } from './output.js';
 import type { Verb } from './verb.js';
 
@@ -27,8 +27,12 @@ export const calibrate: Verb = (program) => {
     .description('measure this machine, so that `--machine host` predicts speeds here')
     .option('--formats <list>', `comma-separated (default: ${calibratedFormats.join(',')})`, formatList)
     .option('--rounds <n>', 'how often everything is measured (default: 9)', integer(1, 100))
-    .option('--output <file>', 'where the machine file goes (default: into the cache, as `host`)')
-    .option('--cache-dir <dir>', 'directory for the machine file and compiled code')
+    .option(
+      '--output <file>',
+      'where the machine file goes, a .json file (default: into the cache, as `host`)',
+      machineFile,
+    )
+    .option('--cache-dir <dir>', 'directory for the machine file and compiled code', place)
     .option('--json', 'print the machine file')
     .action(calibrateAction);
 };
@@ -39,6 +43,12 @@ function formatList(text: string): (typeof calibratedFormats)[number][] {
     if (format !== undefined) return format;
     throw new InvalidArgumentError(`Allowed choices are ${calibratedFormats.join(', ')}, separated by commas.`);
   });
+}
+
+/** What `--machine` takes for a file, and not for a name. */
+function machineFile(text: string): string {
+  if (text.endsWith('.json')) return text;
+  throw new InvalidArgumentError('It must end with .json.');
 }
 
 async function calibrateAction(flags: Flags): Promise<void> {
@@ -58,7 +68,8 @@ async function calibrateAction(flags: Flags): Promise<void> {
   await writeMachine(file, machine);
   if (json) printJson(machine);
   else for (const line of describe(machine)) print(line);
-  note(`written to ${file}; now \`kloop simulate MODEL --machine ${output ?? 'host'}\``);
+  const isHost = file === hostMachineFile(defaultCacheDir());
+  note(`written to ${file}; now \`kloop simulate MODEL --machine ${isHost ? hostName : file}\``);
 }
 
 /** What was measured; the rest of the file is assumed. */

@@ -34,6 +34,12 @@ function within({ min, max, integer: whole }: Range): (text: string) => number {
   return whole === true ? integer(min, max) : decimal(min, max);
 }
 
+/** Where something is written: an empty one would be the current directory, where a variable of a script was not set. */
+export function place(text: string): string {
+  if (text !== '') return text;
+  throw new InvalidArgumentError('It must not be empty.');
+}
+
 /** Distinct items of a comma-separated list, in order. */
 export function listOf<T>(text: string, parse: (item: string) => T): T[] {
   return [...new Set(text.split(',').map((item) => parse(item.trim())))];
@@ -117,7 +123,7 @@ export function addLoadOptions(command: Command): Command {
       "positions of a sequence (default: the model's, at most 4096; with cuda what fits)",
       integer(1),
     )
-    .option('--cache-dir <dir>', 'directory for packed weights and compiled code');
+    .option('--cache-dir <dir>', 'directory for packed weights and compiled code', place);
 }
 
 export function loadOptionsOf(flags: LoadFlags): LoadOptions {

@@ -9,6 +9,7 @@ import { figures } from '../simulator/reproduce/figures.js';
 import { Lab } from '../simulator/reproduce/lab.js';
 import { formatMarkdown, formatReproduction, reproduce as runReproduction } from '../simulator/reproduce/report.js';
 import { asStorageError, makeDirectory } from '../util/files.js';
+import { place } from './options.js';
 import { note, print, printJson } from './output.js';
 import type { Verb } from './verb.js';
 
@@ -24,7 +25,7 @@ export const reproduce: Verb = (program) => {
     .description('compare the simulator with every published figure of kernel looping')
     .option('--json', 'print one JSON object')
     .addOption(new Option('--markdown', 'print the tables of docs/simulator.md').conflicts('json'))
-    .option('--svg <dir>', 'draw the figures into this directory')
+    .option('--svg <dir>', 'draw the figures into this directory', place)
     .action(reproduceAction);
 };
 

@@ -24,7 +24,7 @@ import { formatTable } from '../util/table.js';
 import { formatBytes, formatDuration, significant } from '../util/units.js';
 import { machineNames, machineOf } from './machine-option.js';
 import { shapeOfCheckpoint } from './model-shape.js';
-import { collect, integer, quantNames } from './options.js';
+import { collect, integer, place, quantNames } from './options.js';
 import { note, paint, print, printJson, withProgressBar } from './output.js';
 import { formatSweep, type SweepFormat } from './sweep-output.js';
 import type { Verb } from './verb.js';
@@ -77,7 +77,11 @@ export const simulate: Verb = (program) => {
     .option('--sweep <name=a,b,c>', 'vary sockets, batch, context, schedule, or a number of the machine', collect)
     .addOption(new Option('--csv', 'print a sweep as CSV').conflicts('json'))
     .option('--json', 'print one JSON object')
-    .addOption(new Option('--trace <file>', 'write a trace for Perfetto (Chrome trace JSON)').conflicts('sweep'))
+    .addOption(
+      new Option('--trace <file>', 'write a trace for Perfetto (Chrome trace JSON)')
+        .argParser(place)
+        .conflicts('sweep'),
+    )
     .addOption(new Option('--timeline', 'draw a decoder layer, not looped above looped').conflicts(['sweep', 'json']))
     .option('--print-machine', 'print the machine as JSON, to start a file of your own from');
   command.action(simulateAction);

@@ -6,7 +6,7 @@ import { findPreset } from '../models/presets.js';
 import { UsageError } from '../util/errors.js';
 import { listenForInterrupt } from './interrupt.js';
 import { note, withProgressBar } from './output.js';
-import { defined, integer } from './options.js';
+import { defined, integer, place } from './options.js';
 import type { Verb } from './verb.js';
 
 interface Flags {
@@ -21,7 +21,7 @@ export const synth: Verb = (program) => {
     .command('synth')
     .description('write a checkpoint with random weights at the shapes of a preset')
     .argument('<preset>', 'a name that `kloop presets` lists')
-    .requiredOption('--out <dir>', 'directory to create')
+    .requiredOption('--out <dir>', 'directory to create', place)
     .option('--seed <n>', 'of the weights (default: 0)', integer(0))
     .option('--layers <n>', "number of layers (default: the preset's)", integer(1, 1000))
     .addOption(new Option('--dtype <dtype>', "precision (default: the preset's)").choices(['f32', 'f16', 'bf16']))

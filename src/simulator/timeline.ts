@@ -16,7 +16,7 @@ export function timeline(
   orchestration: Orchestration,
   width = 100,
 ): string[] {
-  const above = layerCall(separate, machine, orchestration, 1);
+  const above = layerCall(separate, machine, orchestration);
   const spanUs = above.endUs - above.startUs;
   const below = steadyWindow(looped, machine, orchestration, spanUs);
   const tracks = [...new Set([...above.slices, ...below.slices].map(({ track }) => track))];
@@ -42,9 +42,10 @@ interface Window {
   readonly slices: readonly Slice[];
 }
 
-/** The n-th call of a layer. */
-function layerCall(workload: Workload, machine: Machine, orchestration: Orchestration, n: number): Window {
-  const wanted = defined([...workload.calls.entries()].filter(([, { layer }]) => layer !== undefined)[n], 'a layer')[0];
+/** The call of the second layer, before and after which there are others, or of the only one. */
+function layerCall(workload: Workload, machine: Machine, orchestration: Orchestration): Window {
+  const layers = [...workload.calls.keys()].filter((call) => workload.calls[call]?.layer !== undefined);
+  const wanted = defined(layers[1] ?? layers[0], 'a layer');
   for (const { call, slices } of callSlices(workload, machine, orchestration)) {
     if (call !== wanted) continue;
     const startUs = Math.min(...slices.map((slice) => slice.startUs));

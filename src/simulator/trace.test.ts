@@ -1,6 +1,8 @@
 import { expect, it } from 'vitest';
+import { findPreset } from '../models/presets.js';
+import { defined } from '../util/assert.js';
 import { findMachine } from './machines/index.js';
-import { findPricedModel } from './price.js';
+import { findPricedModel, PricedProgram } from './price.js';
 import { simulate } from './simulate.js';
 import { timeline } from './timeline.js';
 import { chromeTrace } from './trace.js';
@@ -48,6 +50,16 @@ it.each(['operator', 'layer', 'looped'] as const)(
     }
   },
 );
+
+it('the timeline of a model of one layer shows that one', () => {
+  const preset = defined(findPreset('tinystories-15m'), 'preset').config;
+  const one = new PricedProgram({ ...preset, layers: 1, windows: [0] });
+  const [separate, looped] = (['layer', 'looped'] as const).map((schedule) =>
+    one.workload(machine, { sockets: 1, batch: 1, context: 64, schedule }),
+  );
+  const lines = timeline(separate!, looped!, machine, 'offloaded', 90);
+  expect(lines.some((line) => /^memory .*#/.test(line))).toBe(true);
+});
 
 it('the timeline shows an idle memory not looped, and a busy one looped', () => {
   const [separate, looped] = (['layer', 'looped'] as const).map((schedule) =>

@@ -29,6 +29,13 @@ describe('usage errors (exit code 2)', () => {
     [['simulate', 'demo', '--machine', 'h200', '--csv'], /--csv prints a sweep.*--sweep/],
     [['explain', 'demo', '--ir', '--json'], /'--ir' cannot be used with option '--json'; see `kloop explain --help`/],
     [['reproduce', '--markdown', '--json'], /'--markdown' cannot be used with option '--json'/],
+    [['synth', 'smollm2-135m', '--out', ''], /'--out <dir>' argument '' is invalid. It must not be empty/],
+    [['run', 'demo', '--prompt', 'x', '--cache-dir', ''], /'--cache-dir <dir>' argument '' is invalid/],
+    [['bench', 'demo', '--cache-dir', ''], /'--cache-dir <dir>' argument '' is invalid/],
+    [['calibrate', '--cache-dir', ''], /'--cache-dir <dir>' argument '' is invalid/],
+    [['calibrate', '--output', 'mine'], /'mine' is invalid. It must end with .json/],
+    [['simulate', 'demo', '--machine', 'h200', '--trace', ''], /'--trace <file>' argument '' is invalid/],
+    [['reproduce', '--svg', ''], /'--svg <dir>' argument '' is invalid/],
     [['bench', 'demo', '--depth', '1000'], /depth of 1000 .*context of 512/],
     [
       ['run', 'demo', '--prompt', 'x', '--max-tokens', 'many'],
