@@ -156,6 +156,16 @@ describe('metadata', () => {
     expect(cut('default')).toEqual([12, 5, 6]);
   });
 
+  test('does not take minutes for a vocabulary of long words', () => {
+    const long = Array.from({ length: 1200 }, (_, i) => String(i).padStart(1000, 'a'));
+    const scores: GgufValue = { kind: 'f32s', value: long.map((_, i) => -i) };
+    const metadata = changed({
+      ...{ model: string('llama'), tokens: strings(...long), token_type: undefined, scores },
+      ...{ bos_token_id: undefined, eos_token_id: undefined },
+    });
+    expect(() => through(metadata)).toThrow(/"tokenizer.ggml.tokens" holds too many long tokens/);
+  });
+
   test.each<[string, Parameters<typeof changed>[0], typeof CheckpointError | typeof UnsupportedModelError, RegExp]>([
     ['another kind', { model: string('t5') }, UnsupportedModelError, /kind "t5"/],
     ['no kind', { model: undefined }, UnsupportedModelError, /kind undefined/],

@@ -139,10 +139,13 @@ class Bench {
   }
 
   async run(): Promise<BenchReport> {
-    const { rounds, kv, signal, peers: peerNames = [] } = this.#options;
+    const { rounds, kv, signal, peers: peerNames = [], profile = false } = this.#options;
     const backend = await this.#chooseBackend();
     // Before anything is written.
     requirePeers(peerNames, backend);
+    if (profile && backend.name !== 'cpu') {
+      throw new UsageError('only the cpu backend has a profile', { hint: 'leave out --profile' });
+    }
     const threads = this.#threads(backend);
     const subject = await this.#openSubject();
     const { checkpoint } = subject;
@@ -189,7 +192,7 @@ class Bench {
       idle: watches?.cores ?? null,
       results,
       duels: duelsOf(results),
-      profiles: this.#options.profile === true ? await this.#profile(setup) : [],
+      profiles: profile ? await this.#profile(setup) : [],
     };
   }
 
@@ -336,9 +339,7 @@ class Bench {
 
   /** The last of the schedules with the most threads: what is reported first. */
   async #profile(setup: Setup): Promise<Profile[]> {
-    const { backend, plan, threads } = setup;
-    if (backend.name !== 'cpu')
-      throw new UsageError('only the cpu backend has a profile', { hint: 'leave out --profile' });
+    const { plan, threads } = setup;
     const schedule = (this.#options.schedules ?? allSchedules).at(-1) ?? 'response';
     const { workloads } = plan;
     const choice = { schedule, threads: Math.max(...threads), profile: true };
