@@ -85,5 +85,9 @@ describe('settings', () => {
     expect(hubEndpoint({})).toBe('https://huggingface.co');
     expect(hubEndpoint({ HF_ENDPOINT: 'http://mirror/' })).toBe('http://mirror');
     expect(() => hubEndpoint({ HF_ENDPOINT: 'ftp://x' })).toThrow(UsageError);
+    // What such an address holds must not come into a message, nor into one of the network.
+    for (const address of ['https://user:secret@mirror', 'ftp://secret@mirror', 'https://mirror/?token=secret']) {
+      expect(() => hubEndpoint({ HF_ENDPOINT: address })).toThrow(/^(?!.*secret).*the Hub address .*HF_TOKEN/);
+    }
   });
 });

@@ -34,6 +34,10 @@ export function hubEndpoint(env: Environment = process.env): string {
 
 export function checkEndpoint(endpoint: string): string {
   const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
+  if (url !== undefined && [url.username, url.password, url.search, url.hash].some((part) => part !== '')) {
+    const hint = 'give the address alone in HF_ENDPOINT, and a token in HF_TOKEN';
+    throw new UsageError('the Hub address holds a name, a password or a query', { hint });
+  }
   if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
     throw new UsageError(`the Hub address ${show(endpoint)} is not an http(s) address`, { hint: 'check HF_ENDPOINT' });
   }
