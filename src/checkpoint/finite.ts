@@ -8,9 +8,6 @@ import { CheckpointError } from '../util/errors.js';
 import { scaleOffsets } from './dequantize.js';
 import type { StoredDtype, Weights } from './weights.js';
 
-/** Elements examined per read, about. */
-const chunkElements = 1 << 20;
-
 /** Index of the first element that is not finite, or -1. `bytes` are little-endian and aligned to their element. */
 export function firstNonFinite(bytes: Uint8Array, dtype: StoredDtype): number {
   if (isQuantized(dtype)) return firstBrokenBlock(bytes, dtype);
@@ -40,20 +37,4 @@ export function nonFiniteError(weights: Weights, name: string, index: number): C
   return new CheckpointError(weights.path, `tensor ${show(name)} is not finite at element ${index}`, {
     hint: 'the checkpoint is broken: download it again',
   });
-}
-
-/** Reads a tensor in pieces and throws CheckpointError with the first element that is NaN or infinite. */
-export function findNonFinite(weights: Weights, name: string): void {
-  const { shape, dtype } = weights.describe(name);
-  const rows = shape[0] ?? 1;
-  const rowElements = shape.slice(1).reduce((product, size) => product * size, 1);
-  const step = Math.max(1, Math.floor(chunkElements / Math.max(1, rowElements)));
-  for (let row = 0; row < rows; row += step) {
-    const bytes = weights.read(name, row, Math.min(step, rows - row));
-    const index = firstNonFinite(bytes, dtype);
-    if (index >= 0) throw nonFiniteError(weights, name, row * rowElements + index);
-    if (bytes.length > 0) continue;
-    // A tensor without elements may claim any number of rows.
-    return;
-  }
 }

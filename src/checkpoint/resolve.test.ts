@@ -81,6 +81,13 @@ describe('settings', () => {
     expect(hubToken({ HF_TOKEN_PATH: join(dir, 'none') })).toBeUndefined();
   });
 
+  it('keep away from the network where the environment says so', () => {
+    for (const value of ['1', 'true', 'YES']) {
+      expect(() => hubEndpoint({ HF_HUB_OFFLINE: value })).toThrow(/HF_HUB_OFFLINE is set; unset it/);
+    }
+    expect(hubEndpoint({ HF_HUB_OFFLINE: '0', HF_ENDPOINT: 'http://mirror' })).toBe('http://mirror');
+  });
+
   it('check the address', () => {
     expect(hubEndpoint({})).toBe('https://huggingface.co');
     expect(hubEndpoint({ HF_ENDPOINT: 'http://mirror/' })).toBe('http://mirror');

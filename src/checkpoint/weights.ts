@@ -167,11 +167,11 @@ export function fingerprintOf(files: readonly (OpenFile & { readonly headerHash:
  * Of pieces all over a file: two fine-tunes of a model differ in nothing else where all files have the same time, as in
  * images that are built reproducibly.
  */
-function sampleHash({ size, readInto }: OpenFile, count: number): string {
+function sampleHash(file: OpenFile, count: number): string {
   const hash = createHash('sha256');
-  const piece = new Uint8Array(Math.min(sampleBytes, size));
+  const piece = new Uint8Array(Math.min(sampleBytes, file.size));
   for (let i = 0; i < count; i++) {
-    readInto(piece, Math.floor(((i + 0.5) / count) * (size - piece.length)));
+    file.readInto(piece, Math.floor(((i + 0.5) / count) * (file.size - piece.length)));
     hash.update(piece);
   }
   return hash.digest('hex');

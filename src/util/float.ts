@@ -73,9 +73,3 @@ function narrow(source: Float32Array, convert: (bits: number) => number): Uint16
   for (let i = 0; i < bits.length; i += 1) result[i] = convert(bits[i]!);
   return result;
 }
-
-/** The value of `x`, as float32, rounded to bfloat16. */
-export function roundToBf16(x: number): number {
-  const value = new Float32Array([x]);
-  return bf16ToF32Array(f32ToBf16Array(value))[0]!;
-}

@@ -1,6 +1,6 @@
 /**
  * Where the Hub is and where its cache lies, by the same rules as huggingface_hub: explicit options first, then
- * HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME. Models pulled by Python are found here, and the other
+ * HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN, HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME. Models pulled by Python are found here, and the other
  * way round.
  */
 import { homedir } from 'node:os';
@@ -27,8 +27,13 @@ export function hubCacheDir(env: Environment = process.env): string {
   return own ? expandHome(own) : join(hubHome(env), 'hub');
 }
 
-/** Base address without a trailing slash. Throws UsageError where it is not an http(s) address. */
+/** Base address without a trailing slash. Throws UsageError where it is not an http(s) address, or nobody may be asked. */
 export function hubEndpoint(env: Environment = process.env): string {
+  if (/^(1|on|yes|true)$/i.test(env['HF_HUB_OFFLINE'] ?? '')) {
+    throw new UsageError('nothing is downloaded, since HF_HUB_OFFLINE is set', {
+      hint: 'unset it; what has been pulled runs without a network',
+    });
+  }
   return checkEndpoint(env['HF_ENDPOINT'] || 'https://huggingface.co');
 }
 
