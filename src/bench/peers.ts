@@ -1,6 +1,7 @@
 /** The peers of a benchmark: which can be had, and how each gets the weights. */
 import type { Backend } from '../backends/backend.js';
 import type { Checkpoint } from '../checkpoint/checkpoint.js';
+import { ggufArchitecture, ggufContext } from '../checkpoint/gguf/metadata.js';
 import { isQuantized } from '../ir/formats.js';
 import type { DType } from '../ir/program.js';
 import { UsageError } from '../util/errors.js';
@@ -41,6 +42,7 @@ export async function openPeers(
   if (names.includes('pytorch')) requireDirectory(checkpoint);
   const { backend, weights, context, onNotice, signal } = options;
   if (names.includes('llama.cpp')) {
+    requireWindow(checkpoint, context);
     const gguf = await ggufOf(checkpoint, weights, options);
     onPeer(await openLlamaCpp({ gguf, weights, threads: 1, context, signal }));
   }
@@ -52,6 +54,16 @@ export async function openPeers(
     });
     peers.forEach(onPeer);
   }
+}
+
+/** Beyond the window of the model, llama.cpp would compute something else, and read more for it. */
+function requireWindow({ config }: Checkpoint, context: number): void {
+  const most = ggufContext(config);
+  if (context <= most) return;
+  throw new UsageError(
+    `llama.cpp has no sliding window for ${ggufArchitecture(config)} models: beside it, ${config.name} has ${most} positions, not ${context}`,
+    { hint: 'measure shorter --contexts and --depth, or leave out --peer llama.cpp' },
+  );
 }
 
 /** PyTorch loads what a checkpoint has, or wider. */

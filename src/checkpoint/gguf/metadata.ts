@@ -30,7 +30,7 @@ export function modelMetadata(config: ModelConfig, format: GgufFormat): GgufMeta
     ['general.quantization_version', { kind: 'u32', value: 2 }],
     u32('vocab_size', config.vocab),
     u32('block_count', config.layers),
-    u32('context_length', contextLength(config, architecture)),
+    u32('context_length', ggufContext(config)),
     u32('embedding_length', config.hidden),
     u32('feed_forward_length', config.ffn),
     u32('attention.head_count', config.heads),
@@ -78,8 +78,8 @@ export function queryFactor(config: ModelConfig): number {
 }
 
 /** Without a window of its own, llama.cpp computes full attention: right up to the length of the smallest window. */
-function contextLength(config: ModelConfig, architecture: GgufArchitecture): number {
-  if (architecture === 'gemma2') return config.context;
+export function ggufContext(config: ModelConfig): number {
+  if (config.family === 'gemma2') return config.context;
   return Math.min(config.context, ...config.windows.filter((window) => window > 0));
 }
 
