@@ -5,6 +5,11 @@
  *   "\"" "\x01" [0-9] "\x02" "\""   -->   [0-9]                   what is no text, but fits a pattern
  *   "\"" "\x03" "1" "\x04" "\""     -->   "\"" kloop_text_1_0     a text that an automaton describes
  *   basic_string ws ":" ws rest     -->   "\"" kloop_text_1_0 ws ":" ws rest, where `rest` has the mark of text 1
+ *
+ * And escapes that it writes are replaced where they are read as something else, or are of no use:
+ *
+ *   "Espa\xf1a"                     -->   "Espa\u00f1a"          \xf1a would be read as one character
+ *   "\"and\\/or\""                 -->   "\"and/or\""          JSON need not escape a slash, and models do not
  */
 
 /** The schema of what is no text, but fits a pattern. */
@@ -27,8 +32,23 @@ export function textRule(number: number): string {
   return `kloop_text_${number}`;
 }
 
-/** A grammar of the library without marks; it needs the rules of its texts. */
-export function withoutMarks(grammar: string): string {
+/** A grammar of the library as it is meant, without marks; it needs the rules of its texts. */
+export function finished(grammar: string): string {
+  return withoutMarks(grammar).replaceAll(classesAndTexts, (part) =>
+    part.startsWith('[') ? part : part.replaceAll(escapes, plainEscape),
+  );
+}
+
+const classesAndTexts = /\[(?:[^\]\\]|\\.)*\]|"(?:[^"\\]|\\.)*"/g;
+/** Of the grammar, or of JSON within it. */
+const escapes = /\\x([\da-f]{2})|\\\\(\\.|.)|\\./g;
+
+function plainEscape(escape: string, code: string | undefined, escaped: string | undefined): string {
+  if (code !== undefined) return `\\u00${code}`;
+  return escaped === '/' ? '/' : escape;
+}
+
+function withoutMarks(grammar: string): string {
   const unmarked = withoutNameMarks(grammar).replaceAll(`"\\"" "\\x01" `, '').replaceAll(` "\\x02" "\\""`, '');
   return unmarked.replace(/"\\"" "\\x03" ((?:"\d" )+)"\\x04" "\\""/g, (_, digits: string) => beginOf(numberOf(digits)));
 }

@@ -6,7 +6,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import type { CompiledGrammar, GrammarMatcher, TokenizerInfo } from '@mlc-ai/web-xgrammar';
 import { defined } from '../util/assert.js';
 import { messageOf, UsageError } from '../util/errors.js';
-import { textRule, withoutMarks } from './grammar-text.js';
+import { finished, textRule } from './grammar-text.js';
 import type { FollowableSchema } from './json-schema-rewriter.js';
 import { textGrammar } from './json-text-rules.js';
 
@@ -147,7 +147,7 @@ class Engine {
     const rules = texts.map((text, i) => textGrammar(text, textRule(i)));
     const json = JSON.stringify(schema);
     const grammar = await Grammar.fromJSONSchema(json, true, undefined, undefined, true, maxWhitespace);
-    return [withoutMarks(grammar.toString()), ...rules].join('\n');
+    return [finished(grammar.toString()), ...rules].join('\n');
   }
 
   async #allowed(matcher: GrammarMatcher): Promise<Int32Array> {

@@ -77,6 +77,24 @@ describe('what is followed', () => {
       ['{"é x":1}'],
       ['1'],
     ],
+    [
+      'values beyond ASCII before a hexadecimal digit',
+      { enum: ['España', 'größe', '\u2028b', '\u{1f600}c', { ä: 'ña' }] },
+      ['"España"', '"größe"', '"\u2028b"', '"\u{1f600}c"', '{"ä":"ña"}'],
+      ['"Espa\u0f1a"', '"gr\u00f6\u0dfe"'],
+    ],
+    [
+      'names beyond ASCII before a hexadecimal digit',
+      { properties: { größe: { const: 'é' } }, additionalProperties: { const: 'ñandú' } },
+      ['{"größe":"é"}', '{"größe":"é","ñame":"ñandú"}'],
+      ['{"größe":"é","größe":"ñandú"}'],
+    ],
+    [
+      'values with a slash',
+      { enum: ['N/A', 'a\\/b', { 'c/d': '/' }] },
+      ['"N/A"', '"a\\\\/b"', '{"c/d":"/"}'],
+      ['"N\\/A"', '"a\\/b"'],
+    ],
   ])('%s', async (_, schema, good, bad) => {
     expect(await allowedOf(schema, [...good, ...bad])).toEqual(good);
   });
