@@ -122,6 +122,14 @@ function jsonSource({ response_format: format }: ChatBody): AnswerRules['source'
 
 const anyArguments = { type: 'object', additionalProperties: true };
 
+/** Arguments are an object, also where values of other types would fit. Throws ApiError where none would. */
+function argumentsOf(tool: string, parameters: Readonly<Record<string, unknown>>): object {
+  if (Object.keys(parameters).length === 0) return emptyParameters;
+  const { type = 'object' } = parameters;
+  if (type === 'object' || (Array.isArray(type) && type.includes('object'))) return { ...parameters, type: 'object' };
+  throw badRequest(`tool ${tool}: its parameters must have the type "object"`, 'tools', 'invalid_schema');
+}
+
 /**
  * Calls that must be made have the arguments that their tools describe. Those that may be made are left alone, unless a tool
  * asks for that (`strict`), or only one of them is wanted.
@@ -131,7 +139,7 @@ function callSource({ format, marks }: ToolUse, choice: CallChoice, several: boo
   if (optional && several && !among.some((tool) => tool.function.strict === true)) return undefined;
   const described = among.map(({ function: { name, parameters, strict } }): Tool => ({
     name,
-    parameters: optional && strict !== true ? anyArguments : (parameters ?? emptyParameters),
+    parameters: optional && strict !== true ? anyArguments : argumentsOf(name, parameters ?? {}),
   }));
   for (const { name, parameters } of described) {
     try {

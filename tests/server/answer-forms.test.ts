@@ -205,6 +205,20 @@ describe('tools', () => {
     expect(await refusal(server, { tools: [bad] })).toMatchObject([400, { code: 'invalid_schema', param: 'tools' }]);
   });
 
+  it.each<[string, object]>([
+    ['nothing is said of it', {}],
+    ['it may be something else', { type: ['string', 'object'], properties: { a: { const: 1 } } }],
+    ['a choice has others', { anyOf: [{ type: 'null' }, { properties: { a: { const: 1 } } }] }],
+  ])('have an object of arguments where %s', async (_, parameters) => {
+    const server = await serve({ chat: toolTemplate });
+    const tool = { type: 'function', function: { name: 'f', parameters } };
+    for (let seed = 0; seed < 5; seed++) {
+      const body = { tools: [tool], tool_choice: 'required', temperature: 1, seed, max_tokens: 500 };
+      const { message, finish_reason } = await ask(server, { ...body, parallel_tool_calls: false });
+      expect([finish_reason, message.tool_calls?.length]).toEqual(['tool_calls', 1]);
+    }
+  });
+
   it('are called one at a time where that is asked for', async () => {
     const server = await serve({ chat: toolTemplate, ...answering('a:', `${call} ${call}`) });
     const calls = async (body: object): Promise<number> =>
@@ -266,6 +280,13 @@ describe('tools', () => {
       [{ tools: [clock], response_format: { type: 'json_object' } }, 'response_format'],
       [{ tools: [{ type: 'function', function: { name: 'a b' } }] }, 'tools.0.function.name'],
       [{ tools: [{ type: 'web_search' }] }, 'tools.0.type'],
+      [
+        {
+          tools: [{ type: 'function', function: { name: 'f', parameters: { type: 'string' } } }],
+          tool_choice: 'required',
+        },
+        'tools',
+      ],
       [
         {
           tools: [{ type: 'function', function: { name: 'f', parameters: { type: 'object', not: {} } } }],
