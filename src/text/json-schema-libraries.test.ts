@@ -82,6 +82,14 @@ describe('objects of zod', () => {
       ['{"k":"a"}', '{"k":"b","n":1}'],
       ['{"k":"b"}', '{"k":"c"}'],
     ],
+    ['nothing', z.object({ a: z.never().optional(), b: z.int() }), ['{"b":1}'], ['{"a":1,"b":1}', '{}']],
+    [
+      'nothing beside others',
+      z.object({ a: z.never().optional() }).catchall(z.int()),
+      ['{}', '{"b":1}'],
+      ['{"a":1}', '{"b":1,"a":1}'],
+    ],
+    ['nothing but what is named', z.object({ a: z.int() }).catchall(z.never()), ['{"a":1}'], ['{"a":1,"b":1}']],
     ['a tuple', z.tuple([z.int(), z.null()]), ['[1,null]'], ['[1]', '[1,null,1]', '[null,1]']],
   ])('%s', async (_, schema, good, bad) => {
     for (const text of good) expect(schema.safeParse(JSON.parse(text)).success, text).toBe(true);
@@ -132,6 +140,13 @@ describe('schemas of clients', () => {
     expect(await allowedOf(format.json_schema.schema!, [good, bad])).toEqual([good]);
     const tool = zodFunction({ name: 'f', parameters: Node });
     expect(await allowedOf(tool.function.parameters!, [good, bad])).toEqual([good]);
+  });
+
+  it('optional texts that may be null, as zod-to-json-schema writes them', async () => {
+    const text = { anyOf: [{ anyOf: [{ not: {} }, { type: 'string' }] }, { type: 'null' }] };
+    const schema = { type: 'object', properties: { a: text, b: { not: {} } }, additionalProperties: { not: {} } };
+    const good = ['{}', '{"a":"x"}', '{"a":null}'];
+    expect(await allowedOf(schema, [...good, '{"a":1}', '{"b":1}', '{"c":1}'])).toEqual(good);
   });
 
   it('several tools, each with rules of its own', async () => {

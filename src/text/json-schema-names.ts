@@ -7,7 +7,7 @@
  */
 import { show } from '../util/checked.js';
 import { withNameMark } from './grammar-text.js';
-import { followableRules, sayingOf, textRulesOf, type PatternOf, type Schema } from './json-schema-rules.js';
+import { followableRules, isNothing, sayingOf, textRulesOf, type PatternOf, type Schema } from './json-schema-rules.js';
 import { typesOf, type SchemaPlaces } from './json-schema-types.js';
 import { refused, type TextRules } from './json-text-rules.js';
 import { isObject } from './written-json.js';
@@ -47,15 +47,16 @@ export class ObjectNames {
     if (!keywords.some((key) => key in schema)) return {};
     const without = Object.fromEntries(keywords.map((key) => [key, undefined]));
     const { additional, names } = this.#othersOf(schema, path);
-    const given = (schema['properties'] ?? {}) as Schema;
+    const all = (schema['properties'] ?? {}) as Schema;
+    const given = Object.fromEntries(Object.entries(all).filter(([, one]) => !isNothing(one)));
     const properties = names.kind === 'listed' ? this.#listed(given, names.names, additional) : this.#followed(given);
     checkNames(Object.keys(properties), schema['required'], path);
-    const isAlone = Object.keys(properties).length === 0;
+    const isAlone = Object.keys({ ...all, ...properties }).length === 0;
     if (names.kind === 'fitting' && !isAlone) {
       throw refused(path, 'has rules for names beside properties', 'move the properties into an object of their own');
     }
     const rules = { ...without, properties: isAlone ? undefined : properties, required: schema['required'] };
-    if (names.kind === 'listed' || additional === undefined || additional === false) {
+    if (names.kind === 'listed' || additional === undefined || isNothing(additional)) {
       return { ...rules, additionalProperties: false };
     }
     if (names.kind === 'fitting') {
@@ -68,7 +69,7 @@ export class ObjectNames {
     }
     const followed = this.context.follow(additional);
     if (isAlone) return { ...rules, additionalProperties: followed };
-    const others = { path, patterns: [], least: 0, most: undefined, without: Object.keys(properties) };
+    const others = { path, patterns: [], least: 0, most: undefined, without: Object.keys(all) };
     return { ...rules, additionalProperties: withNameMark(this.context.numberOf(others), followed) };
   }
 
@@ -80,7 +81,7 @@ export class ObjectNames {
       return { additional, names: propertyNames === undefined ? { kind: 'all' } : this.#namesOf(propertyNames) };
     }
     const [one, ...more] = Object.entries(patternProperties as Schema);
-    const isAlone = propertyNames === undefined && (additional === undefined || additional === false);
+    const isAlone = propertyNames === undefined && (additional === undefined || isNothing(additional));
     if (one === undefined || more.length > 0 || !isAlone) {
       throw refused(path, 'has patternProperties of several patterns or beside other names', 'give one pattern');
     }
@@ -89,7 +90,8 @@ export class ObjectNames {
   }
 
   #namesOf(names: unknown): Names {
-    if (!isObject(names)) return names === false ? { kind: 'listed', names: [] } : { kind: 'all' };
+    if (isNothing(names)) return { kind: 'listed', names: [] };
+    if (!isObject(names)) return { kind: 'all' };
     const path = this.context.places.pathOf(names);
     const inside = (one: unknown): Names => this.#namesOf(one);
     if (!typesOf(names['type']).has('string')) return { kind: 'listed', names: [] };
@@ -122,7 +124,7 @@ export class ObjectNames {
     this.context.count(names.length);
     const given = Object.fromEntries(Object.entries(properties).filter(([name]) => names.includes(name)));
     const others =
-      additional === undefined || additional === false ? [] : names.filter((name) => !Object.hasOwn(given, name));
+      additional === undefined || isNothing(additional) ? [] : names.filter((name) => !Object.hasOwn(given, name));
     const value = others.length === 0 ? undefined : this.context.shared(additional);
     return { ...this.#followed(given), ...Object.fromEntries(others.map((name) => [name, value])) };
   }

@@ -7,7 +7,15 @@
 import { UsageError } from '../util/errors.js';
 import { textMark } from './grammar-text.js';
 import { ObjectNames } from './json-schema-names.js';
-import { followableRules, holdsChoices, keywordsFor, sayingOf, textRulesOf, type Schema } from './json-schema-rules.js';
+import {
+  followableRules,
+  holdsChoices,
+  isNothing,
+  keywordsFor,
+  sayingOf,
+  textRulesOf,
+  type Schema,
+} from './json-schema-rules.js';
 import {
   allTypes,
   common,
@@ -65,6 +73,7 @@ export class SchemaRewriter {
 
   /** Of values of these types; there are some. */
   #follow(schema: unknown, types = allTypes): unknown {
+    if (isNothing(schema)) return false;
     if (!isObject(schema)) return schema;
     this.#count(1);
     const path = this.places.pathOf(schema);

@@ -64,6 +64,13 @@ export function sayingOf(schema: Schema): string[] {
   return Object.keys(schema).filter((key) => !silent.has(key) && !key.startsWith('x-'));
 }
 
+/** No value fits it: `false`, or `{ not: {} }` in the words of older libraries. */
+export function isNothing(schema: unknown): boolean {
+  if (!isObject(schema) || sayingOf(schema).join() !== 'not') return schema === false;
+  const { not } = schema;
+  return not === true || (isObject(not) && Object.keys(not).length === 0);
+}
+
 /** Without keywords that say something of values of other types only. */
 export function keywordsFor(types: ReadonlySet<string>, schema: Schema): Schema {
   const isMeant = (type: string): boolean => types.has(type === 'number' ? 'integer' : type);

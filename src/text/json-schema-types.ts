@@ -1,5 +1,5 @@
 /** Which types the values of schemas have. */
-import { typeOf, valuesOf, type Schema } from './json-schema-rules.js';
+import { isNothing, typeOf, valuesOf, type Schema } from './json-schema-rules.js';
 import { isObject } from './written-json.js';
 
 /** Names of types; a number is an integer or a fraction. */
@@ -42,7 +42,8 @@ export class ValueTypes {
   constructor(private readonly places: SchemaPlaces) {}
 
   of(schema: unknown): Types {
-    if (!isObject(schema)) return schema === false ? new Set() : allTypes;
+    if (isNothing(schema)) return new Set();
+    if (!isObject(schema)) return allTypes;
     const known = this.#known.get(schema) ?? common(typesOf(schema['type']), this.#besideType(schema));
     this.#known.set(schema, known);
     return known;

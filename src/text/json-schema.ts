@@ -5,7 +5,15 @@
 import { UsageError } from '../util/errors.js';
 import { checkEnds } from './json-schema-ends.js';
 import { SchemaRewriter, type FollowableSchema } from './json-schema-rewriter.js';
-import { annotations, holdsChoices, holdsList, holdsMap, holdsOne, type Schema } from './json-schema-rules.js';
+import {
+  annotations,
+  holdsChoices,
+  holdsList,
+  holdsMap,
+  holdsOne,
+  isNothing,
+  type Schema,
+} from './json-schema-rules.js';
 import { refused } from './json-text-rules.js';
 import { isObject } from './written-json.js';
 
@@ -98,7 +106,9 @@ function isTuple(schema: Schema, key: string): boolean {
 }
 
 function checkKeywords(schema: Schema, path: string): void {
-  const unknown = Object.keys(schema).find((key) => !known.has(key) && !key.startsWith('x-'));
+  const isKnown = (key: string): boolean =>
+    known.has(key) || key.startsWith('x-') || (key === 'not' && isNothing(schema));
+  const unknown = Object.keys(schema).find((key) => !isKnown(key));
   if (unknown !== undefined) throw refused(path, `has the keyword ${JSON.stringify(unknown.slice(0, 100))}`);
   const { $ref: ref } = schema;
   if (ref !== undefined && !(typeof ref === 'string' && /^#(\/|$)/.test(ref)))
