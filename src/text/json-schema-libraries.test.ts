@@ -26,7 +26,16 @@ describe('texts of zod', () => {
     ['base64', z.base64(), ['YWI=', ''], ['YWI', 'Y=']],
     ['nanoid', z.nanoid(), ['V1StGXR8_Z5jdHi6B-myT'], ['V1StGXR8']],
     ['mac', z.mac(), ['00:1a:2b:3c:4d:5e'], ['00:1a:2b']],
-    ['an address', z.url().max(2083), ['https://example.org/a/b?c=d#e'], ['example.org']],
+    ...[60, 100, 255, 2083].map((most): [string, z.ZodType, string[], string[]] => [
+      `an address of at most ${most} characters`,
+      z.url().max(most),
+      [
+        'https://example.org/a/b?c=d#e',
+        'http://www.3m.com:80//docs/a-page',
+        'https://en.wikipedia.org/wiki/Kernel_(OS)',
+      ],
+      ['example.org', 'https://a.0x1', `https://a/${'b'.repeat(most)}`],
+    ]),
     [
       'a pattern and lengths',
       z

@@ -25,7 +25,7 @@ describe('texts of a format', () => {
     ['hostname', (text) => reads(z.hostname())(text) && new URL(`http://${text}`).hostname === text],
     ['ipv4', isIPv4],
     ['ipv6', isIPv6],
-    ['uri', (text) => URL.canParse(text)],
+    ['uri', (text) => URL.canParse(text) && new URL(text).hostname !== ''],
     ['uri-reference', (text) => URL.canParse(text, 'http://a/b')],
     ['uri-template', (text) => /^(?:[^{}]|\{[^{}\s]+\})*$/.test(text) && URL.canParse(text, 'http://a/')],
     ['json-pointer', (text) => text === '' || (text.startsWith('/') && !/~(?![01])/.test(text))],

@@ -33,9 +33,12 @@ const shortened = Array.from({ length: 7 }, (_, i) => {
 const groups = [`(?:${group}:){7}${group}`, ...shortened].join('|');
 
 const character = String.raw`(?:[\w.~!$&'()*+,;=@-]|%[\dA-F]{2})`;
-const path = String.raw`(?:/(?:${character}|:)*)*`;
-const tail = String.raw`(?:\?(?:${character}|[:/?])*)?(?:#(?:${character}|[:/?])*)?`;
-const uri = String.raw`[a-z][a-z\d+.-]{0,15}://${host}(?::[1-9]\d{0,3})?${path}${tail}`;
+const characters = `(?:${character}|[:/?])*`;
+/** Labels begin with a letter, perhaps after one or two digits: so the last one is no number. */
+const letter = String.raw`(?:[1-9]\d?)?[a-z]`;
+const authority = String.raw`${letter}(?:-?[a-z\d]|\.${letter})*(?::[1-9]\d{0,3})?`;
+/** As few parts that repeat as there can be: an automaton of texts of some length stays small. */
+const uri = String.raw`[a-z][a-z\d+.-]{0,15}://${authority}(?:[/?]${characters})?(?:#${characters})?`;
 const variable = String.raw`\w+`;
 const pointer = '(?:/(?:[^/~]|~[01])*)*';
 
@@ -53,7 +56,7 @@ const patterns: ReadonlyMap<string, string> = new Map([
   ['ipv6', groups],
   // RFC 3986 with a host, and 6570.
   ['uri', uri],
-  ['uri-reference', `(?:${uri}|(?:/?${character}+${path})?${tail})`],
+  ['uri-reference', `(?:${uri}|(?:(?:/?${character}|\\?)${characters})?(?:#${characters})?)`],
   ['uri-template', String.raw`(?:[\w.~!$&()*+,;=@:/?#-]|%[\dA-F]{2}|\{[+#./;?&]?${variable}(?:,${variable})*\})*`],
   // RFC 6901.
   ['json-pointer', pointer],

@@ -33,7 +33,7 @@ export interface TextRules {
 /** Of one automaton. */
 const limits = { states: 3000, steps: 150_000 };
 /** How often something may repeat, tried in turn where the automaton of all texts is too large. */
-const mostRepeated = [16, 10];
+const mostRepeated = [256, 128, 64, 32, 16, 10, 4];
 
 /** What a place in a schema is refused for. */
 export function refused(path: string, what: string, hint?: string): UsageError {
@@ -71,16 +71,10 @@ export function textGrammar(rules: TextRules, name: string): string {
 /** Of the texts that fit, or of those in which nothing repeats often, where that would be too large. */
 function automatonOf(rules: TextRules): Automaton {
   const expressions = rules.patterns.map((pattern) => wholeText(readExpression(pattern)));
-  const fewer = (most: number, mostOfCounted: number): Expression[] =>
-    expressions.map((expression) => withFewer(expression, most, mostOfCounted));
-  const attempts = [
-    () => expressions,
-    ...(rules.most === undefined ? [] : [() => fewer(endlessFitting(expressions, rules.most!), Infinity)]),
-    ...mostRepeated.map((most) => () => fewer(most, most)),
-  ];
-  for (const attempt of attempts) {
+  const ofAtMost = (most: number): Expression[] => expressions.map((expression) => withFewer(expression, most));
+  for (const most of [Infinity, ...mostRepeated]) {
     try {
-      return exactAutomaton(essential(attempt(), rules), rules.without);
+      return exactAutomaton(essential(ofAtMost(most), rules), rules.without);
     } catch (error) {
       if (!(error instanceof TooLarge)) throw error;
     }
@@ -94,15 +88,6 @@ function exactAutomaton({ expressions, least, most }: Essential, without: readon
   if (least > 0 || most !== undefined) parts.push(language.textsOfLength(least, most));
   parts.push(...without.map((text) => language.not(language.text(text))));
   return language.automatonOf(language.both(parts), (ranges) => classChoices(ranges).length > 0);
-}
-
-/** How often what repeats without end may do so, so that no text is longer than it may be. */
-function endlessFitting(expressions: readonly Expression[], longest: number): number {
-  const fits = (count: number): boolean =>
-    expressions.some((expression) => lengthsOf(withFewer(expression, count, Infinity))[1] <= longest);
-  let count = 0;
-  for (let step = 2 ** 16; step >= 1; step /= 2) if (fits(count + step)) count += step;
-  return count;
 }
 
 interface Essential {

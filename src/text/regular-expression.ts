@@ -117,12 +117,9 @@ export function lengthsOf(expression: Expression): [shortest: number, longest: n
   }
 }
 
-/**
- * Those texts in which what repeats without end repeats at most `most` times, and what repeats often at most `mostOfCounted`
- * times, or as often as it must.
- */
-export function withFewer(expression: Expression, most: number, mostOfCounted: number): Expression {
-  const fewer = (part: Expression): Expression => withFewer(part, most, mostOfCounted);
+/** Those texts in which what may repeat does so at most `most` times, or as often as it must. */
+export function withFewer(expression: Expression, most: number): Expression {
+  const fewer = (part: Expression): Expression => withFewer(part, most);
   switch (expression.kind) {
     case 'characters':
     case 'ahead':
@@ -134,8 +131,7 @@ export function withFewer(expression: Expression, most: number, mostOfCounted: n
       return { kind: 'choice', choices: expression.choices.map(fewer) };
     case 'repeat': {
       const { part, least } = expression;
-      const limit = Math.max(least, expression.most === Infinity ? most : mostOfCounted);
-      return { kind: 'repeat', part: fewer(part), least, most: Math.min(expression.most, limit) };
+      return { kind: 'repeat', part: fewer(part), least, most: Math.min(expression.most, Math.max(least, most)) };
     }
     default:
       return expression satisfies never;
