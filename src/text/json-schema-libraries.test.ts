@@ -195,6 +195,8 @@ describe('schemas of clients', () => {
       counts: { additionalProperties: { type: 'integer' }, propertyNames: { $ref: '#/$defs/Color' }, type: 'object' },
       days: { additionalProperties: { type: 'integer' }, propertyNames: { format: 'date' }, type: 'object' },
       keys: { patternProperties: { '^k': { type: 'number' } }, type: 'object' },
+      secret: { format: 'password', type: 'string', writeOnly: true },
+      file: { anyOf: [{ format: 'path', maxLength: 4, type: 'string' }, { type: 'null' }] },
       url: { format: 'uri', maxLength: 2083, minLength: 1, type: 'string' },
       price: { anyOf: [{ type: 'number' }, { pattern: '^(?!^[-+.]*$)[+-]?0*\\d*\\.?\\d*$', type: 'string' }] },
     };
@@ -203,6 +205,8 @@ describe('schemas of clients', () => {
       ['counts', ['{}', '{"red":1,"blue":2}'], ['{"green":1}', '{"red":"a"}']],
       ['days', ['{"2024-02-29":1}'], ['{"2024-02-30":1}']],
       ['keys', ['{"k":1}'], ['{"a":1}']],
+      ['secret', ['"a b"', '""', '"\\n"'], ['1']],
+      ['file', ['"/a/b"', 'null'], ['"/a/b/c"']],
       ['url', ['"https://example.org/"'], ['""']],
       ['price', ['1.5', '"-01.5"'], ['"-"', '"a"']],
     ];

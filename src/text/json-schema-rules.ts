@@ -10,7 +10,7 @@
 import { show } from '../util/checked.js';
 import { unquoted } from './grammar-text.js';
 import { isInside, numberPattern, type NumberRange } from './json-number-range.js';
-import { formatPattern } from './json-string-formats.js';
+import { formatPattern, isOfAnyText } from './json-string-formats.js';
 import { refused, type TextRules } from './json-text-rules.js';
 import { isObject } from './written-json.js';
 
@@ -188,9 +188,8 @@ function lengthsOf({ minLength, maxLength: max }: Schema, path: string): [min: n
 /** The rules of a text as one pattern. */
 function textRules(schema: Schema, path: string, patternOf: PatternOf): Schema {
   const rules = textRulesOf(schema, path);
-  if (rules === undefined) return {};
   const without = Object.fromEntries([...lengths, 'format'].map((key) => [key, undefined]));
-  return { ...without, pattern: patternOf(rules) };
+  return rules === undefined ? without : { ...without, pattern: patternOf(rules) };
 }
 
 /**
@@ -198,7 +197,8 @@ function textRules(schema: Schema, path: string, patternOf: PatternOf): Schema {
  * its name stands for the pattern.
  */
 export function textRulesOf(schema: Schema, path: string, hasPattern = 'pattern' in schema): TextRules | undefined {
-  const { pattern, format } = schema;
+  const { pattern, format: given } = schema;
+  const format = typeof given === 'string' && isOfAnyText(given) ? undefined : given;
   const [least, most] = lengthsOf(schema, path);
   if (pattern !== undefined && typeof pattern !== 'string') throw refused(path, 'has a pattern that is no text');
   const known = typeof format === 'string' ? formatPattern(format) : undefined;

@@ -30,6 +30,7 @@ describe('texts of a format', () => {
     ['uri-template', (text) => /^(?:[^{}]|\{[^{}\s]+\})*$/.test(text) && URL.canParse(text, 'http://a/')],
     ['json-pointer', (text) => text === '' || (text.startsWith('/') && !/~(?![01])/.test(text))],
     ['relative-json-pointer', (text) => /^(?:0|[1-9]\d*)(?:#|$|\/)/.test(text) && !/~(?![01])/.test(text)],
+    ['byte', (text) => reads(z.base64())(text) && Buffer.from(text, 'base64').toString('base64') === text],
     ['uuid', reads(z.uuid())],
   ])('are read by others: %s', (format, isRead) => {
     const texts = fc.stringMatching(whole(format)).filter((text) => text.length < 120);

@@ -61,9 +61,18 @@ const patterns: ReadonlyMap<string, string> = new Map([
   // RFC 6901.
   ['json-pointer', pointer],
   ['relative-json-pointer', `(?:0|[1-9]\\d{0,8})(?:#|${pointer})`],
+  // OpenAPI's name of base64, RFC 4648.
+  ['byte', String.raw`(?:[A-Za-z\d+/]{4})*(?:[A-Za-z\d+/][AQgw]==|[A-Za-z\d+/]{2}[AEIMQUYcgkosw048]=)?`],
   // RFC 9562.
   ['uuid', String.raw`[\da-f]{8}-[\da-f]{4}-[1-8][\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}`],
 ]);
+
+/** Of any text: they say how it is shown or what it is for (OpenAPI, Pydantic). */
+const anyText: ReadonlySet<string> = new Set(['password', 'binary', 'path', 'file-path', 'directory-path']);
+
+export function isOfAnyText(format: string): boolean {
+  return anyText.has(format);
+}
 
 /** Of the whole text; undefined for a format that is not known. */
 export function formatPattern(format: string): string | undefined {
