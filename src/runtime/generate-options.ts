@@ -1,7 +1,6 @@
 /** What a caller may ask of one text, checked. The choice of its tokens is checked in sampling.ts. */
 import type { Grammar } from '../text/grammar.js';
-import { UsageError } from '../util/errors.js';
-import { isObject, requireOptions, shown } from './check-options.js';
+import { checkOptions, flag, isObject, isSignal, type Rule } from './check-options.js';
 import type { LogprobOptions } from './logprobs.js';
 import type { SamplingOptions } from './sampling.js';
 
@@ -23,13 +22,6 @@ export interface GenerateOptions extends SamplingOptions {
   readonly signal?: AbortSignal;
 }
 
-interface Rule {
-  readonly holds: (value: unknown) => boolean;
-  readonly must: string;
-}
-
-const flag: Rule = { holds: (value) => typeof value === 'boolean', must: 'be true or false' };
-
 const rules: Readonly<Record<Exclude<keyof GenerateOptions, keyof SamplingOptions>, Rule>> = {
   maxTokens: { holds: (value) => value === Infinity || isWhole(value, 1), must: 'be a whole number from 1' },
   stop: { holds: isListOf((item) => typeof item === 'string'), must: 'be a list of texts' },
@@ -41,17 +33,12 @@ const rules: Readonly<Record<Exclude<keyof GenerateOptions, keyof SamplingOption
     must: 'come from compileGrammar',
   },
   textTokens: { holds: isListOf((item) => isWhole(item, 0)), must: 'be a list of token ids' },
-  signal: { holds: (value) => value instanceof AbortSignal, must: 'be an AbortSignal' },
+  signal: isSignal,
 };
 
 /** Callers may not have checked types. Throws UsageError for the first option of a wrong type or outside its range. */
 export function checkGenerateOptions(options: GenerateOptions): void {
-  requireOptions(options);
-  for (const name of Object.keys(rules) as (keyof typeof rules)[]) {
-    const value = options[name];
-    if (value === undefined || rules[name].holds(value)) continue;
-    throw new UsageError(`${name} is ${shown(value)}, must ${rules[name].must}`);
-  }
+  checkOptions(options, rules);
 }
 
 function isWhole(value: unknown, min: number): boolean {

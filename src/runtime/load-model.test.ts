@@ -6,6 +6,29 @@ import { loadModel, outlineModel, type LoadOptions } from './load-model.js';
 import type { Model } from './model.js';
 import type { Prompt } from './session.js';
 
+/** Of callers without types. */
+const wrongTypes = (
+  [
+    [{ backend: 'gpu' }, /backend is 'gpu', must be one of auto, cpu, cuda, reference/],
+    [{ schedule: 'fast' }, /schedule is 'fast', must be one of operator, layer, looped, response/],
+    [{ quant: 'int8' }, /does not run int8 weights; choose one of f32/],
+    [{ quant: 8 }, /quant is 8, must be a text/],
+    [{ kv: 'fp8' }, /keeps no KV cache in fp8/],
+    [{ kv: null }, /kv is null, must be a text/],
+    [{ compress: 'no' }, /compress is 'no', must be true or false/],
+    [{ pin: 1 }, /pin is 1, must be true or false/],
+    [{ weightsMemory: true }, /weightsMemory is true, must be one of auto, own, mapped/],
+    [{ threads: '2' }, /threads is '2', must be a whole number/],
+    [{ context: '64' }, /context is '64', must be a whole number/],
+    [{ slots: null }, /slots is null, must be a whole number/],
+    [{ rows: {} }, /rows is {}, must be a whole number/],
+    [{ cacheDir: 5 }, /cacheDir is 5, must be a text/],
+    [{ onProgress: 'x' }, /onProgress is 'x', must be a function/],
+    [{ onNotice: {} }, /onNotice is {}, must be a function/],
+    [{ signal: new AbortController() }, /signal is AbortController .*, must be an AbortSignal/],
+  ] satisfies [object, RegExp][]
+).map(([options, message]): [LoadOptions, RegExp] => [options as LoadOptions, message]);
+
 describe('loadModel', () => {
   let tiny: TinyModel;
   beforeAll(async () => {
@@ -85,6 +108,7 @@ describe('loadModel', () => {
     [{ rows: 0 }, /rows is 0/],
     [{ threads: 0 }, /threads is 0, must be a whole number from 1 to 256/],
     [{ quant: 'i32' }, /does not run i32 weights; choose one of f32/],
+    ...wrongTypes,
   ])('refuses %j', async (options, message) => {
     await expect(load(options)).rejects.toThrow(UsageError);
     await expect(load(options)).rejects.toThrow(message);

@@ -1,13 +1,13 @@
 /** From a name on the command line or in a program to a model that is ready to make text. */
 import { basename } from 'node:path';
-import type { Backend, Executable, ExecutionPlan, MemoryNeed, Progress, WeightsMemory } from '../backends/backend.js';
+import type { Backend, Executable, ExecutionPlan, MemoryNeed } from '../backends/backend.js';
 import { defaultCacheDir } from '../backends/cache-dir.js';
 import { chooseBackend } from '../backends/registry.js';
 import { formatsByTensor } from '../checkpoint/checkpoint.js';
 import { openCheckpoint, type Checkpoint } from '../checkpoint/directory.js';
 import type { GenerationDefaults } from '../checkpoint/generation.js';
 import { resolveModel } from '../checkpoint/resolve.js';
-import type { DType, Limits, Schedule } from '../ir/program.js';
+import type { Limits, Schedule } from '../ir/program.js';
 import { tensorBytes } from '../ir/tensor.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { packedLength } from '../passes/pack-weights.js';
@@ -16,43 +16,14 @@ import { createTokenizer, loadTokenizer, type Tokenizer } from '../text/tokenize
 import { defined } from '../util/assert.js';
 import { AbortedError, UsageError } from '../util/errors.js';
 import { ChatFormat } from './chat-format.js';
-import { requireOptions, shown } from './check-options.js';
+import { shown } from './check-options.js';
 import { fitContext } from './fit-context.js';
 import { chooseFormats, compressed, type Formats } from './formats.js';
+import { checkLoadOptions, type LoadOptions } from './load-options.js';
 import { Model } from './model.js';
 import type { SamplingOptions } from './sampling.js';
 
-export interface LoadOptions {
-  /** Default `auto`: the CPU, or the reference backend where there is no C compiler. */
-  readonly backend?: 'auto' | 'cpu' | 'cuda' | 'reference';
-  /** Where the kernel boundaries are. Default `response`: as few as there can be. Changes no result. */
-  readonly schedule?: Schedule;
-  /** Format of the matrices. Default: that of the checkpoint; precision is never lowered unasked. */
-  readonly quant?: DType;
-  /** Keep bf16 matrices in fewer bytes where they fit, without loss (bf16z). Default: yes. */
-  readonly compress?: boolean;
-  /** Format of the KV cache. Default: f32 for f32 weights, bf16 for others. */
-  readonly kv?: DType;
-  /** Worker threads; default: what the backend finds best. */
-  readonly threads?: number;
-  /** Keep every worker on a processor of its own; pays only where nobody else uses them. Default: no. */
-  readonly pin?: boolean;
-  /** Where the cpu backend has the weights; default: memory of its own where there is room. */
-  readonly weightsMemory?: WeightsMemory;
-  /** Positions of a session. Default: those of the model, at most 4096, or as many as the memory of a device holds. */
-  readonly context?: number;
-  /** Sessions that can be open at a time. Default 4. */
-  readonly slots?: number;
-  /** Prompt tokens computed at a time. Default 64. */
-  readonly rows?: number;
-  /** Directory for packed weights and compiled code; the standard cache where absent. */
-  readonly cacheDir?: string;
-  /** Hears of long work: reading, packing and compiling. */
-  readonly onProgress?: (progress: Progress) => void;
-  /** One line on what turned out other than one might expect (another backend, a widened format). */
-  readonly onNotice?: (line: string) => void;
-  readonly signal?: AbortSignal;
-}
+export type { LoadOptions };
 
 const defaultContext = 4096;
 const defaultSlots = 4;
@@ -67,7 +38,7 @@ const maxThreads = 256;
  */
 export async function loadModel(spec: string, options: LoadOptions = {}): Promise<Model> {
   requireSpec(spec);
-  requireOptions(options);
+  checkLoadOptions(options);
   const { onNotice = () => undefined, signal } = options;
   const directory = resolveModel(spec);
   const backend = await chooseBackend(options.backend ?? 'auto', onNotice);
@@ -121,7 +92,7 @@ export interface ModelOutline {
 /** Opens and compiles, and reads no weights. Throws what `loadModel` throws before it reads them. */
 export async function outlineModel(spec: string, options: LoadOptions = {}): Promise<ModelOutline> {
   requireSpec(spec);
-  requireOptions(options);
+  checkLoadOptions(options);
   const { onNotice = () => undefined } = options;
   const directory = resolveModel(spec);
   const backend = await chooseBackend(options.backend ?? 'auto', onNotice);
@@ -163,7 +134,7 @@ function chooseLimits(config: ModelConfig, options: LoadOptions): Limits {
   const { context = Math.min(config.context, defaultContext), slots = defaultSlots, rows = defaultRows } = options;
   const check = (name: string, value: number, max: number): void => {
     if (Number.isInteger(value) && value >= 1 && value <= max) return;
-    throw new UsageError(`${name} is ${value}, must be a whole number from 1 to ${max}`);
+    throw new UsageError(`${name} is ${shown(value)}, must be a whole number from 1 to ${max}`);
   };
   check('context', context, config.context);
   check('slots', slots, 256);
@@ -271,7 +242,7 @@ async function prepare(
 function checkThreads(threads: number, { name, capabilities }: Backend, onNotice: LoadOptions['onNotice']): void {
   const { maxWorkers } = capabilities;
   if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
-    throw new UsageError(`threads is ${threads}, must be a whole number from 1 to ${maxThreads}`);
+    throw new UsageError(`threads is ${shown(threads)}, must be a whole number from 1 to ${maxThreads}`);
   }
   if (threads > maxWorkers)
     onNotice?.(`the ${name} backend has no use for ${threads} threads here, only for ${maxWorkers}`);
