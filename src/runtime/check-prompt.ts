@@ -1,12 +1,22 @@
 /** What a prompt must be before it may reach the kernels. */
 import { ContextOverflowError, UsageError } from '../util/errors.js';
-import { shown } from './check-options.js';
+import { isObject, shown } from './check-options.js';
 
 export interface PromptBounds {
   /** Positions of a sequence. */
   readonly context: number;
   /** Token ids are below this. */
   readonly vocab: number;
+}
+
+/** For callers whose types were not checked. Throws UsageError for what are no messages. */
+export function requireMessages(messages: unknown): void {
+  if (!Array.isArray(messages)) {
+    throw new UsageError(`the messages are ${shown(messages)}, must be a list of { role, content }`);
+  }
+  const wrong = Array.from<unknown>(messages).findIndex((message) => !isObject(message));
+  if (wrong < 0) return;
+  throw new UsageError(`message ${wrong} is ${shown(messages[wrong])}, must be { role, content }`);
 }
 
 /** Throws UsageError for an empty prompt or a token that does not exist, ContextOverflowError for one that is too long. */

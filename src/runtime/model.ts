@@ -9,7 +9,7 @@ import type { Tokenizer } from '../text/tokenizer.js';
 import type { ToolFormat } from '../text/tool-formats.js';
 import { UsageError } from '../util/errors.js';
 import type { ChatFormat, ChatOptions } from './chat-format.js';
-import { checkPrompt } from './check-prompt.js';
+import { checkPrompt, requireMessages } from './check-prompt.js';
 import type { Engine } from './engine.js';
 import type { SamplingOptions } from './sampling.js';
 import { Scheduler } from './scheduler.js';
@@ -113,8 +113,12 @@ export class Model {
     checkPrompt(tokens, { context: this.limits.context, vocab: this.config.vocab });
   }
 
-  /** Messages as the tokens of a prompt. Throws TemplateError where the model has no template or it fails. */
+  /**
+   * Messages as the tokens of a prompt. Throws UsageError for what are no messages, TemplateError where the model has no
+   * template or it fails.
+   */
   async applyChatTemplate(messages: readonly ChatMessage[], options: ChatOptions = {}): Promise<number[]> {
+    requireMessages(messages);
     const text = await this.#engine.chat.render(messages, options);
     return this.tokenizer.encode(text, { addSpecial: false });
   }

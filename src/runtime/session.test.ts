@@ -315,6 +315,16 @@ describe('Session', () => {
     );
   });
 
+  it.each<[unknown, string]>([
+    [undefined, 'the messages are undefined, must be a list'],
+    ['hi', "the messages are 'hi', must be a list"],
+    [[null], 'message 0 is null, must be { role, content }'],
+  ])('refuses to show the model %j as messages', async (messages, error) => {
+    const shown = setUp().model.applyChatTemplate(messages as ChatMessage[]);
+    await expect(shown).rejects.toThrow(UsageError);
+    await expect(shown).rejects.toThrow(error);
+  });
+
   it('passes seeds on in two halves, and makes a random one where none is given', async () => {
     const { model, executable } = setUp();
     const session = model.session();

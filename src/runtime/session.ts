@@ -5,8 +5,8 @@
 import { UsageError } from '../util/errors.js';
 import type { ChatMessage } from '../text/chat-template.js';
 import type { Grammar } from '../text/grammar.js';
-import { shown } from './check-options.js';
-import { checkPrompt } from './check-prompt.js';
+import { isObject } from './check-options.js';
+import { checkPrompt, requireMessages } from './check-prompt.js';
 import type { Engine } from './engine.js';
 import { tokenLogprob, type LogprobOptions, type TokenLogprob } from './logprobs.js';
 import { checkGenerateOptions, type GenerateOptions } from './generate-options.js';
@@ -160,13 +160,10 @@ export class Session {
 /** For callers whose types were not checked. */
 function requirePrompt(prompt: unknown): void {
   if (typeof prompt === 'string' || Array.isArray(prompt)) return;
-  const messages = typeof prompt === 'object' && prompt !== null && 'messages' in prompt ? prompt.messages : undefined;
-  if (!Array.isArray(messages)) {
+  if (!isObject(prompt) || !Array.isArray(prompt['messages'])) {
     throw new UsageError('the prompt must be a text, a list of token ids, or { messages: [...] }');
   }
-  const wrong = messages.findIndex((message) => typeof message !== 'object' || message === null);
-  if (wrong < 0) return;
-  throw new UsageError(`message ${wrong} is ${shown(messages[wrong])}, must be { role, content }`);
+  requireMessages(prompt['messages']);
 }
 
 /** Collects tokens, their likelihoods and text of one generation and hands the pieces on. */
