@@ -78,7 +78,7 @@ export class ServedModels {
   readonly #options: ServedModelsOptions;
   readonly #freeBytes: () => number;
   readonly #stop = new AbortController();
-  /** One at a time, so that each finds the memory that the one before has left. */
+  /** Loads and unloads one at a time, so that each finds the memory that the one before has left. */
   #queue: Promise<unknown> = Promise.resolve();
 
   /** Throws UsageError where two models have the same name. */
@@ -166,14 +166,20 @@ export class ServedModels {
 
   #release(entry: Entry): void {
     entry.users--;
+    this.#unloadLater(entry);
+  }
+
+  /** Where it is idle, and still is after a while. */
+  #unloadLater(entry: Entry): void {
     entry.lastUse = performance.now();
     const { idleMs, log } = this.#options;
     if (!entry.isIdle || idleMs === 0) return;
-    entry.timer = setTimeout(() => {
+    const unload = async (): Promise<void> => {
       if (!entry.isIdle) return;
       log.info({ model: entry.id, idle_ms: idleMs }, 'unloading');
-      void this.#unload(entry);
-    }, idleMs).unref();
+      await this.#unload(entry);
+    };
+    entry.timer = setTimeout(() => void this.#enqueue(unload), idleMs).unref();
   }
 
   /** All who wait for the same model wait for the same loading. */
@@ -198,6 +204,8 @@ export class ServedModels {
     log.info({ model: entry.id, bytes: source.bytes }, 'loading');
     try {
       entry.served = new ServedModel(await source.load(this.#stop.signal), limits);
+      // Whoever asked for it may have left.
+      this.#unloadLater(entry);
       return entry.served;
     } catch (error) {
       // The details are for whoever runs the server: they tell paths.

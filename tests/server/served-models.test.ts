@@ -90,6 +90,34 @@ describe('models of a server', () => {
     await models.close();
   });
 
+  it('go, too, where all who asked have left before they came', async () => {
+    let loaded = (): void => undefined;
+    const a = watched('a', 100, () => new Promise<void>((resolve) => (loaded = resolve)));
+    const models = modelsOf([a], { idleMs: 20 });
+    await expect(models.use('a', AbortSignal.abort(new Error('left')))).rejects.toThrow('left');
+    await pause(0);
+    loaded();
+    await expect.poll(() => a.executables.map(({ closed }) => closed)).toEqual([true]);
+    await models.close();
+  });
+
+  it('are waited for where they go just when they are asked for', async () => {
+    const a = watched('a', 100);
+    const models = modelsOf([a], { room: 150, idleMs: 10 });
+    const { served, release } = await models.use('a');
+    let close = (): void => undefined;
+    const closing = new Promise<void>((resolve) => (close = resolve));
+    const { model } = served;
+    const closed = model.close.bind(model);
+    model.close = () => closing.then(closed);
+    release();
+    await expect.poll(() => models.loaded.length).toBe(0);
+    const again = models.use('a');
+    setTimeout(close, 20);
+    (await again).release();
+    await models.close();
+  });
+
   it('can fail to load, tell no path, and are tried again', async () => {
     let gone = true;
     const a = watched('a', 100, () =>
