@@ -77,7 +77,7 @@ function wireCall(call: ToolCall, { toolUse }: TextRequest): object {
 
 function wholeLogprobs(model: Model, { logprobs, promptLogprobs, promptTokens }: GenerationResult): object | null {
   if (logprobs === undefined) return null;
-  const offsets = new TextOffsets(model);
+  const offsets = new TextOffsets(model, promptLogprobs !== undefined);
   if (promptLogprobs === undefined) return completionLogprobs(model, logprobs, offsets);
   // Nothing is before the first token, so nothing can be said about it.
   return completionLogprobs(model, [promptTokens[0]!, ...promptLogprobs, ...logprobs], offsets);

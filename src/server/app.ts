@@ -48,12 +48,13 @@ export function createApp(parts: AppParts): Hono<AppEnv> {
   app.notFound((context) => {
     const { method, path } = context.req;
     const others = app.routes.filter((route) => route.path === path && route.method !== 'ALL');
-    const methods = [...new Set(others.map((route) => route.method))].join(' or ');
-    const details =
-      methods === ''
-        ? ({ status: 404, code: 'not_found' } as const)
-        : ({ status: 405, code: 'method_not_allowed' } as const);
-    const instead = methods === '' ? '/openapi.json lists what there is' : `use ${methods}`;
+    const methods = [...new Set(others.map((route) => route.method))];
+    const isKnown = methods.length > 0;
+    if (isKnown) context.header('Allow', methods.join(', '));
+    const details = isKnown
+      ? ({ status: 405, code: 'method_not_allowed' } as const)
+      : ({ status: 404, code: 'not_found' } as const);
+    const instead = isKnown ? `use ${methods.join(' or ')}` : '/openapi.json lists what there is';
     return sendError(context, new ApiError(`there is no ${method} ${path.slice(0, 200)} here; ${instead}`, details));
   });
   return app;
@@ -175,7 +176,11 @@ function addTokens(app: Hono<AppEnv>, { models, limits, draining }: AppParts): v
     return models.with(body.model, async ({ model }) => {
       const tokens = isText
         ? model.tokenizer.encode(prompt, { addSpecial: body.add_special_tokens ?? true })
-        : await chatPrompt(model, messages ?? [], { addGenerationPrompt: body.add_generation_prompt ?? true });
+        : await chatPrompt(
+            model,
+            { messages: messages ?? [], chat_template_kwargs: body.chat_template_kwargs },
+            { addGenerationPrompt: body.add_generation_prompt ?? true },
+          );
       return context.json({ tokens, count: tokens.length, max_model_len: model.limits.context });
     });
   });

@@ -24,8 +24,9 @@ export class TextOffsets {
   readonly #decoder: StreamDecoder;
   #at = 0;
 
-  constructor({ tokenizer }: Model) {
-    this.#decoder = new StreamDecoder(tokenizer, { atStart: false });
+  /** `atStart`: the tokens begin a text, instead of continuing a prompt. */
+  constructor({ tokenizer }: Model, atStart = false) {
+    this.#decoder = new StreamDecoder(tokenizer, { atStart });
   }
 
   /** Of the next token. */

@@ -38,7 +38,7 @@ function generationShape(limits: ServerLimits) {
     ignore_eos: z.boolean().nullish(),
     stream: z.boolean().nullish(),
     stream_options: z
-      .object({ include_usage: z.boolean().nullish(), include_obfuscation: z.literal(false).nullish() })
+      .strictObject({ include_usage: z.boolean().nullish(), include_obfuscation: z.literal(false).nullish() })
       .nullish(),
   };
 }
@@ -68,6 +68,11 @@ const content = z.union(
   ],
   { error: 'must be a text, or a list of parts of the type text' },
 );
+
+const jsonObject = z.record(z.string(), z.unknown());
+
+/** Variables of the chat template, such as `enable_thinking`. */
+const templateVariables = jsonObject.nullish();
 
 const toolName = z.string().regex(/^[\w-]{1,64}$/, 'must be 1 to 64 letters, digits, _ or -');
 
@@ -100,8 +105,6 @@ const message = z.discriminatedUnion('role', [
 function unusedFields(names: readonly string[]): Record<string, z.ZodType> {
   return Object.fromEntries(names.map((name) => [name, z.unknown().optional()]));
 }
-
-const jsonObject = z.record(z.string(), z.unknown());
 
 /** What the answer must be. */
 const responseFormat = z.discriminatedUnion('type', [
@@ -150,6 +153,7 @@ export function chatSchema(limits: ServerLimits) {
     logprobs: z.boolean().nullish(),
     top_logprobs: z.int().min(0).max(limits.topLogprobs).nullish(),
     messages: messagesSchema(limits),
+    chat_template_kwargs: templateVariables,
     response_format: responseFormat.nullish(),
     tools: z.array(toolSchema).max(limits.tools).nullish(),
     tool_choice: toolChoice.nullish(),
@@ -166,6 +170,7 @@ export function tokenizeSchema(limits: ServerLimits) {
     /** ... or a conversation. */
     messages: messagesSchema(limits).nullish(),
     add_generation_prompt: z.boolean().nullish(),
+    chat_template_kwargs: templateVariables,
   });
 }
 

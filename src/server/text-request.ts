@@ -8,7 +8,7 @@ import { messageOf } from '../util/errors.js';
 import { answerRules, compileRules, type ToolUse } from './answer-rules.js';
 import { badRequest } from './api-error.js';
 import { chatMessages, templateTools, textsOf } from './chat-messages.js';
-import type { ChatBody, CompletionBody, GenerationBody, WireMessage, WireTool } from './schemas.js';
+import type { ChatBody, CompletionBody, GenerationBody, WireTool } from './schemas.js';
 import type { ServedModel } from './served-model.js';
 import type { ServerLimits } from './settings.js';
 
@@ -56,7 +56,7 @@ export async function chatRequest(served: ServedModel, body: ChatBody, limits: S
   const { model } = served;
   served.checkTexts(textsOf(body.messages));
   const rules = answerRules(model, body);
-  const prompt = await chatPrompt(model, body.messages, { tools: rules.tools });
+  const prompt = await chatPrompt(model, body, { tools: rules.tools });
   const maxTokens = body.max_completion_tokens ?? body.max_tokens ?? Infinity;
   const request = textRequest(served, [prompt], body, maxTokens, limits);
   const top = body.top_logprobs ?? undefined;
@@ -81,11 +81,15 @@ function withLogprobs({ options }: TextRequest, logprobs: LogprobOptions): Pick<
 /** Tokens of a conversation, with the header of the answer where that is wanted. */
 export function chatPrompt(
   model: Model,
-  messages: readonly WireMessage[],
+  { messages, chat_template_kwargs: variables }: Pick<ChatBody, 'messages' | 'chat_template_kwargs'>,
   { tools = [], addGenerationPrompt = true }: { tools?: readonly WireTool[]; addGenerationPrompt?: boolean } = {},
 ): Promise<number[]> {
   const offered = tools.length === 0 ? {} : { tools: templateTools(tools) };
-  return model.applyChatTemplate(chatMessages(messages), { addGenerationPrompt, ...offered });
+  return model.applyChatTemplate(chatMessages(messages), {
+    addGenerationPrompt,
+    ...offered,
+    variables: variables ?? {},
+  });
 }
 
 function promptsOf(prompt: CompletionBody['prompt']): readonly (string | readonly number[])[] {

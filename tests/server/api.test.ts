@@ -176,6 +176,22 @@ describe('the API', () => {
     expect(await refused.json()).toMatchObject({ error: { code: 'unsupported_parameter', param: 'echo' } });
   });
 
+  it('tells where the tokens of a text begin whose first space is no part of it', async () => {
+    const encode = (text: string): number[] => [1, ...tokensOf(` ${text}`)];
+    const decode = (ids: readonly number[]): string => byteTokenizer.decode(ids).replace(/^ /, '');
+    const { model } = fakeModel({ tokenizer: { ...byteTokenizer, leadingSpaces: 1, encode, decode } });
+    const other = await serveModels([model]);
+    const body = { ...greedy, prompt: 'ab c', max_tokens: 2, logprobs: 0, echo: true };
+    const [choice] = (await json(other.post('/v1/completions', body))).choices;
+    const { tokens, text_offset } = (choice as unknown as { logprobs: Lists }).logprobs;
+    expect(choice!.text).toBe(tokens.join('').slice(1));
+    expect([tokens.slice(0, 6), text_offset]).toEqual([
+      ['', ' ', 'a', 'b', ' ', 'c'],
+      [0, 0, 0, 1, 2, 3, 4, 5],
+    ]);
+    await other.server.close();
+  });
+
   const said = answering('Q', 'one two é three four');
   const partOf = (prompt: string): string => `${fakeText(byteTokenizer.encode(prompt), 6).slice(2)}!`;
   it.each([
@@ -315,6 +331,11 @@ describe('the API', () => {
     ['too many texts', { ...greedy, prompt: 'x', n: 17 }, 400, 'invalid_value', 'n'],
     ['too many texts in all', { ...greedy, prompt: Array(40).fill('x'), n: 2 }, 400, 'invalid_value', 'n'],
     ['an unknown parameter', { ...greedy, prompt: 'x', min_token: 3 }, 400, 'unknown_parameter', 'min_token'],
+    [
+      'an unknown option of a stream',
+      { ...greedy, prompt: 'x', stream_options: { continuous_usage_stats: true } },
+      ...([400, 'unknown_parameter', 'stream_options.continuous_usage_stats'] as const),
+    ],
     ['what we do not do', { ...greedy, prompt: 'x', suffix: 'y' }, 400, 'unsupported_parameter', 'suffix'],
     [
       'a bias beyond its range',
@@ -382,6 +403,21 @@ describe('the API', () => {
   it('does not tokenize what cannot fit', async () => {
     const response = await server.post('/v1/completions', { ...greedy, prompt: 'é'.repeat(101) });
     expect(await response.json()).toMatchObject({ error: { message: expect.stringContaining('202 bytes') as string } });
+  });
+
+  it('hands variables of the chat template on, and none that it sets itself', async () => {
+    const template =
+      '{{ tone }}{% for m in messages %}{{ m.content }}{% endfor %}{{ add_generation_prompt }}{{ think }}:';
+    const { model } = fakeModel({ chat: template, ...answering('Hey trueno:', 'Hello') });
+    const other = await serveModels([model]);
+    const messages = [{ role: 'user', content: 'y ' }];
+    const chat_template_kwargs = { tone: 'He', think: 'no', messages: 5, add_generation_prompt: 'x' };
+    const body = { messages, chat_template_kwargs };
+    const { choices } = await json(other.post('/v1/chat/completions', { ...greedy, ...body }));
+    expect(choices[0]).toMatchObject({ message: { content: 'Hello' } });
+    const { tokens } = (await (await other.post('/tokenize', body)).json()) as { tokens: number[] };
+    expect(byteTokenizer.decode(tokens)).toBe('Hey trueno:');
+    await other.server.close();
   });
 
   it('takes what changes nothing', async () => {
@@ -454,6 +490,7 @@ describe('the API', () => {
       [404, { error: { code: 'not_found' } }],
       [405, { error: { code: 'method_not_allowed' } }],
     ]);
+    expect((await server.get('/v1/completions')).headers.get('allow')).toBe('POST');
   });
 
   it('hides what went wrong inside, and serves the next request', async () => {
