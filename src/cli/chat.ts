@@ -1,6 +1,6 @@
 /**
  * `kloop chat MODEL`: a conversation in the model's own chat template. Ctrl+C stops the answer, and at an empty prompt
- * the second one leaves; Ctrl+D leaves. Where stdin is a pipe every line is a turn.
+ * the second one leaves; Ctrl+D leaves. Where stdin is a pipe every line is a turn, and Ctrl+C ends them all.
  */
 import { openCheckpoint } from '../checkpoint/directory.js';
 import { resolveModel } from '../checkpoint/resolve.js';
@@ -10,7 +10,7 @@ import type { Model } from '../runtime/model.js';
 import type { SamplingOptions } from '../runtime/sampling.js';
 import type { Session } from '../runtime/session.js';
 import type { ChatMessage } from '../text/chat-template.js';
-import { ContextOverflowError, messageOf, TemplateError } from '../util/errors.js';
+import { AbortedError, ContextOverflowError, messageOf, TemplateError } from '../util/errors.js';
 import { listenForInterrupt } from './interrupt.js';
 import { lineSource, type LineEvent, type LineSource } from './line-source.js';
 import { loadForCli } from './load.js';
@@ -148,6 +148,7 @@ class Conversation {
       const result = await this.#answer();
       this.#messages.push({ role: 'assistant', content: result.text });
       this.#report(result);
+      if (result.finishReason === 'abort' && !process.stdin.isTTY) throw new AbortedError('stopped with Ctrl+C');
     } catch (error) {
       // A conversation that outgrew the context can go on after /reset; whoever sends a script wants to know at once.
       if (!(error instanceof ContextOverflowError) || !process.stdin.isTTY) throw error;

@@ -42,6 +42,19 @@ describe('kloop chat through a pipe', () => {
     expect(stderr).toMatch(/^kloop: the prompt has \d+ tokens, the context holds 128; [^\n]*\n$/);
   });
 
+  it('ends at Ctrl+C, whatever lines are left, and returns 130', async () => {
+    let pieces = 0;
+    const args = ['chat', model.path, '--backend', 'reference', '--schedule', 'operator', '--temperature', '0'];
+    const { code, stdout } = await runCli(args, {
+      input: 'hello\n/reset\nhello\n',
+      onStdout: (_, child) => {
+        if (++pieces === 1) child.kill('SIGINT');
+      },
+    });
+    expect(code).toBe(130);
+    expect(stdout.split('\n')).toEqual([expect.stringMatching(/./), '']);
+  });
+
   it('sends who has no chat template to run', async () => {
     const plain = await writeTinyModel();
     try {
