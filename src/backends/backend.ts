@@ -28,10 +28,19 @@ export interface BandwidthMeter {
   /** Threads, or multiprocessors, that read at a time. */
   readonly threads: number;
   readonly bytes: number;
-  /** Bytes per second of one pass over the buffer. Blocks for the time that it takes. */
-  measure(): number;
+  /**
+   * Bytes per second of one pass over the buffer, or over `area`, where the meter can read that: memory is not equally fast
+   * everywhere. Blocks for the time that it takes.
+   */
+  measure(area?: MemoryArea): number;
   /** Gives the buffer back. */
   close(): void;
+}
+
+/** Of this process. */
+export interface MemoryArea {
+  readonly address: bigint;
+  readonly bytes: number;
 }
 
 export interface Capabilities {
@@ -121,6 +130,8 @@ export interface Executable {
   /** Ends the requests made so far after the tokens they are at; what was made until then is their result. */
   abort(): void;
   readonly counters: Counters;
+  /** Where it has its weights, until it is closed; absent where that is not the memory of this process. */
+  readonly weightsArea?: MemoryArea;
   /** Where the time went so far; only where it was prepared with `profile`. */
   stageTimes?(): readonly StageTime[];
   /** Forgets all state (KV cache, history). */

@@ -2,7 +2,7 @@
 import { Worker } from 'node:worker_threads';
 import { assert } from '../util/assert.js';
 import { AbortedError } from '../util/errors.js';
-import type { Counters, Executable, StageTime, Step, StepResult, TokenListener } from './backend.js';
+import type { Counters, Executable, MemoryArea, StageTime, Step, StepResult, TokenListener } from './backend.js';
 import {
   deserializeError,
   type EngineAddress,
@@ -24,6 +24,7 @@ export class WorkerExecutable implements Executable {
   readonly threads: number;
   readonly showsTokens: boolean;
   stageTimes?: () => readonly StageTime[];
+  weightsArea?: MemoryArea;
   counters: Counters = { kernelCalls: 0, barriers: 0, tokens: 0, bytesRead: 0, waitNs: 0 };
   private readonly waiting = new Map<number, Waiting>();
   private nextId = 0;
@@ -31,6 +32,7 @@ export class WorkerExecutable implements Executable {
   private closing: Promise<void> | undefined;
   private failure: Error | undefined;
   private aborts = 0;
+  private address: EngineAddress = 0n;
 
   private constructor(
     private readonly worker: Worker,
@@ -43,8 +45,6 @@ export class WorkerExecutable implements Executable {
     worker.on('error', (error: Error) => this.fail(error));
     worker.on('exit', () => this.fail(new Error('the worker thread ended')));
   }
-
-  private address: EngineAddress = 0n;
 
   /**
    * @param workerFile compiled, because worker threads run JavaScript
@@ -65,6 +65,10 @@ export class WorkerExecutable implements Executable {
       await executable.worker.terminate();
       throw error;
     }
+  }
+
+  get engine(): EngineAddress {
+    return this.address;
   }
 
   run(step: Step, onToken?: TokenListener): Promise<StepResult> {

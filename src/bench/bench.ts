@@ -100,6 +100,8 @@ export interface Bandwidth {
   readonly bufferBytes: number;
   /** Bytes per second, before the first round, after each, and around long runs. */
   readonly measured: readonly number[];
+  /** The same of reading the weights alone, around long runs of those that no cache holds. */
+  readonly ofWeights: readonly number[];
 }
 
 /**
@@ -168,7 +170,7 @@ class Bench {
     const watches = peers.length === 0 ? undefined : new IdleWatches(peers);
     const measured = await measureRounds([...variants, ...peerVariants(peers, setup)], plan.workloads, {
       rounds,
-      ...(meter === undefined ? {} : { measureBandwidth: () => meter.measure() }),
+      ...(meter === undefined ? {} : { meter }),
       ...(watches === undefined ? {} : { watch: (identity, run) => watches.during(identity.engine, run) }),
       onProgress: (done, total) => this.#progress('measuring', done, total, 'steps'),
       ...(signal === undefined ? {} : { signal }),
@@ -396,6 +398,8 @@ function compileChoices(
   });
 }
 
-function bandwidthOf(meter: BandwidthMeter | undefined, { bandwidth }: Measurements): Bandwidth | null {
-  return meter === undefined ? null : { threads: meter.threads, bufferBytes: meter.bytes, measured: bandwidth };
+function bandwidthOf(meter: BandwidthMeter | undefined, measured: Measurements): Bandwidth | null {
+  if (meter === undefined) return null;
+  const { bandwidth, weightsBandwidth } = measured;
+  return { threads: meter.threads, bufferBytes: meter.bytes, measured: bandwidth, ofWeights: weightsBandwidth };
 }

@@ -63,7 +63,9 @@ function report(withPeer: boolean): BenchReport {
         ? peers.map((peer) => ({ peer, tokens: 64, equalTokens: 60, logitDifference: 0.00123, tolerance: 0.002 }))
         : [],
     },
-    bandwidth: withPeer ? { threads: 2, bufferBytes: 2 ** 30, measured: [10e9, 11e9, 12e9] } : null,
+    bandwidth: withPeer
+      ? { threads: 2, bufferBytes: 2 ** 30, measured: [10e9, 11e9, 12e9], ofWeights: [8e9, 9e9] }
+      : null,
     peers: withPeer ? peers : [],
     idle: withPeer ? new Map([['kloop', 0.01] as const, ['llama.cpp', null] as const]) : null,
     profiles: [],
@@ -97,6 +99,7 @@ describe('reportLines', () => {
         'checked: llama.cpp v1, 60 of 64 tokens the same, logits differ by at most 0.00123 of their range',
         'checked: PyTorch 2.5.1 eager (transformers 4.46.0, Python 3.12.0, cpu) in f32, 60 of 64 tokens the same, logits differ by at most 0.00123 of their range',
         'read bandwidth: 11 GB/s (10 GB/s to 12 GB/s) with 2 threads, measured 3 times, between the runs',
+        'of the weights alone: 8.5 GB/s (8 GB/s to 9 GB/s), around long runs',
         '',
         'schedule           threads  test  tok/s  (min..max)    us/token  calls  barriers  GB/s  share  vs operator  vs llama.cpp  vs PyTorch',
         'operator                 2  tg10    225  (200..250)        4500     63        27  13.5   135%           1x         0.54x       1.13x',
@@ -158,7 +161,10 @@ describe('reportJson', () => {
     expect(json).toMatchObject({
       model: 'tinystories-15m',
       quant: 'f32',
-      bandwidth: { bytes_per_second: { median: 11e9, min: 10e9, max: 12e9 } },
+      bandwidth: {
+        bytes_per_second: { median: 11e9, min: 10e9, max: 12e9 },
+        weights_bytes_per_second: { median: 8.5e9, min: 8e9, max: 9e9 },
+      },
       peers: [{ name: 'llama.cpp' }, { name: 'pytorch', mode: 'eager', weights: 'f32', release: '2.5.1' }],
       idle: { kloop: 0.01, 'llama.cpp': null },
       best: [

@@ -70,12 +70,17 @@ function headerLines({
   lines.push(...correctness.peers.map(agreementLine));
   lines.push(...gateLines(gates));
   if (bandwidth !== null) {
-    const { median, min, max } = spreadOf(bandwidth.measured);
-    const rate = `${formatBytes(median)}/s (${formatBytes(min)}/s to ${formatBytes(max)}/s)`;
-    const times = `measured ${bandwidth.measured.length} times, between the runs`;
-    lines.push(`read bandwidth: ${rate} with ${counted(bandwidth.threads, 'thread')}, ${times}`);
+    const { threads, measured, ofWeights } = bandwidth;
+    const by = `with ${counted(threads, 'thread')}, measured ${measured.length} times, between the runs`;
+    lines.push(`read bandwidth: ${byteRates(measured)} ${by}`);
+    if (ofWeights.length > 0) lines.push(`of the weights alone: ${byteRates(ofWeights)}, around long runs`);
   }
   return lines;
+}
+
+function byteRates(measured: readonly number[]): string {
+  const { median, min, max } = spreadOf(measured);
+  return `${formatBytes(median)}/s (${formatBytes(min)}/s to ${formatBytes(max)}/s)`;
 }
 
 function agreementLine({ peer, equalTokens, tokens, logitDifference }: PeerAgreement): string {
@@ -291,6 +296,7 @@ export function reportJson(report: BenchReport): object {
             buffer_bytes: bandwidth.bufferBytes,
             bytes_per_second: spreadOf(bandwidth.measured),
             measured: bandwidth.measured,
+            weights_bytes_per_second: bandwidth.ofWeights.length === 0 ? null : spreadOf(bandwidth.ofWeights),
           },
     peers: report.peers.map(({ kind, release, system, weights, cache }) => ({
       ...kindJson(kind),

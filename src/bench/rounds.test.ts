@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { BandwidthMeter, MemoryArea } from '../backends/backend.js';
 import { AbortedError } from '../util/errors.js';
 import { measureRounds } from './rounds.js';
 import type { Candidate, Workload } from './workload.js';
@@ -20,21 +21,21 @@ function recorded(schedules: readonly string[], least = 1000): { candidates: Can
 }
 
 describe('measureRounds', () => {
-  /** Gives 1, 2, ... bytes per second. */
-  function meter(log: string[]): { measureBandwidth: () => number } {
+  /** Gives 1, 2, ... bytes per second of its buffer of 400 bytes, and 1001, 1002, ... of another area. */
+  function meterIn(log: string[]): { meter: Pick<BandwidthMeter, 'bytes' | 'measure'> } {
     let measured = 0;
     // The median of five.
-    return {
-      measureBandwidth: () => {
-        if (log.at(-1) !== 'bandwidth') measured = log.push('bandwidth');
-        return measured;
-      },
+    const measure = (area?: MemoryArea): number => {
+      const what = area === undefined ? 'bandwidth' : `bandwidth of ${area.address}`;
+      if (log.at(-1) !== what) measured = log.push(what);
+      return area === undefined ? measured : 1000 + measured;
     };
+    return { meter: { bytes: 400, measure } };
   }
 
   it('runs all in turn, with the bandwidth between the rounds', async () => {
     const { candidates, log } = recorded(['a', 'b'], 100);
-    const rounds = await measureRounds(candidates, [decode, prefill], { rounds: 2, ...meter(log) });
+    const rounds = await measureRounds(candidates, [decode, prefill], { rounds: 2, ...meterIn(log) });
     const round = ['a decode', 'b decode', 'a prefill', 'b prefill'];
     const warmUp = round.flatMap((run) => [run, run, run, run]);
     expect(log).toEqual([...warmUp, 'bandwidth', ...round, 'bandwidth', ...round, 'bandwidth']);
@@ -50,7 +51,7 @@ describe('measureRounds', () => {
 
   it('measures the bandwidth around long runs', async () => {
     const { candidates, log } = recorded(['a', 'b']);
-    const { series, bandwidth } = await measureRounds(candidates, [decode], { rounds: 2, ...meter(log) });
+    const { series, bandwidth } = await measureRounds(candidates, [decode], { rounds: 2, ...meterIn(log) });
     const around = (run: string) => [`${run} decode`, 'bandwidth'];
     const round = [...around('a'), ...around('b')];
     expect(log).toEqual(['a decode', 'b decode', 'bandwidth', ...round, ...round]);
@@ -59,6 +60,22 @@ describe('measureRounds', () => {
       [4, 8],
       [6, 10],
     ]);
+  });
+
+  it('measures the bandwidth of large weights themselves around long runs', async () => {
+    const { candidates, log } = recorded(['small', 'large']);
+    const areas = [
+      { address: 1n, bytes: 99 },
+      { address: 2n, bytes: 100 },
+    ];
+    const readers = candidates.map((candidate, i) => ({ ...candidate, weightsArea: areas[i] }));
+    const measured = await measureRounds(readers, [decode], { rounds: 1, ...meterIn(log) });
+    const small = ['bandwidth', 'small decode', 'bandwidth'];
+    const large = ['bandwidth of 2', 'large decode', 'bandwidth of 2'];
+    expect(log).toEqual(['small decode', 'large decode', ...small, ...large, 'bandwidth']);
+    expect(measured.bandwidth).toEqual([3, 5, 9]);
+    expect(measured.weightsBandwidth).toEqual([1006, 1008]);
+    expect(measured.series.map(({ memoryRates }) => memoryRates)).toEqual([[4], [1007]]);
   });
 
   it('leaves the warm-up out, and watches the other runs', async () => {

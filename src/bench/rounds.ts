@@ -1,17 +1,18 @@
 /**
  * The order of measuring: in every round every candidate once, in turn (A B C A B C ...), so that whatever the machine
  * does besides hits all alike. The bandwidth is measured before the first round and after each, and around every long run,
- * since it can change within seconds.
+ * since it can change within seconds; there over the weights themselves, where that is possible.
  */
 import { setTimeout as pause } from 'node:timers/promises';
+import type { BandwidthMeter, MemoryArea } from '../backends/backend.js';
 import { AbortedError } from '../util/errors.js';
 import { median } from '../util/statistics.js';
 import type { Candidate, Identity, Sample, Workload } from './workload.js';
 
 export interface RoundsOptions {
   readonly rounds: number;
-  /** Bytes per second, of one pass; absent where it cannot be measured. */
-  readonly measureBandwidth?: () => number;
+  /** Absent where the bandwidth cannot be measured. */
+  readonly meter?: Pick<BandwidthMeter, 'bytes' | 'measure'>;
   /** Around every run, warm-up excluded. */
   readonly watch?: <T>(identity: Identity, run: () => Promise<T>) => Promise<T>;
   readonly onProgress?: (done: number, total: number) => void;
@@ -30,8 +31,10 @@ export interface Series {
 export interface Measurements {
   /** By workload, then by candidate, in the order given. */
   readonly series: readonly Series[];
-  /** Bytes per second, every measurement of it; empty where not measured. */
+  /** Bytes per second of the meter's buffer, every measurement of it; empty where not measured. */
   readonly bandwidth: readonly number[];
+  /** The same of weights that no cache holds. */
+  readonly weightsBandwidth: readonly number[];
 }
 
 /** Threads that waited actively are asleep after this, on either side. */
@@ -51,7 +54,7 @@ export async function measureRounds(
   workloads: readonly Workload[],
   options: RoundsOptions,
 ): Promise<Measurements> {
-  const { rounds, measureBandwidth, onProgress, signal } = options;
+  const { rounds, meter, onProgress, signal } = options;
   const watch: NonNullable<RoundsOptions['watch']> = options.watch ?? ((_, run) => run());
   const pairs = workloads.flatMap((workload) => candidates.map((candidate) => ({ workload, candidate })));
   const series = pairs.map(({ workload, candidate: { identity } }) => ({
@@ -60,18 +63,23 @@ export async function measureRounds(
     memoryRates: [] as number[],
   }));
   const bandwidth: number[] = [];
+  const weightsBandwidth: number[] = [];
   const total = pairs.length * (rounds + 1);
   let done = 0;
-  /** Undefined where something has run since. */
-  let latest: number | undefined;
-  const memoryRate = (measure: () => number): number => {
-    if (latest === undefined) bandwidth.push((latest = median(Array.from({ length: bandwidthPasses }, measure))));
-    return latest;
+  /** By area, undefined for the buffer: since something has run. */
+  const latest = new Map<MemoryArea | undefined, number>();
+  const memoryRate = (by: Pick<BandwidthMeter, 'measure'>, area: MemoryArea | undefined): number => {
+    const known = latest.get(area);
+    if (known !== undefined) return known;
+    const rate = median(Array.from({ length: bandwidthPasses }, () => by.measure(area)));
+    latest.set(area, rate);
+    (area === undefined ? bandwidth : weightsBandwidth).push(rate);
+    return rate;
   };
   const runOnce = async (run: () => Promise<Sample>): Promise<Sample> => {
     stopIf(signal);
     await pause(settleMs);
-    latest = undefined;
+    latest.clear();
     const sample = await run();
     stopIf(signal);
     onProgress?.(++done, total);
@@ -83,15 +91,15 @@ export async function measureRounds(
     const { milliseconds } = await runOnce(() => warmUp(candidate, workload, signal));
     long.push(milliseconds >= longRunMs);
   }
-  /** What memory gave on average before and after `run`; undefined where it is not measured. */
-  const around = async (run: () => Promise<void>): Promise<number | undefined> => {
-    if (measureBandwidth === undefined) {
+  /** What memory, or this area of it, gave on average before and after `run`; undefined where it is not measured. */
+  const around = async (run: () => Promise<void>, area?: MemoryArea): Promise<number | undefined> => {
+    if (meter === undefined) {
       await run();
       return undefined;
     }
-    const before = memoryRate(measureBandwidth);
+    const before = memoryRate(meter, area);
     await run();
-    return (before + memoryRate(measureBandwidth)) / 2;
+    return (before + memoryRate(meter, area)) / 2;
   };
   for (let round = 0; round < rounds; round++) {
     const rates: (number | undefined)[] = [];
@@ -100,13 +108,19 @@ export async function measureRounds(
         const run = async (): Promise<void> => {
           series[i]!.samples.push(await runOnce(() => watch(candidate.identity, () => candidate.time(workload))));
         };
-        if (long[i]!) rates[i] = await around(run);
+        if (long[i]!) rates[i] = await around(run, areaOf(candidate, meter));
         else await run();
       }
     });
     if (whole !== undefined) series.forEach(({ memoryRates }, i) => memoryRates.push(rates[i] ?? whole));
   }
-  return { series, bandwidth };
+  return { series, bandwidth, weightsBandwidth };
+}
+
+/** The weights, if they are large: a buffer is four times the last-level caches. */
+function areaOf({ weightsArea }: Candidate, meter: RoundsOptions['meter']): MemoryArea | undefined {
+  if (weightsArea === undefined || meter === undefined) return undefined;
+  return weightsArea.bytes >= meter.bytes / 4 ? weightsArea : undefined;
 }
 
 async function warmUp(candidate: Candidate, workload: Workload, signal: AbortSignal | undefined): Promise<Sample> {

@@ -6,6 +6,7 @@ import type {
   Backend,
   Executable,
   ExecutionPlan,
+  MemoryArea,
   SampleSettings,
   StageTime,
   StepResult,
@@ -99,6 +100,10 @@ export class Variant implements Candidate {
       ...(signal === undefined ? {} : { signal }),
     });
     return new Variant(executable, options, checkpoint.config.vocab);
+  }
+
+  get weightsArea(): MemoryArea | undefined {
+    return this.#executable.weightsArea;
   }
 
   async time(workload: Workload): Promise<Sample> {

@@ -2,6 +2,7 @@
  * What is timed, with the names that llama-bench gives: `pp512` is a prompt of 512 tokens, `tg128` is 128 tokens made one
  * after another.
  */
+import type { MemoryArea } from '../backends/backend.js';
 import type { DType } from '../ir/program.js';
 
 export type Workload =
@@ -58,6 +59,8 @@ export interface Counts {
 /** Something that is measured beside others. Everything about it is ready before the first run. */
 export interface Candidate {
   readonly identity: Identity;
+  /** What it reads for every token, where that is known. */
+  readonly weightsArea?: MemoryArea | undefined;
   /** Runs once; what has to come before (a prompt, a number of threads) is done first and not timed. */
   time(workload: Workload): Promise<Sample>;
 }

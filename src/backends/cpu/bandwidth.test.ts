@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import koffi from 'koffi';
 import { afterAll, expect, test } from 'vitest';
 import { defaultBufferBytes, lastLevelCacheBytes, measureReadBandwidth, openBandwidthMeter } from './bandwidth.js';
 import { findCompiler } from './toolchain.js';
@@ -43,6 +44,8 @@ test.runIf(compiler !== undefined)('measures passes until it is closed', async (
     expect(rate).toBeGreaterThan(1e6);
     expect(rate).toBeLessThan(1e14);
   }
+  const memory = new Float32Array(2 ** 20);
+  expect(meter.measure({ address: koffi.address(memory), bytes: memory.byteLength })).toBeGreaterThan(1e6);
   meter.close();
   meter.close();
   expect(() => meter.measure()).toThrow('closed');

@@ -58,9 +58,9 @@ export async function openBandwidthMeter(options: BandwidthOptions = {}): Promis
   return {
     threads,
     bytes,
-    measure: () => {
+    measure: (area) => {
       assert(buffer !== null, 'the bandwidth meter is closed');
-      return pass(buffer, bytes, threads, passes) as number;
+      return pass(area?.address ?? buffer, area?.bytes ?? bytes, threads, passes) as number;
     },
     close: () => {
       if (buffer !== null) free(buffer, bytes);

@@ -8,6 +8,7 @@ import type { Weights } from '../../checkpoint/weights.js';
 import { dtypes } from '../../ir/formats.js';
 import type { Program } from '../../ir/program.js';
 import { assertChecked } from '../../passes/check-schedule.js';
+import { packedLength } from '../../passes/pack-weights.js';
 import { ToolchainError } from '../../util/errors.js';
 import type { Backend, Capabilities, ExecutionPlan, PrepareOptions } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
@@ -119,6 +120,7 @@ async function prepare(
   const executable = await WorkerExecutable.start(workerFile, setup, (engine, aborted) =>
     kernels.abort(engine, aborted),
   );
+  executable.weightsArea = { address: kernels.weights(executable.engine), bytes: packedLength(plan.step) };
   if (stages.length > 0) executable.stageTimes = stageTimes(library.value, stages);
   onProgress?.({ phase: 'load', done: 1, total: 1, unit: 'steps' });
   return executable;

@@ -18,6 +18,8 @@ export interface KernelLibrary {
   read(engine: EngineAddress, offset: number, to: Int32Array | Float32Array): void;
   clear(engine: EngineAddress, offset: number, bytes: number): void;
   abort(engine: EngineAddress, aborted: boolean): void;
+  /** Address of the weights. */
+  weights(engine: EngineAddress): bigint;
   /** Kernel calls, barriers, bytes read, nanoseconds waited. */
   counters(engine: EngineAddress): [number, number, number, number];
 }
@@ -37,6 +39,7 @@ export function loadLibrary(path: string): KernelLibrary {
   const read = library.func('void kloop_read(void *engine, double offset, void *to, double bytes)');
   const clear = library.func('void kloop_clear(void *engine, double offset, double bytes)');
   const abort = library.func('void kloop_abort(void *engine, int aborted)');
+  const weights = library.func('const void *kloop_weights(void *engine)');
   const counters = library.func('void kloop_counters(void *engine, double *counters)');
   return {
     open({ weightsPath, threads, processors, spans, largePages }) {
@@ -56,6 +59,7 @@ export function loadLibrary(path: string): KernelLibrary {
     read: (engine, offset, to) => void read(engine, offset, to, to.byteLength),
     clear: (engine, offset, bytes) => void clear(engine, offset, bytes),
     abort: (engine, aborted) => void abort(engine, aborted ? 1 : 0),
+    weights: (engine) => koffi.address(weights(engine)),
     counters(engine) {
       const values = new Float64Array(4);
       counters(engine, values);

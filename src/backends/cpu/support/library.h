@@ -18,6 +18,9 @@ EXPORT void *kloop_open(const char *weights_path, int threads, const int32_t *pr
   return NULL;
 }
 
+/* Where the weights are: KLOOP_WEIGHT_BYTES of them. */
+EXPORT const void *kloop_weights(void *engine) { return ((struct engine *)engine)->weights; }
+
 EXPORT void kloop_close(void *engine) { engine_close(engine); }
 
 /* One kernel call. */
