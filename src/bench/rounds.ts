@@ -108,7 +108,7 @@ export async function measureRounds(
         const run = async (): Promise<void> => {
           series[i]!.samples.push(await runOnce(() => watch(candidate.identity, () => candidate.time(workload))));
         };
-        if (long[i]!) rates[i] = await around(run, areaOf(candidate, meter));
+        if (long[i]!) rates[i] = await around(run, meter && areaToRead(candidate, meter));
         else await run();
       }
     });
@@ -117,10 +117,12 @@ export async function measureRounds(
   return { series, bandwidth, weightsBandwidth };
 }
 
-/** The weights, if they are large: a buffer is four times the last-level caches. */
-function areaOf({ weightsArea }: Candidate, meter: RoundsOptions['meter']): MemoryArea | undefined {
-  if (weightsArea === undefined || meter === undefined) return undefined;
-  return weightsArea.bytes >= meter.bytes / 4 ? weightsArea : undefined;
+/** The weights, where no cache holds them: the meter's buffer is four times the last-level caches. */
+export function areaToRead(
+  { weightsArea }: Pick<Candidate, 'weightsArea'>,
+  meter: Pick<BandwidthMeter, 'bytes'>,
+): MemoryArea | undefined {
+  return weightsArea !== undefined && weightsArea.bytes >= meter.bytes / 4 ? weightsArea : undefined;
 }
 
 async function warmUp(candidate: Candidate, workload: Workload, signal: AbortSignal | undefined): Promise<Sample> {

@@ -107,6 +107,8 @@ const machineSchema = z.strictObject({
     headBandwidth: rate,
     /** Part of the shorter of loading a tile and working on it that the longer one hides; default: all of it. */
     overlap: share.optional(),
+    /** The same for formats of weights that processors see less far ahead in. */
+    formatOverlaps: byFormat(share).optional(),
     /** Small matrices make less of the units. In between rates are interpolated; default: the peak, for every matrix. */
     matrixRates: matrixRates.optional(),
     /** The same for formats of weights that are worked on at other rates. */

@@ -181,8 +181,9 @@ class PartBuilder {
   }
 
   /** What loading a tile and working on it do not hide of each other: both take longer by it, so that the longer one counts. */
-  private notHidden({ times, tiles }: PlannedNode, t: number): number {
-    const { overlap } = this.machine.compute;
+  private notHidden({ node, times, tiles }: PlannedNode, t: number): number {
+    const { overlap: usual, formatOverlaps } = this.machine.compute;
+    const overlap = (node.format === undefined ? undefined : formatOverlaps?.[node.format]) ?? usual;
     if (overlap === undefined) return 0;
     return Math.round(
       (1 - overlap.value) * Math.min(this.nearTime(times.bytes / tiles), tiledShare(times.work, tiles, t)),

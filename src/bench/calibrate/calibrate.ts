@@ -22,7 +22,7 @@ import { defaultStateFormat } from '../../models/build.js';
 import { defined } from '../../util/assert.js';
 import { AbortedError } from '../../util/errors.js';
 import { temporaryDirectory } from '../../util/files.js';
-import { settleMs } from '../rounds.js';
+import { areaToRead, settleMs } from '../rounds.js';
 import { Variant } from '../variant.js';
 import {
   allCases,
@@ -150,9 +150,10 @@ async function measureCases(cases: Cases, options: CalibrateOptions): Promise<Ti
         if (ofTokens !== undefined) {
           const rates = counts ? memoryRates.get(one) : undefined;
           // What memory gives changes within seconds: it is measured right before and after.
-          const before = rates === undefined ? 0 : meter.measure();
+          const area = areaToRead(variant, meter);
+          const before = rates === undefined ? 0 : meter.measure(area);
           const { milliseconds } = await variant.time({ kind: 'decode', tokens: one.tokens, depth });
-          rates?.push((before + meter.measure()) / 2);
+          rates?.push((before + meter.measure(area)) / 2);
           if (counts) ofTokens.push((milliseconds * 1000) / one.tokens);
         }
         const ofPrompt = promptUs.get(one);

@@ -36,8 +36,8 @@ export interface Cases {
   readonly formats: ReadonlyMap<DType, Pair>;
   /** More and more weights, of which caches hold less and less: how fast a model of this size arrives. In order. */
   readonly streamed: readonly Case[];
-  /** The largest of them in several formats, with more and less arithmetic to a byte: what loading and arithmetic hide of each other. */
-  readonly overlapped: readonly Case[];
+  /** The largest of them, by format, of which a byte takes more or less arithmetic: what loading and arithmetic hide of each other. */
+  readonly overlapped: ReadonlyMap<OverlapFormat, Case>;
   /** By the format of weights: layers of growing width whose prompts are timed, in order. */
   readonly prompts: ReadonlyMap<PromptFormat, readonly Pair[]>;
 }
@@ -45,6 +45,10 @@ export interface Cases {
 /** Of which matrices are multiplied with many rows in ways that differ: numbers of 8 and of 4 bits, numbers with an exponent. */
 export const promptFormats = ['q8_0', 'q4_0', 'bf16'] as const satisfies readonly DType[];
 export type PromptFormat = (typeof promptFormats)[number];
+
+/** Of which loading and arithmetic hide more or less of each other; the first stands for all others. */
+export const overlapFormats = ['q8_0', 'q4_0'] as const satisfies readonly DType[];
+export type OverlapFormat = (typeof overlapFormats)[number];
 
 /** Formats that `--quant` knows, and what bf16 is kept in; those of a block within a GGUF file are worked on as on-chip memory reads. */
 export const calibratedFormats = ['q8_0', 'q4_0', 'bf16z', 'bf16', 'f16', 'f32'] as const satisfies readonly DType[];
@@ -92,7 +96,11 @@ export function calibrationCases(threads: number, cacheBytes: number, formats: r
     response: medium({ schedule: 'response' })(20),
     formats: wide,
     streamed,
-    overlapped: [last, ...formats.filter((quant) => quant === 'q4_0').map((quant) => ({ ...last, quant }))],
+    overlapped: new Map(
+      overlapFormats
+        .filter((quant) => quant === 'q8_0' || formats.includes(quant))
+        .map((quant) => [quant, inFormat(last, quant)]),
+    ),
     prompts: new Map(
       promptFormats.filter((quant) => quant === 'q8_0' || wide.has(quant)).map((quant) => [quant, promptPairs(quant)]),
     ),
@@ -168,7 +176,7 @@ export function matrixElements({ many: { config } }: Pair): number {
 
 /** Whose time depends on what memory gives at the moment. */
 export function memoryCases({ streamed, overlapped }: Cases): Case[] {
-  return [...new Set([...streamed, ...overlapped])];
+  return [...new Set([...streamed, ...overlapped.values()])];
 }
 
 /** Every case once whose tokens are timed: those that are equal are one object. */

@@ -75,6 +75,7 @@ function knownMachine(): Machine {
       matrixRates,
       formatMatrixRates: { q4_0: partOf(parts.q4_0), bf16: partOf(parts.bf16) },
       weightRates: { q8_0: rate(60e9), q4_0: rate(35e9), bf16: rate(110e9) },
+      formatOverlaps: { q4_0: { ...known.compute.overlap!, value: 0.4 } },
     },
   };
 }
@@ -112,6 +113,7 @@ describe('solveMachine', () => {
     // What is added to all of a round counts as its start.
     expect(found.call.start!.value / 303).toBeCloseTo(1, 1);
     expect(found.compute.overlap?.value).toBeCloseTo(0.7, 1);
+    expect(found.compute.formatOverlaps?.q4_0?.value).toBeCloseTo(0.4, 1);
     found.compute.matrixRates!.forEach(({ rate: { value } }, i) => expect(value / matrixFlops[i]!).toBeCloseTo(1, 1));
     for (const [format, part] of Object.entries(parts)) {
       found.compute.formatMatrixRates![format as keyof typeof parts]!.forEach(({ rate: { value } }, i) => {

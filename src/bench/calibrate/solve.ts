@@ -12,7 +12,16 @@ import { defined } from '../../util/assert.js';
 import { median } from '../../util/statistics.js';
 import { firstStepUs } from '../predict.js';
 import { meanContext } from '../workload.js';
-import { depth, matrixElements, promptTokens, type Case, type Cases, type Pair, type PromptFormat } from './cases.js';
+import {
+  depth,
+  matrixElements,
+  promptTokens,
+  type Case,
+  type Cases,
+  type OverlapFormat,
+  type Pair,
+  type PromptFormat,
+} from './cases.js';
 import { hostName } from './host-file.js';
 
 /** Rates in bytes per second. */
@@ -95,11 +104,13 @@ export function solveMachine(cases: Cases, seen: Observations): Machine {
         withSetRate(machine, sizes[index]!, Math.min(1e6 / (us * 1e-6), bufferRates[index]!));
       search(at, (m) => simulated(one, m), steady(one));
     });
-    search(
-      (us) => withOverlap(machine, 1 - us),
-      (m) => cases.overlapped.reduce((sum, one) => sum + simulated(one, m) / steady(one), 0),
-      cases.overlapped.length,
-    );
+    for (const [format, one] of cases.overlapped) {
+      search(
+        (us) => withOverlap(machine, format, 1 - us),
+        (m) => simulated(one, m),
+        steady(one),
+      );
+    }
   }
   return machine;
 }
@@ -250,10 +261,13 @@ function withMatrixRates(machine: Machine, format: PromptFormat, rates: MatrixRa
   return { ...machine, compute: { ...compute, formatMatrixRates: { ...compute.formatMatrixRates, ...own } } };
 }
 
-function withOverlap(machine: Machine, hidden: number): Machine {
-  const source = 'models that no cache holds, in formats with more and less arithmetic to a byte';
+/** That of q8_0 is that of all other formats. */
+function withOverlap({ compute, ...machine }: Machine, format: OverlapFormat, hidden: number): Machine {
+  const source = `a model in ${format} that no cache holds`;
   const overlap = quantity(Math.min(1, Math.max(leastUs, hidden)), '1', 'measured', source);
-  return { ...machine, compute: { ...machine.compute, overlap } };
+  if (format === 'q8_0') return { ...machine, compute: { ...compute, overlap } };
+  const formatOverlaps = { ...compute.formatOverlaps, [format]: overlap };
+  return { ...machine, compute: { ...compute, formatOverlaps } };
 }
 
 function quantity<U extends string>(value: number, unit: U, basis: Basis, source: string): Quantity<U> {
