@@ -38,7 +38,19 @@ describe('patterns of written strings', () => {
   });
 
   it('refuse what would need an escape, or is of another kind', () => {
-    for (const pattern of ['"', '\\\\', '\\n', '["\\\\]', '\\x1f', '(?=a)', '(?<n>a)', '\\bx', '(a)\\1', '\\p{L}']) {
+    for (const pattern of [
+      '"',
+      '\\\\',
+      '\\n',
+      '["\\\\]',
+      '\\x1f',
+      '(?=a)',
+      '(?<=a)b',
+      '(?<n>a)\\k<n>',
+      '\\bx',
+      '(a)\\1',
+      '\\p{L}',
+    ]) {
       expect(() => written(pattern), pattern).toThrow(/not supported/);
     }
     for (const pattern of ['a\nb', 'a\tb', '\u0001', '\ud800']) {
@@ -54,6 +66,8 @@ describe('patterns of written strings', () => {
     ['(?:a|b)|c|', '^(?:(?:a|b)|c)?$'],
     ['[|^$]|\\|', '^(?:[|\\^$]|\\|)$'],
     ['{a}{2', '^\\{a\\}\\{2$'],
+    ['(?<year>\\d{4})-(?P<month>0\\d)', '^[0-9]{4}-0[0-9]$'],
+    ['[(?P<]a', '^[(?P<]a$'],
   ])('are alternatives for the whole text: %s', (pattern, expected) => {
     expect(written(pattern)).toBe(expected);
   });

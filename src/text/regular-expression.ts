@@ -56,9 +56,15 @@ export class PatternError extends UsageError {
 
 /** Throws PatternError for what is no regular expression, or not one of these. */
 export function readExpression(pattern: string): Expression {
-  if (!isPattern(pattern)) throw new PatternError(`has a pattern that is no regular expression: ${show(pattern)}`);
-  return new Reader(pattern).read();
+  const tokens = pattern.match(token) ?? [];
+  // Python's way to give a group a name.
+  const ofJavaScript = tokens.map((one) => one.replace(/^\(\?P</, '(?<')).join('');
+  if (!isPattern(ofJavaScript)) throw new PatternError(`has a pattern that is no regular expression: ${show(pattern)}`);
+  return new Reader(tokens).read();
 }
+
+const token =
+  /\[\^?(?:\\[^]|[^\]\\])*\]|\\u[\da-fA-F]{4}|\\x[\da-fA-F]{2}|\\[^]|\(\?(?:[:=!]|<[=!]|P?<[^>]*>)|\{\d+(?:,\d*)?\}|[^]/gu;
 
 function isPattern(pattern: string): boolean {
   try {
@@ -175,14 +181,9 @@ function sum(numbers: readonly number[]): number {
 
 /** Of a pattern that is valid. */
 class Reader {
-  readonly #tokens: readonly string[];
   #at = 0;
 
-  constructor(pattern: string) {
-    const token =
-      /\[\^?(?:\\[^]|[^\]\\])*\]|\\u[\da-fA-F]{4}|\\x[\da-fA-F]{2}|\\[^]|\(\?(?:[:=!]|<[=!]?)|\{\d+(?:,\d*)?\}|[^]/gu;
-    this.#tokens = pattern.match(token) ?? [];
-  }
+  constructor(private readonly tokens: readonly string[]) {}
 
   read(): Expression {
     return this.#choice(0);
@@ -191,7 +192,7 @@ class Reader {
   #choice(depth: number): Expression {
     if (depth > maxDepth) throw unsupported(`groups nested more than ${maxDepth} deep`);
     const choices = [this.#sequence(depth)];
-    while (this.#tokens[this.#at] === '|') {
+    while (this.tokens[this.#at] === '|') {
       this.#at++;
       choices.push(this.#sequence(depth));
     }
@@ -200,10 +201,10 @@ class Reader {
 
   #sequence(depth: number): Expression {
     const parts: Expression[] = [];
-    for (let next = this.#tokens[this.#at]; next !== undefined && next !== '|' && next !== ')';) {
+    for (let next = this.tokens[this.#at]; next !== undefined && next !== '|' && next !== ')';) {
       this.#at++;
       parts.push(this.#repeated(this.#part(next, depth)));
-      next = this.#tokens[this.#at];
+      next = this.tokens[this.#at];
     }
     return { kind: 'sequence', parts };
   }
@@ -219,7 +220,7 @@ class Reader {
   }
 
   #group(token: string, depth: number): Expression {
-    if (token.startsWith('(?<')) throw unsupported('a look-behind or a named group');
+    if (token === '(?<=' || token === '(?<!') throw unsupported('a look-behind');
     const part = this.#choice(depth + 1);
     this.#at++;
     if (token === '(?=' || token === '(?!') return { kind: 'ahead', part, negated: token === '(?!' };
@@ -227,11 +228,11 @@ class Reader {
   }
 
   #repeated(part: Expression): Expression {
-    const counts = countsOf(this.#tokens[this.#at]);
+    const counts = countsOf(this.tokens[this.#at]);
     if (counts === undefined) return part;
     this.#at++;
     // Which of several matches is taken first makes no difference to what fits.
-    if (this.#tokens[this.#at] === '?') this.#at++;
+    if (this.tokens[this.#at] === '?') this.#at++;
     return { kind: 'repeat', part, ...counts };
   }
 }
