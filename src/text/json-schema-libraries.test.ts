@@ -173,6 +173,21 @@ describe('schemas of clients', () => {
     expect(await allowedOf(structure, [...good, ...bad], 'structure')).toEqual(good);
   });
 
+  it.each(['a', 'b', 'c', 'd', 'e'] as const)("OpenAPI 3.0's words for what may be null: %s", async (name) => {
+    const a = z.object({ x: z.int() }).meta({ id: 'A' });
+    const fields = {
+      ...{ a: z.enum(['x']).nullable(), b: z.string().min(2).nullable(), c: z.object({ y: z.int() }).nullable() },
+      ...{ d: a.nullable(), e: z.union([z.string(), z.int()]).nullable() },
+    };
+    const schema = z.object({ [name]: fields[name] });
+    const good = ['null', { a: '"x"', b: '"ab"', c: '{"y":1}', d: '{"x":1}', e: '1' }[name]];
+    const texts = (values: string[]): string[] => values.map((value) => `{"${name}":${value}}`);
+    const bad = texts(['true', '"', '{}']);
+    const written = z.toJSONSchema(schema, { target: 'openapi-3.0' });
+    expect(JSON.stringify(written)).toContain('"nullable":true');
+    expect(await allowedOf(written, [...texts(good), ...bad])).toEqual(texts(good));
+  });
+
   it('Pydantic', async () => {
     const $defs = {
       Cat: { properties: { kind: { const: 'cat', type: 'string' } }, required: ['kind'], type: 'object' },

@@ -77,12 +77,23 @@ export class SchemaRewriter {
     if (!isObject(schema)) return schema;
     this.#count(1);
     const path = this.places.pathOf(schema);
-    const ofValue = 'enum' in schema || 'const' in schema;
-    const key = ofValue ? undefined : whole.find((one) => one in schema);
-    const followed =
-      key === undefined ? this.#ofOneKind(schema, path, types) : this.#ofOthers(schema, key, path, types);
+    const followed = schema['nullable'] === true ? this.#orNull(schema, path, types) : this.#whole(schema, path, types);
     this.origins.set(followed, path);
     return followed;
+  }
+
+  /** OpenAPI 3.0 says so beside anything. */
+  #orNull({ nullable: _, ...given }: Schema, path: string, types: Types): Schema {
+    const schema = this.places.put(given, path);
+    const isOther = common(this.#types.of(schema), types).size > 0;
+    const others = isOther ? [this.#follow(schema, types)] : [];
+    return { anyOf: [...others, ...(types.has('null') ? [{ type: 'null' }] : [])] };
+  }
+
+  #whole(schema: Schema, path: string, types: Types): Schema {
+    const ofValue = 'enum' in schema || 'const' in schema;
+    const key = ofValue ? undefined : whole.find((one) => one in schema);
+    return key === undefined ? this.#ofOneKind(schema, path, types) : this.#ofOthers(schema, key, path, types);
   }
 
   #ofOneKind(given: Schema, path: string, types: Types): Schema {

@@ -61,7 +61,12 @@ export function followableRules(schema: Schema, path: string, patternOf: Pattern
 
 /** The keywords that say something of the value. */
 export function sayingOf(schema: Schema): string[] {
-  return Object.keys(schema).filter((key) => !silent.has(key) && !key.startsWith('x-'));
+  return Object.keys(schema).filter((key) => !silent.has(key) && !key.startsWith('x-') && !saysNothing(schema, key));
+}
+
+/** Whether the keyword asks for nothing with the value that it has. */
+export function saysNothing(schema: Schema, key: string): boolean {
+  return (key === 'uniqueItems' || key === 'nullable') && schema[key] === false;
 }
 
 /** No value fits it: `false`, or `{ not: {} }` in the words of older libraries. */

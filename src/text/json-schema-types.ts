@@ -33,6 +33,8 @@ export function isWithin(part: Types, all: Types): boolean {
 export interface SchemaPlaces {
   pathOf(schema: Schema): string;
   targetOf(schema: Schema): unknown;
+  /** Gives the path to a schema that is made of the one there; it is the same one. */
+  put<T extends Schema>(schema: T, path: string): T;
 }
 
 /** Those that values of schemas may have; no `$ref` leads back to itself. */
@@ -44,9 +46,14 @@ export class ValueTypes {
   of(schema: unknown): Types {
     if (isNothing(schema)) return new Set();
     if (!isObject(schema)) return allTypes;
-    const known = this.#known.get(schema) ?? common(typesOf(schema['type']), this.#besideType(schema));
+    const known = this.#known.get(schema) ?? this.#typesOf(schema);
     this.#known.set(schema, known);
     return known;
+  }
+
+  #typesOf(schema: Schema): Types {
+    const types = common(typesOf(schema['type']), this.#besideType(schema));
+    return schema['nullable'] === true ? new Set([...types, 'null']) : types;
   }
 
   #besideType(schema: Schema): Types {

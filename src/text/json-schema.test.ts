@@ -53,6 +53,14 @@ describe('what is followed', () => {
     ['an enum and bounds', { enum: [1, 2, 3, 4], minimum: 2, exclusiveMaximum: 4 }, ['2', '3'], ['1', '4']],
     ['a const and an enum', { const: 'a', enum: ['a', 'b'], type: 'string', title: 'X' }, ['"a"'], ['"b"']],
     ['a const of no type', { const: { a: [null] } }, ['{"a":[null]}'], ['null']],
+    ['what may be null, of a type', { anyOf: [{ type: 'string', nullable: true }], type: 'null' }, ['null'], ['"a"']],
+    ['what may not be null', { type: 'integer', nullable: false }, ['1'], ['null']],
+    [
+      'a list of what may repeat',
+      { items: { $ref: '#/$defs/a' }, uniqueItems: false, $defs: { a: { type: 'integer' } } },
+      ['[1,1]'],
+      ['["a"]'],
+    ],
     [
       'alternatives with a title',
       { anyOf: [{ type: 'boolean' }, { type: 'null' }], default: null, title: 'X', description: 'x' },
@@ -152,6 +160,8 @@ describe('what is refused', () => {
       { properties: { a: {} }, required: ['a'], propertyNames: { enum: ['b'] } },
       /requires "a"/,
     ],
+    ['values that must differ', { type: 'array', items: {}, uniqueItems: true }, /the keyword "uniqueItems"/],
+    ['nullable that is no boolean', { type: 'string', nullable: 'yes' }, /nullable that is no boolean/],
     ['several patterns of names', { patternProperties: { a: {}, b: {} } }, /one pattern/],
     [
       'names of several kinds',

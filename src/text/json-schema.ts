@@ -12,6 +12,7 @@ import {
   holdsMap,
   holdsOne,
   isNothing,
+  saysNothing,
   type Schema,
 } from './json-schema-rules.js';
 import { refused } from './json-text-rules.js';
@@ -22,7 +23,7 @@ const maxSchemas = 2000;
 
 /** Keywords that hold no schemas, and are followed. */
 const plain =
-  'type enum const required minItems maxItems minLength maxLength pattern minimum maximum exclusiveMinimum exclusiveMaximum minProperties maxProperties $ref format'.split(
+  'type enum const required minItems maxItems minLength maxLength pattern minimum maximum exclusiveMinimum exclusiveMaximum minProperties maxProperties $ref format nullable'.split(
     ' ',
   );
 const known = new Set([...annotations, ...plain, ...holdsOne, ...holdsList, ...holdsMap]);
@@ -47,6 +48,11 @@ class Places {
 
   pathOf(schema: Schema): string {
     return this.#paths.get(schema)!;
+  }
+
+  put<T extends Schema>(schema: T, path: string): T {
+    this.#paths.set(schema, path);
+    return schema;
   }
 
   targetOf(schema: Schema): unknown {
@@ -107,10 +113,11 @@ function isTuple(schema: Schema, key: string): boolean {
 
 function checkKeywords(schema: Schema, path: string): void {
   const isKnown = (key: string): boolean =>
-    known.has(key) || key.startsWith('x-') || (key === 'not' && isNothing(schema));
+    known.has(key) || key.startsWith('x-') || saysNothing(schema, key) || (key === 'not' && isNothing(schema));
   const unknown = Object.keys(schema).find((key) => !isKnown(key));
   if (unknown !== undefined) throw refused(path, `has the keyword ${JSON.stringify(unknown.slice(0, 100))}`);
-  const { $ref: ref } = schema;
+  const { $ref: ref, nullable } = schema;
+  if (nullable !== undefined && typeof nullable !== 'boolean') throw refused(path, 'has nullable that is no boolean');
   if (ref !== undefined && !(typeof ref === 'string' && /^#(\/|$)/.test(ref)))
     throw refused(path, 'has a $ref to elsewhere');
 }
