@@ -28,7 +28,16 @@ export interface NamesContext {
 type Names =
   | { readonly kind: 'all' }
   | { readonly kind: 'listed'; readonly names: readonly string[] }
-  | { readonly kind: 'fitting'; readonly rules: TextRules };
+  /** `value` is the schema of what such names have; left open, that of other properties. */
+  | { readonly kind: 'fitting'; readonly kinds: readonly Kind[] };
+
+interface Kind {
+  readonly rules: TextRules;
+  readonly value?: unknown;
+}
+
+/** Each one is told apart from all others. */
+const maxPatterns = 32;
 
 const keywords = [
   'properties',
@@ -56,16 +65,17 @@ export class ObjectNames {
       throw refused(path, 'has rules for names beside properties', 'move the properties into an object of their own');
     }
     const rules = { ...without, properties: isAlone ? undefined : properties, required: schema['required'] };
-    if (names.kind === 'listed' || additional === undefined || isNothing(additional)) {
-      return { ...rules, additionalProperties: false };
-    }
     if (names.kind === 'fitting') {
-      const pattern = this.context.patternOf(names.rules);
-      return {
-        ...without,
-        patternProperties: { [pattern]: this.context.follow(additional) },
-        additionalProperties: false,
-      };
+      const some = names.kinds.filter(({ value = additional }) => value !== undefined && !isNothing(value));
+      const followed = some.map((kind) => [
+        this.context.patternOf(kind.rules),
+        this.context.follow(kind.value ?? additional),
+      ]);
+      if (some.length > 0)
+        return { ...without, patternProperties: Object.fromEntries(followed) as Schema, additionalProperties: false };
+    }
+    if (names.kind !== 'all' || additional === undefined || isNothing(additional)) {
+      return { ...rules, additionalProperties: false };
     }
     const followed = this.context.follow(additional);
     if (isAlone) return { ...rules, additionalProperties: followed };
@@ -80,13 +90,19 @@ export class ObjectNames {
     if (patternProperties === undefined) {
       return { additional, names: propertyNames === undefined ? { kind: 'all' } : this.#namesOf(propertyNames) };
     }
-    const [one, ...more] = Object.entries(patternProperties as Schema);
+    const patterns = Object.keys(patternProperties as Schema);
     const isAlone = propertyNames === undefined && (additional === undefined || isNothing(additional));
-    if (one === undefined || more.length > 0 || !isAlone) {
-      throw refused(path, 'has patternProperties of several patterns or beside other names', 'give one pattern');
+    if (patterns.length === 0 || !isAlone) {
+      throw refused(path, 'has patternProperties without patterns or beside other names', 'leave the other names out');
     }
-    const rules = { path, patterns: [one[0]], least: 0, most: undefined, without: [] };
-    return { additional: one[1], names: { kind: 'fitting', rules } };
+    if (patterns.length > maxPatterns)
+      throw refused(path, `has patternProperties of more than ${maxPatterns} patterns`);
+    const kinds = patterns.map((pattern): Kind => {
+      const elsewhere = patterns.filter((other) => other !== pattern);
+      const rules = { path, patterns: [pattern], least: 0, most: undefined, without: [], elsewhere };
+      return { rules, value: (patternProperties as Schema)[pattern] };
+    });
+    return { additional, names: { kind: 'fitting', kinds } };
   }
 
   #namesOf(names: unknown): Names {
@@ -102,7 +118,7 @@ export class ObjectNames {
     const key = ['$ref', 'allOf', 'anyOf', 'oneOf'].find((one) => one in names);
     if (key === undefined) {
       const rules = textRulesOf(names, path);
-      return rules === undefined ? { kind: 'all' } : { kind: 'fitting', rules };
+      return rules === undefined ? { kind: 'all' } : { kind: 'fitting', kinds: [{ rules }] };
     }
     const other = sayingOf(names).find((one) => one !== key && one !== 'type');
     if (other !== undefined) throw refused(path, `has ${other} beside ${key}`);

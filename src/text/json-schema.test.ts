@@ -62,6 +62,21 @@ describe('what is followed', () => {
       ['["a"]'],
     ],
     [
+      'names of several patterns',
+      {
+        patternProperties: { '^a[a-z]*$': { type: 'integer' }, '^b': { type: 'null' }, '\\d$': { type: 'boolean' } },
+        additionalProperties: false,
+      },
+      ['{"ab":1,"b":null,"1":true,"a":2}', '{}'],
+      ['{"ab":null}', '{"c":1}', '{"b":1}', '{"1":1}'],
+    ],
+    [
+      'names but those that fit several patterns',
+      { patternProperties: { '^[a-z]{1,2}$': { type: 'integer' }, '^x[a-z]*$': { type: 'null' }, 'qq$|^-': {} } },
+      ['{"a":1,"yx":1,"xyz":null,"q":1}'],
+      ['{"x":1}', '{"xz":null}', '{"x":null}', '{"qq":1}', '{"xqq":null}'],
+    ],
+    [
       'alternatives with a title',
       { anyOf: [{ type: 'boolean' }, { type: 'null' }], default: null, title: 'X', description: 'x' },
       ['true', 'null'],
@@ -162,7 +177,12 @@ describe('what is refused', () => {
     ],
     ['values that must differ', { type: 'array', items: {}, uniqueItems: true }, /the keyword "uniqueItems"/],
     ['nullable that is no boolean', { type: 'string', nullable: 'yes' }, /nullable that is no boolean/],
-    ['several patterns of names', { patternProperties: { a: {}, b: {} } }, /one pattern/],
+    ['patterns of names beside other names', { patternProperties: { a: {} }, propertyNames: {} }, /beside other names/],
+    [
+      'many patterns of names',
+      { patternProperties: Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`^a${i}$`, {}])) },
+      /more than 32 patterns/,
+    ],
     [
       'names of several kinds',
       { propertyNames: { anyOf: [{ enum: ['a'] }, { pattern: 'b' }] } },
@@ -227,6 +247,13 @@ describe('what is refused', () => {
     ['a circle that nothing leads to', { type: 'null', $defs: { a: node({ $ref: '#/$defs/a' }) } }],
   ])('but not what may end: %s', (_, schema) => {
     expect(followableSchema(schema)).toBeInstanceOf(Object);
+  });
+
+  it('names of a pattern that all fit another one', async () => {
+    const schema = { patternProperties: { '^a[b-d]$': { type: 'null' }, '^a': { type: 'integer' } } };
+    await expect(allowedOf(schema, [])).rejects.toThrow(
+      /no text fits.*; names that fit "\^a\[b-d\]\$" fit other patterns/,
+    );
   });
 
   it('does not grow with the number of references', () => {

@@ -6,7 +6,7 @@
  *   ^[^,]+\.$   -->   ^[^\x00-\x1f",\\]+\.$
  *   ^a|b        -->   ^(?:a|b)$
  */
-import { classChoices, includes, plainCharacters, type Range } from './character-ranges.js';
+import { classChoices, includes, lastCharacter, plainCharacters, type Range } from './character-ranges.js';
 import { isEdge, unsupported, type Expression } from './regular-expression.js';
 
 /** A text of so many characters. */
@@ -29,6 +29,20 @@ export function wholeText(expression: Expression): Expression {
     parts: parts.slice(isEdge(parts[0], 'start') ? 1 : 0, isEdge(parts.at(-1), 'end') ? -1 : undefined),
   };
 }
+
+/** A text with a part that fits it, as JSON schemas mean a pattern. */
+export function textAround(expression: Expression): Expression {
+  if (expression.kind === 'choice') return { kind: 'choice', choices: expression.choices.map(textAround) };
+  const parts = expression.kind === 'sequence' ? expression.parts : [expression];
+  const before = isEdge(parts[0], 'start') ? [] : [anyText];
+  const behind = isEdge(parts.at(-1), 'end') ? [] : [anyText];
+  return { kind: 'sequence', parts: [...before, wholeText({ kind: 'sequence', parts }), ...behind] };
+}
+
+const anyText: Expression = {
+  ...{ kind: 'repeat', least: 0, most: Infinity },
+  part: { kind: 'characters', ranges: [[0, lastCharacter]] },
+};
 
 function writtenExpression(expression: Expression): string {
   switch (expression.kind) {

@@ -6,9 +6,10 @@
  *                                           text_0_1 ::= [A-Z] text_0_2
  *                                           text_0_2 ::= "\"" | [A-Z] text_0_2
  */
+import { show } from '../util/checked.js';
 import { UsageError } from '../util/errors.js';
 import { classChoices } from './character-ranges.js';
-import { lengthPattern, wholeText, writtenPattern } from './json-string-pattern.js';
+import { lengthPattern, textAround, wholeText, writtenPattern } from './json-string-pattern.js';
 import {
   lengthsOf,
   looksAround,
@@ -28,6 +29,8 @@ export interface TextRules {
   readonly most: number | undefined;
   /** Texts that do not fit. */
   readonly without: readonly string[];
+  /** Patterns that no part of it fits. */
+  readonly elsewhere?: readonly string[];
 }
 
 /** Of one automaton. */
@@ -46,7 +49,7 @@ export function onePattern(rules: TextRules): string | undefined {
   return ofRules(rules, () => {
     const read = rules.patterns.map((pattern) => wholeText(readExpression(pattern)));
     const { expressions, least, most } = essential(read, rules);
-    if (rules.without.length > 0) return undefined;
+    if (rules.without.length > 0 || (rules.elsewhere ?? []).length > 0) return undefined;
     const hasLengths = least > 0 || most !== undefined;
     if (expressions.length === 0) return lengthPattern(least, most);
     if (hasLengths || expressions.length > 1 || expressions.some(looksAround)) return undefined;
@@ -57,8 +60,7 @@ export function onePattern(rules: TextRules): string | undefined {
 /** The rules of a grammar for the text and the quote behind it; `NAME_0` is where it begins. Throws UsageError. */
 export function textGrammar(rules: TextRules, name: string): string {
   const { states } = ofRules(rules, () => automatonOf(rules));
-  if (states.length === 0)
-    throw refused(rules.path, 'has rules for a text that no text fits', 'patterns are those of the whole text');
+  if (states.length === 0) throw refused(rules.path, 'has rules for a text that no text fits', hintOfNone(rules));
   const lines = states.map(({ mayEnd, edges }, i) => {
     const choices = edges.flatMap(({ ranges, to }) =>
       classChoices(ranges).map((choice) => `${choice.startsWith('[') ? choice : `"${choice}"`} ${name}_${to}`),
@@ -68,13 +70,19 @@ export function textGrammar(rules: TextRules, name: string): string {
   return `${lines.join('\n')}\n`;
 }
 
+function hintOfNone({ patterns, elsewhere = [] }: TextRules): string {
+  return elsewhere.length === 0
+    ? 'patterns are those of the whole text'
+    : `names that fit ${show(patterns[0])} fit other patterns, too`;
+}
+
 /** Of the texts that fit, or of those in which nothing repeats often, where that would be too large. */
 function automatonOf(rules: TextRules): Automaton {
   const expressions = rules.patterns.map((pattern) => wholeText(readExpression(pattern)));
   const ofAtMost = (most: number): Expression[] => expressions.map((expression) => withFewer(expression, most));
   for (const most of [Infinity, ...mostRepeated]) {
     try {
-      return exactAutomaton(essential(ofAtMost(most), rules), rules.without);
+      return exactAutomaton(essential(ofAtMost(most), rules), rules);
     } catch (error) {
       if (!(error instanceof TooLarge)) throw error;
     }
@@ -82,11 +90,13 @@ function automatonOf(rules: TextRules): Automaton {
   throw new TooLarge();
 }
 
-function exactAutomaton({ expressions, least, most }: Essential, without: readonly string[]): Automaton {
+function exactAutomaton({ expressions, least, most }: Essential, { without, elsewhere = [] }: TextRules): Automaton {
   const language = new Language(limits);
   const parts = expressions.map((expression) => language.textsOf(expression));
   if (least > 0 || most !== undefined) parts.push(language.textsOfLength(least, most));
   parts.push(...without.map((text) => language.not(language.text(text))));
+  const around = elsewhere.map((pattern) => textAround(readExpression(pattern)));
+  parts.push(...around.map((expression) => language.not(language.textsOf(expression))));
   return language.automatonOf(language.both(parts), (ranges) => classChoices(ranges).length > 0);
 }
 
@@ -107,7 +117,7 @@ function essential(given: readonly Expression[], rules: TextRules): Essential {
   return { expressions, least: shortest >= least ? 0 : least, most: longest <= most ? undefined : most };
 }
 
-function ofRules<T>({ path, without }: TextRules, work: () => T): T {
+function ofRules<T>({ path, without, elsewhere = [] }: TextRules, work: () => T): T {
   try {
     return work();
   } catch (error) {
@@ -116,7 +126,7 @@ function ofRules<T>({ path, without }: TextRules, work: () => T): T {
       const hint =
         without.length > 0
           ? 'give fewer properties, or additionalProperties: false'
-          : 'leave one of pattern, format and lengths out';
+          : `leave one of ${elsewhere.length > 0 ? 'the patterns' : 'pattern, format and lengths'} out`;
       throw refused(path, 'has rules for a text that take too much together', hint);
     }
     throw error;
