@@ -29,8 +29,8 @@ describe.skipIf(executablePath === undefined)('the page, in a browser (skipped w
   const open = async (options: Parameters<Browser['newPage']>[0] = {}): Promise<Page> => {
     const page = await browser.newPage(options);
     page.on('console', (message) => {
-      // Without a key the first request is refused, and the browser says so.
-      if (message.type() === 'error' && !message.text().includes('401')) troubles.push(message.text());
+      // Without a key the first request is refused, and the browser says so; 418 is what tests make of others.
+      if (message.type() === 'error' && !/401|418/.test(message.text())) troubles.push(message.text());
     });
     page.on('pageerror', (error) => troubles.push(error.message));
     page.on('request', (request) => {
@@ -76,6 +76,35 @@ describe.skipIf(executablePath === undefined)('the page, in a browser (skipped w
     await page.getByText('Stopped.').waitFor();
     expect(await page.getByRole('button', { name: 'Send' }).isEnabled()).toBe(true);
     expect(server.server.inFlight).toBe(0);
+    await page.close();
+  });
+
+  it('forgets what was stopped before an answer, so that it can be asked again', async () => {
+    const page = await open();
+    await page.route('**/v1/chat/completions', () => undefined);
+    await page.getByLabel('Prompt', { exact: true }).fill('are you there');
+    await page.getByRole('button', { name: 'Send' }).click();
+    await page.locator('article.assistant').waitFor();
+    await page.getByRole('button', { name: 'Stop' }).click();
+    await page.getByText('Stopped before an answer.').waitFor({ timeout: 5000 });
+    expect(await page.locator('article').count()).toBe(0);
+    expect(await page.getByText('Nothing has been said yet.').count()).toBe(1);
+    expect(await page.getByLabel('Prompt', { exact: true }).inputValue()).toBe('are you there');
+    await page.close();
+  });
+
+  it('says why there is no answer, though it cannot count either', async () => {
+    const page = await open();
+    const fail = (message: string) => ({ status: 418, json: { error: { message } } });
+    await page.route('**/v1/chat/completions', async (route) => {
+      await page.route('**/counters', (other) => other.fulfill(fail('cannot count')));
+      await route.fulfill(fail('no answer today'));
+    });
+    await page.getByLabel('Prompt', { exact: true }).fill('hello');
+    await page.getByRole('button', { name: 'Send' }).click();
+    await page.locator('#status.error').waitFor({ timeout: 5000 });
+    await page.waitForTimeout(300);
+    expect(await page.locator('#status').textContent()).toBe('no answer today');
     await page.close();
   });
 

@@ -21,7 +21,7 @@ export class Conversation {
     this.view.replaceChildren(h('p', { class: 'empty' }, 'Nothing has been said yet.'));
   }
 
-  /** What was said, and how it ended: `stop`, `length`, or `abort` where `signal` came first. */
+  /** How it ended: `stop`, `length`, or where `signal` came first `abort`, or `unanswered` and nothing was said. */
   async ask(
     prompt: string,
     { chat, model }: Inspection,
@@ -47,9 +47,9 @@ export class Conversation {
       }
       return end;
     } catch (error) {
-      if (signal.aborted) return 'abort';
       // Nothing was answered; the question can be asked again.
       if (answer.content === '') this.#forget(2);
+      if (signal.aborted) return answer.content === '' ? 'unanswered' : 'abort';
       throw error;
     }
   }
@@ -71,5 +71,6 @@ export class Conversation {
   #forget(count: number): void {
     this.#messages.splice(-count);
     for (let i = 0; i < count; i++) this.view.lastElementChild?.remove();
+    if (this.#messages.length === 0) this.clear();
   }
 }

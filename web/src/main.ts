@@ -71,6 +71,7 @@ const endings: Readonly<Record<string, string>> = {
   stop: 'Done.',
   length: 'Ended at the limit of tokens.',
   abort: 'Stopped.',
+  unanswered: 'Stopped before an answer.',
 };
 
 async function ask(): Promise<void> {
@@ -85,15 +86,18 @@ async function ask(): Promise<void> {
     await ledger.begin();
     const end = await conversation.ask(text, inspection, settings.values, running.signal);
     say(endings[end] ?? `Ended: ${end}.`);
+    if (end === 'unanswered') prompt.value ||= text;
   } catch (error) {
-    prompt.value = text;
+    prompt.value ||= text;
+    // That it cannot count either says less than why there is no answer.
+    void ledger.end().catch(() => undefined);
     throw error;
   } finally {
     running = undefined;
     [send.disabled, stop.disabled, clear.disabled] = [false, true, false];
     model.disabled = model.options.length < 2;
-    await ledger.end();
   }
+  await ledger.end();
 }
 
 byId('ask', HTMLFormElement).addEventListener('submit', (event) => {
