@@ -151,4 +151,16 @@ describe('SessionPool', () => {
     expect((await running!.result).finishReason).toBe('abort');
     expect(() => pool.generate([ask([22])])).toThrow(AbortedError);
   });
+
+  it('gives its slots back to the model when it is closed', async () => {
+    const { pool, model } = setUp({ slots: 2 });
+    const [running] = pool.generate([ask([20], 6)]);
+    pool.close();
+    await new Promise(setImmediate);
+    const session = model.session();
+    expect(await tokensOf(running!)).toEqual(continuation([20], 6));
+    await session.close();
+    await new Promise(setImmediate);
+    expect(new SessionPool(model).slots).toBe(2);
+  });
 });

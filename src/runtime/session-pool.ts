@@ -87,9 +87,10 @@ export class SessionPool {
     return generations;
   }
 
-  /** Rejects what waits. What runs ends when the model is closed. */
+  /** Rejects what waits, and gives the slots back to the model: that of what runs when it has ended. */
   close(): void {
     this.#closed = true;
+    for (const session of this.#free) void session.close();
     const waiting = this.#turns.flat();
     this.#turns = [];
     this.#waiting = 0;
@@ -106,7 +107,8 @@ export class SessionPool {
         return await generation.result;
       } finally {
         this.#free.push(session);
-        this.#dispatch();
+        if (this.#closed) void session.close();
+        else this.#dispatch();
       }
     }, options.signal);
   }
