@@ -6,6 +6,7 @@
  */
 import { UsageError } from '../util/errors.js';
 import { textMark } from './grammar-text.js';
+import { MergedObjects } from './json-schema-merged.js';
 import { ObjectNames } from './json-schema-names.js';
 import {
   followableRules,
@@ -35,6 +36,7 @@ export interface FollowableSchema {
   readonly texts: readonly TextRules[];
 }
 
+const severalHint = 'plain objects are merged; others become one schema';
 /** Each says what a value is by itself. */
 const whole = ['$ref', ...holdsChoices];
 const ofTexts = new Set(['type', 'minLength', 'maxLength', 'pattern', 'format']);
@@ -45,6 +47,7 @@ export class SchemaRewriter {
   readonly #texts = new Map<string, TextRules>();
   readonly #types: ValueTypes;
   readonly #names: ObjectNames;
+  readonly #merged: MergedObjects;
   readonly #definitions: { readonly schema: Schema; readonly types: Types }[] = [];
   /** Numbers of definitions. */
   readonly #numbers = new Map<Schema, Map<string, number>>();
@@ -56,6 +59,7 @@ export class SchemaRewriter {
     private readonly maxParts: number,
   ) {
     this.#types = new ValueTypes(places);
+    this.#merged = new MergedObjects(places);
     this.#names = new ObjectNames({
       ...{ follow: (schema) => this.#follow(schema), shared: (schema) => this.#shared(schema, allTypes) },
       ...{ patternOf: (rules) => this.#patternOf(rules), numberOf: (rules) => this.#numberOf(rules) },
@@ -83,8 +87,8 @@ export class SchemaRewriter {
   }
 
   /** OpenAPI 3.0 says so beside anything. */
-  #orNull({ nullable: _, ...given }: Schema, path: string, types: Types): Schema {
-    const schema = this.places.put(given, path);
+  #orNull(given: Schema, path: string, types: Types): Schema {
+    const schema = this.places.put({ ...given, nullable: false }, path);
     const isOther = common(this.#types.of(schema), types).size > 0;
     const others = isOther ? [this.#follow(schema, types)] : [];
     return { anyOf: [...others, ...(types.has('null') ? [{ type: 'null' }] : [])] };
@@ -119,6 +123,8 @@ export class SchemaRewriter {
   #ofOthers(schema: Schema, key: string, path: string, given: Types): Schema {
     const types = common(given, typesOf(schema['type']));
     if (key === 'allOf' && isOfTexts(schema)) return this.#severalTexts(schema, path);
+    const merged = key === 'allOf' ? this.#merged.of(schema) : undefined;
+    if (merged !== undefined) return this.#shared(merged, types);
     const other = sayingOf(schema).find((one) => one !== key && one !== 'type');
     if (other !== undefined)
       throw refused(path, `has ${other} beside ${key}`, 'move one of them into a schema of its own');
@@ -127,7 +133,7 @@ export class SchemaRewriter {
     }
     if (key === '$ref') return this.#shared(this.places.targetOf(schema), types);
     const schemas = schema[key] as readonly unknown[];
-    if (key === 'allOf' && schemas.length > 1) throw refused(path, 'has allOf with several schemas');
+    if (key === 'allOf' && schemas.length > 1) throw refused(path, 'has allOf with several schemas', severalHint);
     const fitting = schemas.filter((one) => common(this.#types.of(one), types).size > 0);
     return { [key]: fitting.map((one) => this.#follow(one, types)) };
   }

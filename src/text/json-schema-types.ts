@@ -65,7 +65,8 @@ export class ValueTypes {
     if (choices === undefined) {
       return schema['type'] === undefined ? typesOf(typeOf(schema, this.places.pathOf(schema))) : allTypes;
     }
-    return new Set(choices.flatMap((choice) => [...this.of(choice)]));
+    const types = choices.map((choice) => this.of(choice));
+    return 'allOf' in schema ? types.reduce(common) : new Set(types.flatMap((some) => [...some]));
   }
 }
 

@@ -62,6 +62,17 @@ describe('what is followed', () => {
       ['["a"]'],
     ],
     [
+      'several objects as one',
+      {
+        allOf: [{ $ref: '#/$defs/a' }, { properties: { b: { type: 'null' }, a: { type: 'integer' } } }],
+        properties: { c: { $ref: '#' } },
+        ...{ required: ['b'], unevaluatedProperties: false, type: 'object', title: 'X' },
+        $defs: { a: { type: ['object', 'null'], properties: { a: { type: 'integer' } }, required: ['a'] } },
+      },
+      ['{"a":1,"b":null}', '{"a":1,"b":null,"c":{"a":2,"b":null}}'],
+      ['{"a":1}', '{"b":null}', 'null', '{"a":1,"b":null,"c":{}}', '{"a":1,"b":null,"d":1}'],
+    ],
+    [
       'names of several patterns',
       {
         patternProperties: { '^a[a-z]*$': { type: 'integer' }, '^b': { type: 'null' }, '\\d$': { type: 'boolean' } },
@@ -157,7 +168,33 @@ describe('what is refused', () => {
     ['a name with a quote', { properties: { 'a"b': {} } }, /whose name/],
     ['a name with a backslash', { properties: { 'a\\b': {} } }, /whose name/],
     ['a name with half a character', { properties: { '\ud800': {} } }, /whose name/],
-    ['what is beside allOf', { allOf: [{ type: 'object' }], properties: { extra: {} } }, /has properties beside allOf/],
+    ['what is beside allOf', { allOf: [{ type: 'object' }], minProperties: 1 }, /has minProperties beside allOf/],
+    [
+      'two schemas of a property',
+      { allOf: [{ properties: { a: { type: 'string' } } }, { properties: { a: { type: 'null' } } }] },
+      /several schemas of "a"/,
+    ],
+    [
+      'objects that have no room for each other',
+      { allOf: [{ properties: { a: {} }, additionalProperties: false }, { properties: { b: {} } }] },
+      /allOf with "b", for which .* no room.*; leave additionalProperties/,
+    ],
+    [
+      'objects that have no room, of which one says so for itself',
+      { allOf: [{ properties: { a: {} }, unevaluatedProperties: false }, { properties: { b: {} } }] },
+      /allOf with "b"/,
+    ],
+    [
+      'objects with others beside them',
+      { allOf: [{ properties: { a: {} }, additionalProperties: {} }, { properties: { b: {} } }] },
+      /properties of any name/,
+    ],
+    ['an object and a text', { allOf: [{ properties: { a: {} } }, { type: 'string' }] }, /what is none/],
+    [
+      'what no one of several objects has',
+      { allOf: [{ properties: { a: {} } }, { properties: { b: {} }, required: ['c'] }] },
+      /requires "c"/,
+    ],
     ['what is beside anyOf', { anyOf: [{ type: 'object' }], minItems: 1 }, /has minItems beside anyOf/],
     ['a type that no choice has', { type: 'string', anyOf: [{ type: 'null' }, { const: 1 }] }, /both type and anyOf/],
     ['a type that a reference has not', { type: 'null', $ref: '#/$defs/a', $defs: { a: { enum: [1] } } }, /both type/],
@@ -247,6 +284,13 @@ describe('what is refused', () => {
     ['a circle that nothing leads to', { type: 'null', $defs: { a: node({ $ref: '#/$defs/a' }) } }],
   ])('but not what may end: %s', (_, schema) => {
     expect(followableSchema(schema)).toBeInstanceOf(Object);
+  });
+
+  it('allOf of what comes again and again, in time', () => {
+    const twice = (i: number) => ({ allOf: [{ $ref: `#/$defs/d${i}` }, { $ref: `#/$defs/d${i}` }], properties: {} });
+    const $defs = Object.fromEntries(Array.from({ length: 50 }, (_, i) => [`d${i}`, twice(i + 1)]));
+    const end = { properties: { a: { type: 'null' } } };
+    expect(followableSchema({ ...twice(0), $defs: { ...$defs, d50: end } })).toBeInstanceOf(Object);
   });
 
   it('names of a pattern that all fit another one', async () => {
