@@ -54,7 +54,7 @@ const rules: Readonly<Record<Exclude<keyof LoadOptions, 'threads' | 'context' | 
   signal: isSignal,
 };
 
-/** Callers may not have checked types. Throws UsageError for the first option of a wrong type or that is not known. */
+/** Callers may not have checked types. Throws UsageError for the first option that is of a wrong type, or none of its names. */
 export function checkLoadOptions(options: LoadOptions): void {
   checkOptions(options, rules);
 }
