@@ -67,7 +67,7 @@ export class WorkerExecutable implements Executable {
     }
   }
 
-  get engine(): EngineAddress {
+  get engineAddress(): EngineAddress {
     return this.address;
   }
 

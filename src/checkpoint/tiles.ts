@@ -71,6 +71,7 @@ function packBlocks(data: Uint8Array, rows: number, columns: number, format: Qua
   const offsets = scaleOffsets(format);
   const move = movers[format];
   const blocks = columns / elements;
+  const places = Array.from({ length: blocks }, (_, block) => blockPlace(format, blocks, block));
   const { tile: tileBytes } = tileBytesOf(format, columns);
   const to = new Uint8Array(Math.ceil(rows / tileRows) * tileBytes);
   for (let row = 0; row < rows; row++) {
@@ -78,11 +79,12 @@ function packBlocks(data: Uint8Array, rows: number, columns: number, format: Qua
     const tile = Math.floor(row / tileRows) * tileBytes;
     for (let block = 0; block < blocks; block++) {
       const start = (row * blocks + block) * bytes;
-      const { scales, rest } = blockPlace(format, blocks, block);
-      for (const [i, offset] of offsets.entries()) {
-        const target = tile + scales + 2 * (i * tileRows + lane);
+      const { scales, rest } = places[block]!;
+      let target = tile + scales + 2 * lane;
+      for (const offset of offsets) {
         to[target] = data[start + offset]!;
         to[target + 1] = data[start + offset + 1]!;
+        target += 2 * tileRows;
       }
       move(data, start, to, tile + rest, lane);
     }

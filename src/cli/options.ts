@@ -1,9 +1,9 @@
 /** Options that several verbs share, with the checks that commander does not do. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { weightsMemories, type WeightsMemory } from '../backends/backend.js';
+import { weightsMemories } from '../backends/backend.js';
 import { backendNames } from '../backends/registry.js';
 import { samplingRanges, type Range } from '../checkpoint/sampling-ranges.js';
-import { schedules, type DType, type Schedule } from '../ir/program.js';
+import { schedules, type DType } from '../ir/program.js';
 import type { LoadOptions } from '../runtime/load-model.js';
 import type { SamplingOptions } from '../runtime/sampling.js';
 
@@ -80,18 +80,7 @@ export function samplingOf(flags: SamplingFlags): SamplingOptions {
   return defined({ temperature, topK, topP, minP, repetitionPenalty, seed });
 }
 
-export interface LoadFlags {
-  readonly schedule?: Schedule;
-  readonly backend?: (typeof backendNames)[number];
-  readonly quant?: DType;
-  readonly compress?: boolean;
-  readonly kv?: DType;
-  readonly threads?: number;
-  readonly pin?: boolean;
-  readonly weightsMemory?: WeightsMemory;
-  readonly context?: number;
-  readonly cacheDir?: string;
-}
+export type LoadFlags = Omit<LoadOptions, 'slots' | 'rows' | 'onProgress' | 'onNotice' | 'signal'>;
 
 export function scheduleOption(): Option {
   return new Option('--schedule <schedule>', 'where the kernel boundaries are (default: response)').choices(schedules);

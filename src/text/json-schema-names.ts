@@ -39,6 +39,11 @@ interface Kind {
 /** Each one is told apart from all others. */
 const maxPatterns = 32;
 
+/** Whether others than those that are listed come, by their schema: where nothing is said of them they do not. */
+function mayCome(others: unknown): boolean {
+  return others !== undefined && !isNothing(others);
+}
+
 const keywords = [
   'properties',
   'required',
@@ -66,7 +71,7 @@ export class ObjectNames {
     }
     const rules = { ...without, properties: isAlone ? undefined : properties, required: schema['required'] };
     if (names.kind === 'fitting') {
-      const some = names.kinds.filter(({ value = additional }) => value !== undefined && !isNothing(value));
+      const some = names.kinds.filter(({ value = additional }) => mayCome(value));
       const followed = some.map((kind) => [
         this.context.patternOf(kind.rules),
         this.context.follow(kind.value ?? additional),
@@ -74,7 +79,7 @@ export class ObjectNames {
       if (some.length > 0)
         return { ...without, patternProperties: Object.fromEntries(followed) as Schema, additionalProperties: false };
     }
-    if (names.kind !== 'all' || additional === undefined || isNothing(additional)) {
+    if (names.kind !== 'all' || !mayCome(additional)) {
       return { ...rules, additionalProperties: false };
     }
     const followed = this.context.follow(additional);
@@ -91,7 +96,7 @@ export class ObjectNames {
       return { additional, names: propertyNames === undefined ? { kind: 'all' } : this.#namesOf(propertyNames) };
     }
     const patterns = Object.keys(patternProperties as Schema);
-    const isAlone = propertyNames === undefined && (additional === undefined || isNothing(additional));
+    const isAlone = propertyNames === undefined && !mayCome(additional);
     if (patterns.length === 0 || !isAlone) {
       throw refused(path, 'has patternProperties without patterns or beside other names', 'leave the other names out');
     }
@@ -139,8 +144,7 @@ export class ObjectNames {
   #listed(properties: Schema, names: readonly string[], additional: unknown): Schema {
     this.context.count(names.length);
     const given = Object.fromEntries(Object.entries(properties).filter(([name]) => names.includes(name)));
-    const others =
-      additional === undefined || isNothing(additional) ? [] : names.filter((name) => !Object.hasOwn(given, name));
+    const others = mayCome(additional) ? names.filter((name) => !Object.hasOwn(given, name)) : [];
     const value = others.length === 0 ? undefined : this.context.shared(additional);
     return { ...this.#followed(given), ...Object.fromEntries(others.map((name) => [name, value])) };
   }

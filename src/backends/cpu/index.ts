@@ -120,7 +120,7 @@ async function prepare(
   const executable = await WorkerExecutable.start(workerFile, setup, (engine, aborted) =>
     kernels.abort(engine, aborted),
   );
-  executable.weightsArea = { address: kernels.weights(executable.engine), bytes: packedLength(plan.step) };
+  executable.weightsArea = { address: kernels.weights(executable.engineAddress), bytes: packedLength(plan.step) };
   if (stages.length > 0) executable.stageTimes = stageTimes(library.value, stages);
   onProgress?.({ phase: 'load', done: 1, total: 1, unit: 'steps' });
   return executable;

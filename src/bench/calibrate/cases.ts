@@ -47,7 +47,7 @@ export const promptFormats = ['q8_0', 'q4_0', 'bf16'] as const satisfies readonl
 export type PromptFormat = (typeof promptFormats)[number];
 
 /** Of which loading and arithmetic hide more or less of each other; the first stands for all others. */
-export const overlapFormats = ['q8_0', 'q4_0'] as const satisfies readonly DType[];
+const overlapFormats = ['q8_0', 'q4_0'] as const satisfies readonly DType[];
 export type OverlapFormat = (typeof overlapFormats)[number];
 
 /** Formats that `--quant` knows, and what bf16 is kept in; those of a block within a GGUF file are worked on as on-chip memory reads. */
