@@ -1,5 +1,5 @@
 /**
- * Matrices of every format on every instruction set that this machine runs, against float64 sums of the weights that are
+ * Matrices of every format on every instruction set that this machine runs (with clang the best of them), against float64 sums of the weights that are
  * stored. Inputs are multiples of a power of two, up to 127, so that making them int8 for quantized weights changes nothing
  * and what is left is the rounding of float32 sums.
  */
@@ -15,7 +15,7 @@ import { blockOf, dtypes, isQuantized, plainFormat } from '../../ir/formats.js';
 import type { DType } from '../../ir/program.js';
 import { bf16ToF32Array, f32ToBf16Array } from '../../util/float.js';
 import { usableInstructionSets, type InstructionSet } from './instruction-set.js';
-import { compileLibrary, findCompiler } from './toolchain.js';
+import { compileLibrary, findCompiler, type Compiler } from './toolchain.js';
 
 const formats = dtypes.filter((dtype) => dtype !== 'i32');
 
@@ -62,8 +62,7 @@ interface Kernels {
 const workspace = new Workspace();
 afterAll(() => workspace.remove());
 
-async function load(instructionSet: InstructionSet): Promise<Kernels> {
-  const compiler = (await findCompiler())!;
+async function load(instructionSet: InstructionSet, compiler: Compiler): Promise<Kernels> {
   const request = {
     source,
     instructionSet,
@@ -125,13 +124,17 @@ const shapes: readonly Shape[] = [
   { rows: 35, blocks: 1, out: 47 },
 ];
 
-const hasCompiler = (await findCompiler()) !== undefined;
 const usable = usableInstructionSets();
+const [usual, clang] = await Promise.all([findCompiler(), findCompiler(['clang'])]);
+const builds = [
+  ...(usual === undefined ? [] : usable.map((set) => [set.name, set, usual] as const)),
+  ...(clang === undefined ? [] : [[`${usable[0]!.name}, clang`, usable[0]!, clang] as const]),
+];
 
-describe.runIf(hasCompiler).each(usable.map((set) => [set.name, set] as const))('%s', (_, instructionSet) => {
+describe.each(builds)('%s', (_, instructionSet, compiler) => {
   let kernels: Kernels;
   beforeAll(async () => {
-    kernels = await load(instructionSet);
+    kernels = await load(instructionSet, compiler);
   }, 120_000);
 
   it('bf16z computes what bf16 does, bit for bit, whatever weights stick out', () => {

@@ -1,4 +1,4 @@
-/** Generated programs under sanitizers, and on the instruction set of another processor (emulated). */
+/** Generated programs under sanitizers, made by another compiler, and on the instruction set of another processor (emulated). */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildDriver, cannotBuild, driverCase, runDriver, type DriverCase } from '../../../tests/support/c-driver.js';
 import { Workspace } from '../../../tests/support/models.js';
@@ -51,6 +51,22 @@ describe('sanitizers', () => {
         expect(relativeError(logits, test.expected.logits)).toBeLessThan(tolerance.narrow);
         expect(tokens).toEqual(test.expected.tokens);
       }
+    }
+  });
+});
+
+describe('clang', () => {
+  const compiler = 'clang';
+
+  it('agrees with the reference', async (context) => {
+    const instructionSet = chooseInstructionSet();
+    const reason = await cannotBuild(compiler, instructionSet.compilerFlags, workspace);
+    if (reason !== undefined) context.skip(reason);
+    for (const test of [llama, qwen3, long]) {
+      const driver = await buildDriver(test, { compiler, instructionSet, flags: ['-O3'] }, workspace);
+      const { logits, tokens } = await runDriver([driver], test, 2, workspace);
+      expect(relativeError(logits, test.expected.logits)).toBeLessThan(tolerance.narrow);
+      expect(tokens).toEqual(test.expected.tokens);
     }
   });
 });

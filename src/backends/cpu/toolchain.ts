@@ -25,6 +25,11 @@ const supportDir = fileURLToPath(new URL('../../../src/backends/cpu/support/', i
  * different schedules.
  */
 const commonFlags = ['-std=gnu11', '-O3', '-fPIC', '-shared', '-fvisibility=hidden', '-ffp-contract=off', '-pthread'];
+/**
+ * gcc would move products to where they are summed, past the end of the registers of AVX2: without this pass they stay in the
+ * order of the source. clang has no such pass, and warns.
+ */
+const orderFlags = ['-fno-tree-ter', '-Wno-ignored-optimization-argument'];
 const warningFlags = ['-Wall', '-Wextra', '-Werror'];
 const compileTimeoutMs = 300_000;
 
@@ -67,6 +72,7 @@ export async function compileLibrary(request: CompileRequest): Promise<string> {
   const { source, instructionSet, cacheDir, compiler, signal } = request;
   const flags = [
     ...commonFlags,
+    ...orderFlags,
     ...warningFlags,
     ...instructionSet.compilerFlags,
     `-DKLOOP_SIMD="simd_${instructionSet.name}.h"`,

@@ -20,7 +20,7 @@ export function inputForm(format: DType): InputForm | undefined {
 
 /** Bytes of a form (quantized_bytes in linear_quantized.h, bf16_inputs in linear.h). */
 export function formBytes(form: InputForm, rows: number, width: number): number {
-  return form === 'int8' ? ((rows * width) / 32) * (32 + 12) : rows * (width + (width % 2)) * 2;
+  return form === 'int8' ? ((rows * width) / 32) * (3 * 32 + 16) : rows * (width + (width % 2)) * 2;
 }
 
 /** Own memory for the forms of what matrices of a stage read. */

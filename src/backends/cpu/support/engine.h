@@ -27,6 +27,15 @@
 #include <sys/syscall.h>
 #endif
 
+/* Before a loop of so many rounds at most, a constant once it is inlined: all of them stand one after another, so that what it
+ * indexes can be registers. */
+#define PRAGMA(text) _Pragma(#text)
+#ifdef __clang__
+#define UNROLL(most) PRAGMA(clang loop unroll(full))
+#else
+#define UNROLL(most) PRAGMA(GCC unroll most)
+#endif
+
 #define ENGINE_MAX_WORKERS 256
 /* About 20 us: longer than most stages of a small model, much shorter than a time slice. */
 #define ENGINE_SPINS 4000
@@ -36,10 +45,18 @@
 #define CACHE_LINE 64
 /* How far ahead of itself a walk through weights asks for memory: where several rows share them, or they take many instructions
  * to unpack, there is so much to compute between two loads that no processor looks ahead far enough by itself. In a single
- * stream for one row it does, and is slower when it is asked for the same; several tiles at once are no single stream. */
+ * stream for one row those with AVX-512 do, and are slower when they are asked for the same; several tiles at once are no single
+ * stream. 0: not at all. */
 #define PREFETCH_BYTES 4096
-static inline __attribute__((always_inline)) void ask_ahead(const uint8_t *walk, size_t bytes) {
-  for (size_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(walk + PREFETCH_BYTES + at, 0, 3);
+#ifndef SIMD_PREFETCH_BYTES_OF_ONE_ROW
+#define SIMD_PREFETCH_BYTES_OF_ONE_ROW 0
+#endif
+static inline __attribute__((always_inline)) size_t prefetch_bytes(int rows) {
+  return rows > 1 ? PREFETCH_BYTES : SIMD_PREFETCH_BYTES_OF_ONE_ROW;
+}
+static inline __attribute__((always_inline)) void ask_ahead(const uint8_t *walk, size_t bytes, size_t ahead) {
+  if (ahead == 0) return;
+  for (size_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(walk + ahead + at, 0, 3);
 }
 /* Outputs of a tile of weights, and positions of a tile of the KV cache: as many as a vector has lanes. */
 #define TILE 16

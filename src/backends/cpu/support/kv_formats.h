@@ -21,7 +21,7 @@
 #define GROUP 4
 /* The most vectors of values that are summed together. */
 #define VALUES_AT_ONCE 4
-#define UNROLL_ALL _Pragma("GCC unroll 4")
+#define UNROLL_ALL UNROLL(4)
 
 /* Elements of a block of q8_0, and its bytes. */
 #define KV_BLOCK 32

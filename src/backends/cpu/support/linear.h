@@ -83,7 +83,7 @@ static inline __attribute__((always_inline)) void store_outputs(float *y, v16 su
   v16_store_part(y + feature, bias ? v16_add(sums, v16_load_part(bias + feature, count)) : sums, count);
 }
 
-#define UNROLL_ROWS _Pragma("GCC unroll 8")
+#define UNROLL_ROWS UNROLL(8)
 
 /* Adds inputs i and i + 1 to the sums of `rows` rows of floats. */
 static inline __attribute__((always_inline)) void add_two_inputs(int rows, v16 *even, v16 *odd, const void *const *row, int i,
@@ -116,7 +116,7 @@ static inline __attribute__((always_inline)) void add_pair(int rows, v16 *even, 
 static inline __attribute__((always_inline)) void add_stored_pair(enum weight_format format, int rows, v16 *even, v16 *odd,
                                                                   const void *const *row, const uint8_t *stored, int i,
                                                                   bool second) {
-  if (rows > 1) ask_ahead(stored, tile_bytes(format, 2));
+  ask_ahead(stored, tile_bytes(format, 2), prefetch_bytes(rows));
   if (is_bf16(format)) {
     add_pair(rows, even, odd, row, i, second, v16b_load(stored));
     return;
@@ -152,12 +152,12 @@ static inline __attribute__((always_inline)) void add_tile(enum weight_format fo
 static inline __attribute__((always_inline)) void add_groups(int rows, v16 *even, v16 *odd, const void *const *row,
                                                              const struct compressed_tile *tile, int begin, int end) {
   for (int group = begin; group < end; ++group) {
-    if (rows > 1) ask_ahead(tile->groups + (size_t)group * COMPRESSED_GROUP_BYTES, COMPRESSED_GROUP_BYTES);
-#pragma GCC unroll 2
+    ask_ahead(tile->groups + (size_t)group * COMPRESSED_GROUP_BYTES, COMPRESSED_GROUP_BYTES, prefetch_bytes(rows));
+    UNROLL(2)
     for (int half = 0; half < 2; ++half) {
       v16b pairs[2];
       load_half_group(tile, group, half, pairs);
-#pragma GCC unroll 2
+      UNROLL(2)
       for (int p = 0; p < 2; ++p)
         add_pair(rows, even, odd, row, group * COMPRESSED_INPUTS + 4 * half + 2 * p, p == 1, pairs[p]);
     }

@@ -92,7 +92,7 @@ static inline uint32_t restore_exceptions(const struct compressed_tile *tile, ui
 static __attribute__((noinline, unused)) void expand_tile(struct compressed_tile tile, int in, uint8_t *to) {
   const int groups = in / COMPRESSED_INPUTS;
   for (int group = 0; group < groups; ++group) {
-    ask_ahead(tile.groups + (size_t)group * COMPRESSED_GROUP_BYTES, COMPRESSED_GROUP_BYTES);
+    ask_ahead(tile.groups + (size_t)group * COMPRESSED_GROUP_BYTES, COMPRESSED_GROUP_BYTES, PREFETCH_BYTES);
     expand_group(&tile, group, to + (size_t)group * EXPANDED_GROUP_BYTES);
   }
   restore_exceptions(&tile, 0, groups - 1, to + (size_t)(groups - 1) * EXPANDED_GROUP_BYTES);

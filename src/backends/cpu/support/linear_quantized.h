@@ -46,25 +46,42 @@ static inline __attribute__((always_inline)) struct block quantized_block_at(enu
   return block_at(tile, blocks, b, SCALE_BYTES, integer_bytes(format));
 }
 
-/* Rows of int8; scale, sum, and sum of the first half of every block of them. */
+/* Whether products of q8_0 take magnitudes: x * q is |x| * q, or |x| * (~q + 1) where x is negative. */
+#ifndef SIMD_Q8_MAGNITUDES
+#define SIMD_Q8_MAGNITUDES 0
+#endif
+
+/* Rows of int8; scale, sum, and sum of the first half of every block of them. Where q8_0 takes magnitudes: these, what makes q or ~q
+ * of a stored q + 128 (bits to flip), and minus the sum of the negative values of every block. */
 struct quantized_rows {
-  int8_t *values;
+  int8_t *values, *magnitudes, *flips;
   float *scales;
-  int32_t *sums;
-  int32_t *half_sums;
+  int32_t *sums, *half_sums, *negatives;
 };
 
 /* Bytes of them. */
 static inline uint64_t quantized_bytes(int rows, int in) {
-  return (uint64_t)rows * (uint64_t)(in / BLOCK) * (BLOCK + sizeof(float) + 2 * sizeof(int32_t));
+  return (uint64_t)rows * (uint64_t)(in / BLOCK) * (3 * BLOCK + sizeof(float) + 3 * sizeof(int32_t));
 }
 
 static inline struct quantized_rows quantized_at(const struct worker *me, uint64_t offset, int rows, int in) {
+  const size_t blocks = (size_t)rows * (size_t)(in / BLOCK), bytes = BLOCK * blocks;
   int8_t *values = own(me, offset);
-  const size_t blocks = (size_t)rows * (size_t)(in / BLOCK);
-  float *scales = (float *)(values + BLOCK * blocks);
+  float *scales = (float *)(values + 3 * bytes);
   int32_t *sums = (int32_t *)(scales + blocks);
-  return (struct quantized_rows){values, scales, sums, sums + blocks};
+  return (struct quantized_rows){values, values + bytes, values + 2 * bytes, scales, sums, sums + blocks, sums + 2 * blocks};
+}
+
+/* What q8_0 takes besides of block `b`. */
+static inline void store_magnitudes(struct quantized_rows to, size_t b) {
+  int32_t sum = 0;
+  for (size_t i = b * BLOCK; i < (b + 1) * BLOCK; ++i) {
+    const int value = to.values[i];
+    to.magnitudes[i] = (int8_t)(value < 0 ? -value : value);
+    to.flips[i] = (int8_t)(value < 0 ? 127 : -128);
+    sum += value < 0 ? -value : 0;
+  }
+  to.negatives[b] = sum;
 }
 
 static __attribute__((noinline, unused)) void quantize_rows(const struct worker *me, uint64_t offset, const float *x, int rows,
@@ -78,6 +95,7 @@ static __attribute__((noinline, unused)) void quantize_rows(const struct worker 
     const v16 first = v16_round(v16_mul(low, inverse)), second = v16_round(v16_mul(high, inverse));
     v16_store_int8(to.values + (size_t)block * BLOCK, first);
     v16_store_int8(to.values + (size_t)block * BLOCK + BLOCK / 2, second);
+    if (SIMD_Q8_MAGNITUDES) store_magnitudes(to, (size_t)block);
     to.scales[block] = scale;
     /* Sums of so few whole numbers are exact. */
     to.half_sums[block] = (int32_t)v16_sum(first);
@@ -103,14 +121,19 @@ static inline int32_t four_at(const int8_t *values) {
   return four;
 }
 
-/* Adds the products of the integers at `bytes` and of the rows at `x`, `in` apart. */
-static inline __attribute__((always_inline)) void add_products(enum quantized_format format, int rows, v16i *dots, const int8_t *x,
-                                                               const int *row, const uint8_t *bytes, int in) {
+/* Adds the products of the integers at `bytes` and of block `b` of the rows. */
+static inline __attribute__((always_inline)) void add_products(enum quantized_format format, int rows, v16i *dots,
+                                                               struct quantized_rows x, const int *row, const uint8_t *bytes,
+                                                               int in, int b) {
   if (format == WEIGHT_Q8_0) {
     for (int j = 0; j < 8; ++j)
       UNROLL_ROWS
-      for (int r = 0; r < rows; ++r)
-        dots[r] = v16i_dot_q8(dots[r], bytes + 64 * j, four_at(x + (size_t)row[r] * (size_t)in + 4 * j));
+      for (int r = 0; r < rows; ++r) {
+        const size_t at = (size_t)row[r] * (size_t)in + (size_t)b * BLOCK + 4 * (size_t)j;
+        dots[r] = SIMD_Q8_MAGNITUDES
+                      ? v16i_dot_q8(dots[r], bytes + 64 * j, four_at(x.magnitudes + at), four_at(x.flips + at))
+                      : v16i_dot_q8(dots[r], bytes + 64 * j, four_at(x.values + at), 0);
+      }
     return;
   }
   v16s sums[8];
@@ -121,7 +144,7 @@ static inline __attribute__((always_inline)) void add_products(enum quantized_fo
     const v16b low = v16b_and(both, 15), high = v16b_and(v16b_shr(both, 4), 15);
     UNROLL_ROWS
     for (int r = 0; r < rows; ++r) {
-      const int8_t *values = x + (size_t)row[r] * (size_t)in + 4 * j;
+      const int8_t *values = x.values + (size_t)row[r] * (size_t)in + (size_t)b * BLOCK + 4 * j;
       sums[r] = v16s_dot(v16s_dot(sums[r], low, four_at(values)), high, four_at(values + BLOCK / 2));
     }
   }
@@ -137,9 +160,13 @@ static inline __attribute__((always_inline)) void add_block(enum quantized_forma
   const v16 scales = v16_load_f16((const uint16_t *)block.scales);
   v16i dots[8];
   UNROLL_ROWS
-  for (int r = 0; r < rows; ++r)
-    dots[r] = v16i_set(-(format == WEIGHT_Q8_0 ? SIMD_Q8_BIAS : 8) * x.sums[row[r] * blocks + b]);
-  add_products(format, rows, dots, x.values + (size_t)b * BLOCK, row, block.rest, in);
+  for (int r = 0; r < rows; ++r) {
+    const int at = row[r] * blocks + b;
+    dots[r] = v16i_set(format == WEIGHT_Q4_0     ? -8 * x.sums[at]
+                       : SIMD_Q8_MAGNITUDES ? x.negatives[at]
+                                            : -SIMD_Q8_BIAS * x.sums[at]);
+  }
+  add_products(format, rows, dots, x, row, block.rest, in, b);
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r)
     sums[r] = v16_fma(v16_mul(scales, v16_set(x.scales[row[r] * blocks + b])), v16_from_int(dots[r]), sums[r]);
@@ -160,7 +187,7 @@ static inline __attribute__((always_inline)) void quantized_block(enum quantized
   const uint8_t *walk = weight + (size_t)tile * quantized_tile_bytes(format, in);
   int b = 0;
   for (; b + 1 < blocks; b += 2, walk += 2 * block_bytes(format)) {
-    if (rows > 1) ask_ahead(walk, 2 * block_bytes(format));
+    ask_ahead(walk, 2 * block_bytes(format), prefetch_bytes(rows));
     add_block(format, rows, sums, x, row, quantized_block_at(format, walk, 2, 0), in, b);
     add_block(format, rows, sums, x, row, quantized_block_at(format, walk, 2, 1), in, b + 1);
   }
@@ -172,8 +199,9 @@ static inline __attribute__((always_inline)) void quantized_block(enum quantized
 
 static inline struct quantized_rows rows_from(struct quantized_rows x, int row, int in) {
   const size_t r = (size_t)row, blocks = (size_t)(in / BLOCK);
-  return (struct quantized_rows){x.values + r * (size_t)in, x.scales + r * blocks, x.sums + r * blocks,
-                                 x.half_sums + r * blocks};
+  const size_t at = r * (size_t)in, block = r * blocks;
+  return (struct quantized_rows){x.values + at,  x.magnitudes + at,   x.flips + at,        x.scales + block,
+                                 x.sums + block, x.half_sums + block, x.negatives + block};
 }
 
 /* As linear_rows. */

@@ -8,6 +8,7 @@
 #define SIMD_ROWS 2
 #define SIMD_MANY_ROWS 2
 #define SIMD_SUMS 4
+#define SIMD_PREFETCH_BYTES_OF_ONE_ROW 1024
 #define SIMD_VALUES(heads) ((heads) > 2 ? 1 : (heads) > 1 ? 2 : 4)
 #define SIMD_POSITIONS 32
 
@@ -87,24 +88,22 @@ typedef struct {
   __m256i lo, hi;
 } v16i;
 
-/* Weights of q8_0 are stored as q + 128; here they are made signed again. */
+/* Of weights of q8_0, which are stored as q + 128: here bits are flipped instead. */
 #define SIMD_Q8_BIAS 0
 
 static inline v16i v16i_set(int32_t x) { return (v16i){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 static inline v16 v16_from_int(v16i a) { return (v16){_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
-/* Pairs of products of unsigned and signed bytes must fit 16 bits: 2 * 127 * 127 does. */
+/* Pairs of products of unsigned and signed bytes must fit 16 bits: 2 * 127 * -128 does. */
 static inline __m256i v8i_dot(__m256i sum, __m256i unsigned_bytes, __m256i signed_bytes) {
   const __m256i pairs = _mm256_maddubs_epi16(unsigned_bytes, signed_bytes);
   return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
-static inline __m256i v8i_dot_q8(__m256i sum, const uint8_t *w, __m256i x) {
-  const __m256i q = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)w), _mm256_set1_epi8((char)0x80));
-  return v8i_dot(sum, _mm256_abs_epi8(q), _mm256_sign_epi8(x, q));
-}
-/* Adds w . x in every lane: four weights of -127 .. 127, stored + 128, and the four int8 in x4. */
-static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
-  const __m256i x = _mm256_set1_epi32(x4);
-  return (v16i){v8i_dot_q8(sum.lo, w, x), v8i_dot_q8(sum.hi, w + 32, x)};
+#define SIMD_Q8_MAGNITUDES 1
+/* Adds |x| . (w ^ flips) in every lane, four bytes each; flipped weights are signed. */
+static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t magnitudes, int32_t flips) {
+  const __m256i x = _mm256_set1_epi32(magnitudes), flip = _mm256_set1_epi32(flips);
+  const __m256i lo = _mm256_loadu_si256((const __m256i *)w), hi = _mm256_loadu_si256((const __m256i *)(w + 32));
+  return (v16i){v8i_dot(sum.lo, x, _mm256_xor_si256(lo, flip)), v8i_dot(sum.hi, x, _mm256_xor_si256(hi, flip))};
 }
 
 /* Vectors of 64 bytes: 16 rows of four. Shifts may carry bits over the border of a byte: callers mask. */
