@@ -9,6 +9,7 @@ import { modelConfig, smallLimits, Workspace, type ModelName } from '../../../te
 import { generate, greedy, logitsOfAll, promptOf, relativeError, stepOf, trace } from '../../../tests/support/steps.js';
 import { tileBytesOf } from '../../ir/packed-layout.js';
 import type { DType, Schedule } from '../../ir/program.js';
+import { allowedWords } from '../../ops/sample.js';
 import { compileModel, type CompiledModel } from '../../passes/pipeline.js';
 import type { Backend, PrepareOptions } from '../backend.js';
 import { referenceBackend } from '../reference/index.js';
@@ -387,11 +388,12 @@ describe('under ThreadSanitizer', () => {
       SLOTS: String(place('slots')),
       INDEX: String(place('index')),
       REMAINING: String(place('remaining')),
+      SETTINGS_AT: String(place('settings')),
+      BIASED_AT: String(place('biased')),
+      ALLOWED_AT: String(place('allowed')),
+      ALLOWED_WORDS: String(allowedWords(oneHead.vocab)),
     };
-    const filled = main.replace(
-      /\b(?:ARENA_BYTES|WEIGHT_BYTES|KERNEL_NAME|POSITIONS|SLOTS|INDEX|REMAINING)\b/g,
-      (hole) => holes[hole]!,
-    );
+    const filled = main.replace(/\b[A-Z_]+\b/g, (word) => holes[word] ?? word);
     const source = join(workspace.directory, 'race.cpp');
     writeFileSync(source, `${hostSource(change(emitted.source))}\n${filled}`);
     const program = join(workspace.directory, 'race');
