@@ -77,6 +77,8 @@ export interface DeviceInfo {
   readonly minor: number;
   readonly multiprocessors: number;
   readonly sharedBytesPerBlock: number;
+  /** Whether it launches kernels whose blocks wait for each other. */
+  readonly cooperativeLaunch: boolean;
 }
 
 /** The driver said no. */
@@ -158,6 +160,7 @@ export class CudaDriver {
       minor: attribute(attributes.minor),
       multiprocessors: attribute(attributes.multiprocessors),
       sharedBytesPerBlock: attribute(attributes.sharedBytesPerBlock),
+      cooperativeLaunch: attribute(attributes.cooperativeLaunch) !== 0,
     };
   }
 

@@ -16,7 +16,7 @@ import { CudaDriver, CudaError, type Address } from './driver.js';
 import { DeviceMemory, exchangeAt } from './device-memory.js';
 import type { EmittedCall } from './emit/program.js';
 import { dependentLaunch } from './launch-config.js';
-import { mailboxWords, ringStage, type CudaSetup } from './setup.js';
+import { launchAfter, mailboxWords, ringStage, troubleTold, type CudaSetup } from './setup.js';
 
 /** Programs of more kernel calls than this are launched as one graph: the calls of a token, again and again. */
 const callsWithoutGraph = 8;
@@ -189,7 +189,8 @@ export class CudaEngine implements Engine {
   private launchCall(call: EmittedCall, { rows, samples }: Extents, early = false): void {
     const { threads: blocks } = this.setup;
     const { threads, sharedBytes } = call;
-    const params = this.memory.writeLaunch(rows, samples, this.next++, call.firstArgument);
+    const params = this.memory.writeLaunch(rows, samples, this.next, call.firstArgument);
+    this.next = launchAfter(this.next);
     const kernel = defined(this.functions.get(call.symbol), call.symbol);
     const { stream } = this.memory;
     if (early) {
@@ -205,7 +206,7 @@ export class CudaEngine implements Engine {
   /** What the watchdog of the kernel wrote down, in words. */
   private fault(error: CudaError): Error {
     const word = (index: number): number => this.memory.mailbox[index]!;
-    if (word(mailboxWords.trouble) === 0) return error;
+    if (word(mailboxWords.trouble) !== troubleTold) return error;
     const [stage, arrived, expected] = [mailboxWords.stage, mailboxWords.arrived, mailboxWords.expected].map(word);
     const place = this.setup.places[stage!] ?? 'an unknown place';
     const where =

@@ -15,13 +15,13 @@ import type { Backend, PrepareOptions } from '../backend.js';
 import { referenceBackend } from '../reference/index.js';
 import { findNvcc, type CudaCompiler } from './compilers.js';
 import { CudaDriver } from './driver.js';
-import { emitPrograms } from './emit/program.js';
+import { emitPrograms, supportText } from './emit/program.js';
 import { sliceBytesOf } from './emit/ring-writer.js';
 import { formatBytes } from '../../util/units.js';
 import { createCudaBackend, type CudaOptions } from './index.js';
 import { launchAttribute, launchConfig, streamSerialization } from './launch-config.js';
-import { countersLayout, launchBytes, mailboxWords } from './setup.js';
-import { hostTarget, layoutFor, targetFor, targets } from './target.js';
+import { countersLayout, launchAfter, launchBytes, launchNumbers, mailboxWords, troubleTold } from './setup.js';
+import { hostTarget, layoutFor, maxKvHeads, targetFor, targets } from './target.js';
 
 const workspace = new Workspace();
 afterAll(() => workspace.remove());
@@ -66,7 +66,16 @@ describe('machines that lack something', () => {
 
   it('says that the device is too old', () => {
     const old = createCudaBackend.bind(undefined, { driverPath: fakeDriver('old', { major: 7 }) });
-    expect(old).toThrow(/compute capability 7\.0, and kernels are made for sm_80, .*sm_90/);
+    expect(old).toThrow(/compute capability 7\.0 and 232 kB .*, and kernels are made for sm_80 \(167 kB\), .*sm_90/);
+  });
+
+  it('says that it has too little shared memory, or launches no kernels whose blocks wait for each other', () => {
+    const small = { driverPath: fakeDriver('shared', { major: 8, minor: 6, sharedBytes: 64 << 10 }) };
+    expect(() => createCudaBackend(small)).toThrow(/8\.6 and 65\.5 kB of shared memory for a block, and kernels/);
+    const alone = { driverPath: fakeDriver('alone', { cooperative: 0 }) };
+    expect(() => createCudaBackend(alone)).toThrow(
+      /launches no kernels whose blocks wait for each other.*--backend cpu/s,
+    );
   });
 
   it('says how much memory is needed, and how much there is', async () => {
@@ -352,6 +361,45 @@ ${tileSizes.map(({ format, width }) => `  printf(" %d %d", ${format}_tiles::tile
     }
   });
 
+  it('numbers launches such that the three counters come in turn for ever', () => {
+    expect(launchAfter(6)).toBe(7);
+    expect(launchAfter(launchNumbers - 1)).toBe(0);
+    expect(launchNumbers % 3).toBe(0);
+    expect(launchNumbers).toBeLessThan(2 ** 32);
+  });
+
+  it('has a counter for each key/value head', () => {
+    expect(supportText('engine.cuh')).toContain(`#define MAX_KV_HEADS ${maxKvHeads}\n`);
+    expect(supportText('engine.cuh')).toContain(`#define TROUBLE_TOLD ${troubleTold}\n`);
+    const heads = maxKvHeads + 1;
+    const many = { num_hidden_layers: 1, num_attention_heads: heads, num_key_value_heads: heads, head_dim: 2 };
+    const { capabilities } = backendWith();
+    const options = { schedule: 'looped', limits: smallLimits, capabilities } as const;
+    const { plan } = compileModel(modelConfig('llama', 'f32', many), options);
+    expect(() => emitPrograms([plan.step], hostTarget)).toThrow(/257 key\/value heads/);
+  });
+
+  it('leaves room for the ring, however long the context', () => {
+    const { step } = compiled('gemma2', 'f32', 'operator', backendWith()).plan;
+    const wide = step.values.map((value) => {
+      const { role, shape } = value.tensor;
+      return role === 'state' && shape.length === 4
+        ? { ...value, tensor: { ...value.tensor, shape: [...shape.slice(0, 3), 128] } }
+        : value;
+    });
+    for (const context of [8192, 131_072, 262_144, 1 << 20]) {
+      const program = { ...step, values: wide, limits: { ...step.limits, context } };
+      for (const target of targets) {
+        const { ringSlots, spans, spanLength } = layoutFor(target, [program]);
+        const short = layoutFor(target, [{ ...program, limits: step.limits }]);
+        expect(spans * spanLength, target.name).toBeGreaterThanOrEqual(context);
+        expect(ringSlots, target.name).toBeGreaterThanOrEqual(Math.min(4, short.ringSlots));
+        // Not shorter than it must be.
+        expect(spans, target.name).toBeLessThan(Math.max(256, context / 512));
+      }
+    }
+  });
+
   it('fits every machine', () => {
     const { plan } = compiled('llama', 'f32', 'looped', backendWith());
     for (const target of targets) {
@@ -359,13 +407,23 @@ ${tileSizes.map(({ format, width }) => `  printf(" %d %d", ${format}_tiles::tile
       expect(sharedBytes).toBeLessThanOrEqual(target.sharedBytes);
       expect(layoutFor(target, [plan.step]).ringSlots).toBeGreaterThanOrEqual(4);
     }
-    expect(targetFor(7, 5)).toBeUndefined();
-    const names = ['8.0', '8.6', '8.9', '9.0', '10.0', '10.3', '11.0', '12.1'].map((capability) => {
-      const [major, minor] = capability.split('.').map(Number);
-      return targetFor(major!, minor!)?.name;
-    });
+    const nameFor = (major: number, minor: number, kib: number): string | undefined =>
+      targetFor({ major, minor, sharedBytesPerBlock: kib << 10 })?.name;
+    expect(nameFor(7, 5, 64)).toBeUndefined();
+    // Not every machine of 8.x has as much shared memory as that of 8.0.
+    const ampere = [nameFor(8, 0, 163), nameFor(8, 6, 99), nameFor(8, 7, 163), nameFor(8, 9, 99)];
+    expect(ampere).toEqual(['sm_80', 'sm_86', 'sm_87', 'sm_89']);
     // A cubin does not run on another major version.
-    expect(names).toEqual(['sm_80', 'sm_80', 'sm_89', 'sm_90', 'sm_100', 'sm_100', undefined, 'sm_120']);
+    const later = [
+      nameFor(9, 0, 227),
+      nameFor(10, 0, 227),
+      nameFor(10, 3, 227),
+      nameFor(11, 0, 227),
+      nameFor(12, 1, 99),
+    ];
+    expect(later).toEqual(['sm_90', 'sm_100', 'sm_100', undefined, 'sm_120']);
+    // Of a machine that nobody has written down, what it says decides.
+    expect([nameFor(8, 8, 99), nameFor(8, 8, 163), nameFor(8, 8, 50)]).toEqual(['sm_86', 'sm_87', undefined]);
   });
 });
 
