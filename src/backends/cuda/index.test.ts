@@ -48,6 +48,13 @@ function compiled(
   return compileModel(modelConfig(name, dtype), { schedule, limits, capabilities, responseTokens: 4 });
 }
 
+/** Contexts, modules, streams and graphs of a driver that nobody has given back. */
+function heldBy(driverPath: string): number {
+  const count = new Int32Array(1);
+  koffi.load(driverPath).func('int fake_held(void *count)')(count);
+  return count[0]!;
+}
+
 async function prepared(backend: Backend, name: ModelName = 'llama', dtype: 'f32' | 'bf16' = 'f32') {
   const weights = await workspace.weights(modelConfig(name, dtype));
   return backend.prepare(compiled(name, dtype, 'response', backend).plan, weights, { cacheDir });
@@ -127,12 +134,25 @@ describe('what is asked for', () => {
     expect(meter.bytes).toBe(2 << 20);
     expect(meter.measure()).toBeGreaterThan(0);
     meter.close();
+    expect(heldBy(driverPath)).toBe(0);
+    const full = backendWith({ driverPath: fakeDriver('full', { freeBytes: 1 << 20 }) });
+    await expect(full.openBandwidthMeter!(cacheDir)).rejects.toThrow(
+      /no memory to measure the bandwidth of: 1\.05 MB are/,
+    );
+  });
+
+  it('leaves nothing behind where there is no piece of memory to measure', async () => {
+    const driverPath = fakeDriver('crumbs', { freeBytes: 5 << 20, largestPiece: 1 << 20 });
+    await expect(backendWith({ driverPath }).openBandwidthMeter!(cacheDir)).rejects.toThrow(/OUT_OF_MEMORY/);
+    expect(heldBy(driverPath)).toBe(0);
+    expect(new CudaDriver(driverPath).freeBytes()).toBe(5 << 20);
   });
 });
 
 describe('a kernel that waits for ever', () => {
   it('is ended, and says what it waited for', async () => {
-    const executable = await prepared(backendWith({ driverPath: fakeDriver('loses', { fault: 1 }) }));
+    const driverPath = fakeDriver('loses', { fault: 1 });
+    const executable = await prepared(backendWith({ driverPath }));
     const running = generate(executable, { prompt: [1] }, 2);
     await expect(running).rejects.toThrow(
       /waited too long: block [01] at the hand-off of response\/token, stage embed, 2 of 3/,
@@ -140,6 +160,7 @@ describe('a kernel that waits for ever', () => {
     // The context is lost: the same error again, and closing still works.
     await expect(generate(executable, { prompt: [1] }, 1)).rejects.toThrow(/waited too long/);
     await executable.close();
+    expect(heldBy(driverPath)).toBe(0);
   });
 
   it('is ended where weights never come', async () => {
@@ -214,6 +235,12 @@ describe('kernels of a graph', () => {
     const old = await operatorRun({ driverPath: fakeDriver('eight', { major: 8 }) });
     expect(old).toEqual({ ...recent, early: 0 });
     expect(await operatorRun({ driverPath: plainDriver, launches: 'single' })).toEqual({ ...old, all: 0 });
+  });
+
+  it('leave nothing behind where nothing can be made of them', async () => {
+    const driverPath = fakeDriver('graphless', { fault: 3 });
+    await expect(operatorRun({ driverPath })).rejects.toThrow(/cuGraphInstantiateWithFlags/);
+    expect(heldBy(driverPath)).toBe(0);
   });
 
   it('must wait for those before them, which the stand-in would see', async () => {
