@@ -31,25 +31,22 @@ DEVICE void ring_advance(struct worker *me) {
   me->wrapped = true;
 }
 
-/* What the fetching warp finds where it wants to put a slice. */
-enum room { NO_ROOM, ROOM, NO_USE };
-
 /*
- * Fetches a slice when there is room; false where the other warps have ended. Lanes may look at different times, and one that
- * came to another end than the others would count slices differently: what the first has seen holds for all.
+ * Fetches a slice when there is room; false where the other warps have ended. Lanes that looked at different times could come to
+ * different ends, and would then count slices differently: the first looks for all.
  */
 DEVICE bool ring_push(struct worker *me, const uint8_t *from, int bytes) {
-  for (;;) {
-    uint32_t found = NO_ROOM;
-    if (barrier_passed(ring_empty(me->slot), me->parity ^ 1)) found = ROOM;
-    else if (load_shared(shared_flag(FLAG_STOP)) != 0) found = NO_USE;
-    found = of_first_lane(found);
-    if (found == NO_USE) return false;
-    if (found == ROOM) break;
-    relax("room in the ring");
+  uint32_t stopped = 0;
+  if (me->lane == 0) {
+    while (!barrier_passed(ring_empty(me->slot), me->parity ^ 1)) {
+      stopped = load_shared(shared_flag(FLAG_STOP));
+      if (stopped != 0) break;
+      relax("room in the ring");
+    }
   }
-  /* Those who have emptied the slot let the first lane see it; the others, who fill it too, see it by this. */
-  warp_sync();
+  if (of_first_lane(stopped) != 0) return false;
+  /* Where the others fill the slot as well, they must see that it is empty. */
+  if (COPY_ARRIVALS > 1) warp_sync();
   copy_async(ring_slot(me->slot), from, bytes, ring_full(me->slot));
   ring_advance(me);
   return true;
