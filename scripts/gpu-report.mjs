@@ -101,6 +101,7 @@ async function main() {
   const stop = setTimeout(
     () => {
       log('out of time');
+      process.exitCode = exitCodes.incomplete;
       if (latest !== undefined) finish(latest);
       process.exit();
     },

@@ -15,7 +15,7 @@ const workspace = new Workspace();
 afterAll(() => workspace.remove());
 
 it('decodes at the contexts that fit, beside the bandwidth of the device', async () => {
-  const driverPath = makeFakeDriver(workspace.directory, 'libfakecuda', { freeBytes: 4 << 20 });
+  const driverPath = makeFakeDriver(workspace.directory, 'libfakecuda', { freeBytes: 16 << 20 });
   const backend = createCudaBackend({ driverPath, compiler: hostCompiler, target: hostTarget });
   const model = join(workspace.directory, 'model');
   const config = modelConfig('llama', 'bf16');

@@ -103,6 +103,20 @@ describe.runIf(environment !== undefined)('PyTorch beside ours', () => {
     expect(report.peers[0]?.system).toContain('stand-in');
   });
 
+  it.runIf(compiler !== undefined)(
+    'counts the memory that it takes of a GPU, and leaves out contexts for which there is too little',
+    async () => {
+      // Ours takes nothing here.
+      const gpuWith = (free: number): Backend => ({ ...backend, name: 'cuda', memoryFor: () => ({ needed: 0, free }) });
+      const options = { depth: 8, tokens: 3, promptTokens: 0 };
+      const environment = { ...found, STANDIN_CUDA: '1' };
+      await expect(bench(environment, { ...options, backend: gpuWith(2 ** 30) })).rejects.toThrow(
+        /what is measured needs 1\.\d+ GB on the device, and 1\.07 GB are free/,
+      );
+      await expect(bench(environment, { ...options, backend: gpuWith(2 ** 30), peers: [] })).resolves.toBeDefined();
+    },
+  );
+
   it('tells what it lacks in one line: packages, a directory, a device', async () => {
     const program = fileURLToPath(new URL('../bench/peer/pytorch.py', import.meta.url));
     // Without the packages that are installed.

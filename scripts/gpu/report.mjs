@@ -49,6 +49,8 @@ export async function gpuReport({ backend, models, cacheDir, isLate, sizes, writ
     missing: partsOf(models, sizes),
     models: models.map(({ name, published, config }) => ({ name, layers: config.layers, published, schedules: {} })),
   };
+  // Before anything takes long: a run that ends in its first part says so, too.
+  write(report);
   const run = new Run({ backend, cacheDir, isLate, sizes, log, report, write: () => write(report) });
   try {
     await run.bandwidth();

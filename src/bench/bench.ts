@@ -25,7 +25,7 @@ import { IdleWatches } from './idle.js';
 import { describeMachine, type Machine } from './machine.js';
 import type { Peer, PeerInfo } from './peer.js';
 import { peerVariants } from './peer-variant.js';
-import { openPeers, requirePeers } from './peers.js';
+import { openPeers, peerBytes, requirePeers } from './peers.js';
 import { predictorFor, type Predict } from './predict.js';
 import { duelsOf, resultsOf, type Duel, type Result } from './results.js';
 import { measureRounds, type Measurements } from './rounds.js';
@@ -232,7 +232,7 @@ class Bench {
   #plan(checkpoint: Checkpoint, setup: Chosen): Planned {
     const { config } = checkpoint;
     const { backend } = setup;
-    const { context, contexts = [] } = this.#options;
+    const { context, contexts = [], peers = [] } = this.#options;
     const depth = backend.name === 'cuda' ? gpuDepth : shortDepth;
     const planOf = (kept: readonly number[]): Plan => planRun(config, { ...this.#options, contexts: kept }, depth);
     let choices = this.#choices(setup);
@@ -240,8 +240,10 @@ class Bench {
     const needOf = (tried: Plan): MemoryNeed => {
       choices = compileChoices(checkpoint, { ...setup, limits: tried.limits }, this.#choices(setup));
       const needs = choices.map(({ plan }) => memoryFor!(defined(plan, 'plan of a variant')));
+      // Peers on a device are there at the same time.
+      const beside = peerBytes(peers, checkpoint, setup.formats.quant, tried.limits.context);
       return {
-        needed: needs.reduce((sum, { needed }) => sum + needed, 0),
+        needed: needs.reduce((sum, { needed }) => sum + needed, beside),
         free: Math.min(...needs.map(({ free }) => free)),
       };
     };

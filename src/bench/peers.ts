@@ -7,7 +7,7 @@ import type { DType } from '../ir/program.js';
 import { UsageError } from '../util/errors.js';
 import { openLlamaCpp, requireLlamaCpp } from './llama-cpp.js';
 import type { Peer } from './peer.js';
-import { openPyTorch, requirePyTorch } from './pytorch.js';
+import { openPyTorch, pyTorchBytes, requirePyTorch } from './pytorch.js';
 import { ggufOf, type SubjectOptions } from './subject.js';
 import type { PeerName } from './workload.js';
 
@@ -22,6 +22,12 @@ export function requirePeers(names: readonly PeerName[], backend: Backend): void
     }
   }
   if (names.includes('pytorch')) requirePyTorch();
+}
+
+/** Memory of the device that peers take beside ours. @param weights what ours has. @param context positions */
+export function peerBytes(names: readonly PeerName[], checkpoint: Checkpoint, weights: DType, context: number): number {
+  if (!names.includes('pytorch')) return 0;
+  return pyTorchBytes(checkpoint.config, unquantized(weights, checkpoint), context);
 }
 
 export interface PeersOptions extends SubjectOptions {

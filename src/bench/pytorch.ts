@@ -5,7 +5,10 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { bytesOf } from '../ir/tensor.js';
 import type { DType } from '../ir/program.js';
+import type { ModelConfig } from '../models/model-config.js';
+import { parameterCount } from '../models/tensors.js';
 import { UsageError } from '../util/errors.js';
 import { LineProcess } from './line-process.js';
 import { peerBehind, peerDirectory, type Peer } from './peer.js';
@@ -50,6 +53,19 @@ export async function openPyTorch({ onNotice, signal, ...options }: PyTorchOptio
     await line.close();
     throw error;
   }
+}
+
+/** What its process has on a device beside tensors: the context, libraries, compiled code, graphs. An estimate, none too small. */
+const besideTensors = 2 ** 30;
+
+/**
+ * Memory of a device that it takes beside ours: one set of weights for both modes, the cache of the compiled one, and that of
+ * the eager one, which is copied when it grows. @param context positions
+ */
+export function pyTorchBytes(config: ModelConfig, weights: DType, context: number): number {
+  const { layers, kvHeads, headDim } = config;
+  const cache = bytesOf(weights, 2 * layers * kvHeads * headDim * context);
+  return bytesOf(weights, parameterCount(config)) + 3 * cache + besideTensors;
 }
 
 /** Throws UsageError where there is no python3 with torch and transformers. */

@@ -5,7 +5,7 @@ import { usesOf } from '../ir/visit.js';
 import { definitionOf } from '../ops/index.js';
 import { stagesOfStatements } from './check-division.js';
 
-/** Every carried name needs a buffer, of enough bytes, in at least one copy. */
+/** Every carried name needs one buffer, of enough bytes, in at least one copy. */
 export function wrongBuffers(
   loop: Loop,
   pipeline: LoopPipeline,
@@ -14,9 +14,10 @@ export function wrongBuffers(
 ): string[] {
   return loop.bindings.flatMap((binding) => {
     if (binding.kind !== 'carried') return [];
-    const buffer = pipeline.buffers.find(({ name }) => name === binding.name);
+    const [buffer, ...others] = pipeline.buffers.filter(({ name }) => name === binding.name);
     const tensor = types.get(binding.name);
     if (buffer === undefined || tensor === undefined) return [`carried ${binding.name} has no buffer`];
+    if (others.length > 0) return [`carried ${binding.name} has ${1 + others.length} buffers`];
     const needed = tensorBytes(tensor, limits);
     if (buffer.bytes < needed) return [`the buffer of ${binding.name} has ${buffer.bytes} of ${needed} bytes`];
     return Number.isInteger(buffer.copies) && buffer.copies >= 1 ? [] : [`${buffer.copies} copies of ${binding.name}`];

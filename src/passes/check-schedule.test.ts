@@ -11,6 +11,7 @@ import {
   type Region,
   type Schedule,
 } from '../ir/program.js';
+import { parse } from '../ir/parse.js';
 import { loopsOf } from '../ir/visit.js';
 import { makeOperator as op } from '../ops/make.js';
 import { assertChecked, checkSchedule, findViolations, ScheduleError, type Violation } from './check-schedule.js';
@@ -140,6 +141,48 @@ describe.each(modelNames)('%s', (name) => {
   });
 });
 
+/** A loop over tokens of one stage, which does nothing but count. */
+const advancing = `program "advancing" schedule response sockets 1
+limits rows 4 samples 4 slots 4 context 16
+
+input token: i32[samples] index
+input index: i32[samples] index
+input positions: i32[samples] index
+input remaining: i32[samples] index
+input done: i32[samples] index
+input stop_tokens: i32[16] index
+temporary emitted: i32[3, samples] index
+
+kernel advancing (
+  read token: i32[samples] index,
+  read index: i32[samples] index,
+  read positions: i32[samples] index,
+  read remaining: i32[samples] index,
+  read done: i32[samples] index,
+  read stop_tokens: i32[16] index,
+  write emitted: i32[3, samples] index,
+) {
+  @segment advancing
+  for step in 3 (
+    invariant read token = token,
+    invariant read index = index,
+    carried positions = positions then next_positions,
+    carried remaining = remaining then next_remaining,
+    carried done = done then next_done,
+    invariant read stop_tokens = stop_tokens,
+    stacked write emitted = emitted[step],
+  ) until next_done
+  {
+    @segment advance
+    next_tokens, next_positions, next_remaining, next_done, emitted = advance(token, index, positions, remaining, done, stop_tokens)
+  }
+}
+
+call advancing(token, index, positions, remaining, done, stop_tokens, emitted)
+
+output emitted
+`;
+
 describe('planted faults', () => {
   it('a hand-off that goes back is a deadlock', () => {
     const faulty = withHandOffs(compiled('llama', 'looped'), (handOffs) => [
@@ -194,7 +237,56 @@ describe('planted faults', () => {
     expect(kindsOf(short)).toEqual(['malformed']);
   });
 
-  it('a buffer that is missing, or too small, is malformed', () => {
+  it('stages of less than a statement are malformed', () => {
+    const faulty = edited(compiled('llama', 'looped'), (region, loop) => {
+      if (loop === undefined || region.plan === undefined) return undefined;
+      const [first, ...rest] = region.plan.stages;
+      const stages = [{ ...first!, statements: first!.statements + 1 }, { ...first!, statements: -1 }, ...rest];
+      return { ...region, plan: { ...region.plan, stages } };
+    });
+    expect(kindsOf(faulty)).toEqual(['malformed']);
+  });
+
+  it('two loops in one stage are malformed, since each is checked alone', () => {
+    // Layers of two kinds, one after the other: two loops in the one over tokens.
+    const windows = ['full_attention', 'full_attention', 'sliding_attention', 'sliding_attention'];
+    const config = modelConfig('qwen2', 'f32', {
+      ...{ num_hidden_layers: 4, layer_types: windows, use_sliding_window: true, sliding_window: 4 },
+    });
+    const capabilities = { ...context, defaultWorkers: 2 };
+    const { plan } = compileModel(config, { schedule: 'response', limits: smallLimits, capabilities });
+    let merged = 0;
+    const faulty = edited(plan.response!, (region, loop) => {
+      if (loop?.over !== 'token' || region.plan === undefined) return undefined;
+      const at = region.plan.stages.findIndex(({ split }) => split === 'loop');
+      const [first, second] = region.plan.stages.slice(at, at + 2);
+      expect(second?.split).toBe('loop');
+      merged++;
+      const shift = (stage: number): number => (stage > at ? stage - 1 : stage);
+      const handOffs = region.plan.handOffs
+        .filter(({ from, distance }) => from !== at || distance > 0)
+        .map(({ from, to, distance }) => ({ from: shift(from), to: shift(to), distance }));
+      const stages = region.plan.stages.toSpliced(at, 2, { ...first!, statements: 2 });
+      return { ...region, plan: { ...region.plan, stages, handOffs } };
+    });
+    expect(merged).toBe(1);
+    expect(kindsOf(faulty)).toEqual(['malformed']);
+  });
+
+  it('what ends a loop must stay until all have looked at it', () => {
+    const endingBy = (until: Name): Program => {
+      const program = parse(advancing.replace('until next_done', `until ${until}`));
+      return [planStages, pipelineLoops].reduce((current, pass) => pass(current, context).program, program);
+    };
+    // Two copies, used in turn.
+    expect(kindsOf(endingBy('next_done'))).toEqual([]);
+    // One for each iteration.
+    expect(kindsOf(endingBy('emitted'))).toEqual([]);
+    // The next iteration writes it where one has it still to read.
+    expect(kindsOf(endingBy('next_tokens'))).toEqual(['early-overwrite']);
+  });
+
+  it('a buffer that is missing, or too small, or there twice is malformed', () => {
     const program = compiled('llama', 'looped');
     const none = editedLoop(program, (loop) => ({ ...loop, pipeline: { ...loop.pipeline!, buffers: [] } }));
     expect(kindsOf(none)).toContain('malformed');
@@ -203,6 +295,11 @@ describe('planted faults', () => {
       return { ...loop, pipeline: { ...loop.pipeline!, buffers } };
     });
     expect(kindsOf(small)).toEqual(['malformed']);
+    const twice = editedLoop(program, (loop) => {
+      const buffers = loop.pipeline!.buffers.flatMap((buffer) => [{ ...buffer, copies: 1 }, buffer]);
+      return { ...loop, pipeline: { ...loop.pipeline!, buffers } };
+    });
+    expect(kindsOf(twice)).toContain('malformed');
   });
 
   it('a stream in another order than the reads is malformed', () => {

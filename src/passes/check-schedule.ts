@@ -111,7 +111,9 @@ class Checker {
     for (const detail of wrongReplicas(region, plan, visible)) this.violate('race', where, detail);
     for (const detail of cutTiles(region, plan, all)) this.violate('race', where, detail);
     if (loop !== undefined) this.checkPipeline(loop, all, where);
-    this.checkAccesses(accessesOf(region, plan, all), plan.handOffs, where, loop);
+    const accesses = accessesOf(region, plan, all);
+    this.checkAccesses(accesses, plan.handOffs, where, loop);
+    if (loop?.until !== undefined) this.checkUntil(loop, loop.until, accesses, plan.handOffs, where);
     for (const statement of region.statements) {
       if (statement.kind !== 'loop') continue;
       const inner = `${where}/${statement.over}`;
@@ -121,9 +123,19 @@ class Checker {
 
   private stagesFit(stages: readonly Stage[], region: Region, where: string): boolean {
     const planned = stages.reduce((sum, stage) => sum + stage.statements, 0);
-    if (planned === region.statements.length) return true;
-    this.violate('malformed', where, `stages cover ${planned} of ${region.statements.length} statements`);
-    return false;
+    if (planned !== region.statements.length || !stages.every(({ statements }) => statements >= 1)) {
+      this.violate('malformed', where, `stages cover ${planned} of ${region.statements.length} statements`);
+      return false;
+    }
+    // What loops do inside is checked for each on its own, as if nothing else went on meanwhile.
+    let next = 0;
+    return stages.every(({ name, statements }) => {
+      const inside = region.statements.slice(next, next + statements);
+      next += statements;
+      if (statements === 1 || !inside.some(({ kind }) => kind === 'loop')) return true;
+      this.violate('malformed', where, `stage ${name} has a loop, and ${statements - 1} statements beside it`);
+      return false;
+    });
   }
 
   private checkHandOffs(handOffs: readonly HandOff[], stages: readonly Stage[], where: string, isLoop: boolean): void {
@@ -174,6 +186,27 @@ class Checker {
           if (iteration === 0 && first.stage === second.stage && !conflictInStage(first, second)) continue;
           this.require(first, second, earlier, later, handOffs, where);
         }
+      }
+    }
+  }
+
+  /** Every worker looks at `until` when an iteration is complete: as if it did so in the first stage of the next one. */
+  private checkUntil(
+    loop: Loop,
+    until: Name,
+    accesses: readonly StageAccess[],
+    handOffs: readonly HandOff[],
+    where: string,
+  ): void {
+    const storage = storageOf(loop);
+    const test: StageAccess = { stage: 0, name: until, access: 'read', part: 'whole', inLoop: false };
+    const looked = { iteration: 1, stage: 0 };
+    for (const access of accesses.filter((candidate) => candidate.access !== 'read')) {
+      for (let iteration = 0; iteration <= storage.copies + 2; iteration++) {
+        if (storage.at(access.name, iteration) !== storage.at(until, 0)) continue;
+        const at = { iteration, stage: access.stage };
+        if (iteration === 0) this.require(access, test, at, looked, handOffs, where);
+        else this.require(test, access, looked, at, handOffs, where);
       }
     }
   }

@@ -2,10 +2,12 @@
 import { readFileSync } from 'node:fs';
 import type { BandwidthMeter } from '../backend.js';
 import type { CudaCompiler } from './compilers.js';
-import { viewOf, type CudaDriver, type DeviceInfo } from './driver.js';
+import { Taken, viewOf, type CudaDriver, type DeviceInfo } from './driver.js';
 import { launchBytes, writeLaunch } from './setup.js';
 import { compileImage } from './toolchain.js';
 import type { Target } from './target.js';
+import { ToolchainError } from '../../util/errors.js';
+import { formatBytes } from '../../util/units.js';
 
 const mib = 2 ** 20;
 /** Many times the second-level cache of any device. */
@@ -42,17 +44,38 @@ export interface MeterOptions {
 
 /** @throws ToolchainError where the kernel cannot be compiled, or there is no room for the buffer */
 export async function openCudaMeter(options: MeterOptions): Promise<BandwidthMeter> {
-  const { driver, ordinal, device, target, compiler, cacheDir } = options;
+  const { driver, ordinal, target, compiler, cacheDir } = options;
   const image = await compileImage({ source: meterSource, target: target.name, cacheDir, compiler });
   const handle = driver.device(ordinal);
+  const taken = new Taken();
   driver.enter(handle);
-  const sizeMib = Math.min(bufferMib, Math.floor(driver.freeBytes() / 2 / mib));
+  taken.push(() => driver.leave(handle));
+  try {
+    return takeMeter(options, readFileSync(image), taken);
+  } catch (error) {
+    taken.giveBack();
+    throw error;
+  }
+}
+
+function takeMeter({ driver, device }: MeterOptions, image: Uint8Array, taken: Taken): BandwidthMeter {
+  const free = driver.freeBytes();
+  const sizeMib = Math.min(bufferMib, Math.floor(free / 2 / mib));
+  if (sizeMib === 0) {
+    throw new ToolchainError(`there is no memory to measure the bandwidth of: ${formatBytes(free)} are free`, {
+      hint: 'end what else uses the GPU',
+    });
+  }
   const bytes = sizeMib * mib;
-  const module = driver.loadModule(readFileSync(image));
+  const module = driver.loadModule(image);
+  taken.push(() => driver.call('cuModuleUnload', module));
   const kernel = driver.functionOf(module, 'read_once', 0);
   const stream = driver.createStream();
+  taken.push(() => driver.call('cuStreamDestroy_v2', stream));
   const buffer = driver.allocate(bytes);
+  taken.push(() => driver.free(buffer));
   const host = driver.allocateHost(8 + launchBytes);
+  taken.push(() => driver.freeHost(host));
   driver.call('cuMemsetD8Async', buffer, 0, bytes, stream);
   const launch = new DataView(viewOf(host, 8 + launchBytes));
   launch.setBigUint64(0, host + 8n, true);
@@ -71,12 +94,6 @@ export async function openCudaMeter(options: MeterOptions): Promise<BandwidthMet
       driver.call('cuStreamSynchronize', stream);
       return (reads * bytes) / (Number(process.hrtime.bigint() - start) / 1e9);
     },
-    close: () => {
-      driver.free(buffer);
-      driver.freeHost(host);
-      driver.call('cuStreamDestroy_v2', stream);
-      driver.call('cuModuleUnload', module);
-      driver.leave(handle);
-    },
+    close: () => taken.giveBack(),
   };
 }

@@ -5,7 +5,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { ToolchainError } from '../../util/errors.js';
 import { formatBytes } from '../../util/units.js';
-import { CudaError, viewOf, type Address, type CudaDriver } from './driver.js';
+import { CudaError, Taken, viewOf, type Address, type CudaDriver } from './driver.js';
 import { countersLayout, launchBytes, mailboxWords, writeLaunch, type CudaSetup } from './setup.js';
 
 /** Weights go to the device in pieces of this size. */
@@ -31,7 +31,7 @@ export class DeviceMemory {
 
   /**
    * @param tokens the most that a launch can show
-   * @param frees gets what gives back all that is taken, in its order, also where this throws
+   * @param taken gets what gives back all that is taken, also where this throws
    * @throws ToolchainError where the device has too little memory
    */
   constructor(
@@ -39,19 +39,19 @@ export class DeviceMemory {
     private readonly setup: CudaSetup,
     exchangeBytes: number,
     tokens: number,
-    private readonly frees: (() => void)[],
+    private readonly taken: Taken,
   ) {
     const { arenaBytes, ownBytes, weightBytes, threads } = setup;
     if (bytesNeeded(setup) > driver.freeBytes()) throw this.tooLittle();
     this.stream = driver.createStream();
-    frees.push(() => driver.call('cuStreamDestroy_v2', this.stream));
+    taken.push(() => driver.call('cuStreamDestroy_v2', this.stream));
     this.arena = this.allocate(arenaBytes);
     this.own = this.allocate(ownBytes * threads);
     this.weights = this.allocate(weightBytes);
     this.counters = this.allocate(countersLayout.bytes);
     this.tokensAt = Math.ceil((exchangeAt + exchangeBytes) / 64) * 64;
     this.host = driver.allocateHost(this.tokensAt + 4 * tokens);
-    frees.push(() => driver.freeHost(this.host));
+    taken.push(() => driver.freeHost(this.host));
     this.exchange = viewOf(this.host, this.tokensAt + 4 * tokens);
     this.tokens = new Int32Array(this.exchange, this.tokensAt, tokens);
     this.mailbox = new Int32Array(this.exchange, 0, mailboxWords.count).fill(0);
@@ -68,7 +68,7 @@ export class DeviceMemory {
       // Others may have taken it meanwhile, or no piece is large enough.
       throw error instanceof CudaError && error.outOfMemory ? this.tooLittle(error) : error;
     }
-    this.frees.push(() => this.driver.free(address));
+    this.taken.push(() => this.driver.free(address));
     return address;
   }
 
@@ -103,10 +103,13 @@ export class DeviceMemory {
   /** The packed weights, through pinned memory. */
   private upload(): void {
     const { weightBytes, weightsPath, loadedBytes } = this.setup;
-    const file = openSync(weightsPath, 'r');
     const size = Math.min(uploadBytes, Math.max(weightBytes, 1));
     const staging = this.driver.allocateHost(size);
+    const rest = new Taken();
+    rest.push(() => this.driver.freeHost(staging));
     try {
+      const file = openSync(weightsPath, 'r');
+      rest.push(() => closeSync(file));
       const bytes = new Uint8Array(viewOf(staging, size));
       for (let done = 0; done < weightBytes;) {
         const wanted = Math.min(size, weightBytes - done);
@@ -118,8 +121,8 @@ export class DeviceMemory {
         loadedBytes[0] = done;
       }
     } finally {
-      this.driver.freeHost(staging);
-      closeSync(file);
+      // Where the driver fails, it is the first error that says why.
+      rest.giveBack();
     }
   }
 

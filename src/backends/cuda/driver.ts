@@ -77,6 +77,8 @@ export interface DeviceInfo {
   readonly minor: number;
   readonly multiprocessors: number;
   readonly sharedBytesPerBlock: number;
+  /** Whether it launches kernels whose blocks wait for each other. */
+  readonly cooperativeLaunch: boolean;
 }
 
 /** The driver said no. */
@@ -158,12 +160,19 @@ export class CudaDriver {
       minor: attribute(attributes.minor),
       multiprocessors: attribute(attributes.multiprocessors),
       sharedBytesPerBlock: attribute(attributes.sharedBytesPerBlock),
+      cooperativeLaunch: attribute(attributes.cooperativeLaunch) !== 0,
     };
   }
 
   /** Makes the device's context the one of this thread. */
   enter(device: number): void {
-    this.call('cuCtxSetCurrent', this.getBig('cuDevicePrimaryCtxRetain', device));
+    const context = this.getBig('cuDevicePrimaryCtxRetain', device);
+    try {
+      this.call('cuCtxSetCurrent', context);
+    } catch (error) {
+      this.leave(device);
+      throw error;
+    }
   }
 
   leave(device: number): void {
@@ -205,12 +214,20 @@ export class CudaDriver {
   /** What `work` puts on the stream becomes a graph, which can be launched as one. */
   capture(stream: Address, work: () => void): Address {
     this.call('cuStreamBeginCapture_v2', stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
-    work();
     const graph = new BigUint64Array(1);
+    try {
+      work();
+    } catch (error) {
+      // What was captured is of no use; why is what counts.
+      if (this.raw('cuStreamEndCapture', stream, graph) === 0) this.raw('cuGraphDestroy', graph[0]);
+      throw error;
+    }
     this.call('cuStreamEndCapture', stream, graph);
-    const executable = this.getBig('cuGraphInstantiateWithFlags', graph[0], 0n);
-    this.call('cuGraphDestroy', graph[0]);
-    return executable;
+    try {
+      return this.getBig('cuGraphInstantiateWithFlags', graph[0], 0n);
+    } finally {
+      this.raw('cuGraphDestroy', graph[0]);
+    }
   }
 
   loadModule(image: Uint8Array): Address {
@@ -225,6 +242,26 @@ export class CudaDriver {
     if (sharedBytes > 0)
       this.call('cuFuncSetAttribute', address, CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100);
     return address;
+  }
+}
+
+/** What gives back everything that was taken, in the order of taking. */
+export class Taken {
+  private readonly frees: (() => void)[] = [];
+
+  push(free: () => void): void {
+    this.frees.push(free);
+  }
+
+  /** The last that was taken first. A driver that has lost the context, or is about to say why, refuses much of it. */
+  giveBack(): void {
+    for (let free = this.frees.pop(); free !== undefined; free = this.frees.pop()) {
+      try {
+        free();
+      } catch (error) {
+        if (!(error instanceof CudaError)) throw error;
+      }
+    }
   }
 }
 

@@ -12,11 +12,11 @@ import type { Counters, Step, StepResult, TokenListener } from '../backend.js';
 import { runStep, type Arrays, type Launch } from '../host-loop.js';
 import type { EngineAddress } from '../messages.js';
 import type { Engine } from '../serve-engine.js';
-import { CudaDriver, CudaError, type Address } from './driver.js';
+import { CudaDriver, CudaError, Taken, type Address } from './driver.js';
 import { DeviceMemory, exchangeAt } from './device-memory.js';
 import type { EmittedCall } from './emit/program.js';
 import { dependentLaunch } from './launch-config.js';
-import { mailboxWords, ringStage, type CudaSetup } from './setup.js';
+import { launchAfter, mailboxWords, ringStage, troubleTold, type CudaSetup } from './setup.js';
 
 /** Programs of more kernel calls than this are launched as one graph: the calls of a token, again and again. */
 const callsWithoutGraph = 8;
@@ -53,8 +53,7 @@ export class CudaEngine implements Engine {
   private last: Counters = { kernelCalls: 0, barriers: 0, tokens: 0, bytesRead: 0, waitNs: 0 };
   private broken: Error | undefined;
 
-  /** What gives back everything that was taken, in the order of taking. */
-  private readonly frees: (() => void)[] = [];
+  private readonly taken = new Taken();
 
   /** @throws ToolchainError where the driver or the device lacks something; nothing stays taken then */
   constructor(private readonly setup: CudaSetup) {
@@ -63,34 +62,23 @@ export class CudaEngine implements Engine {
     this.driver = new CudaDriver(setup.driverPath);
     const device = this.driver.device(setup.ordinal);
     this.driver.enter(device);
-    this.frees.push(() => this.driver.leave(device));
+    this.taken.push(() => this.driver.leave(device));
     try {
       const module = this.driver.loadModule(readFileSync(setup.imagePath));
-      this.frees.push(() => this.driver.call('cuModuleUnload', module));
+      this.taken.push(() => this.driver.call('cuModuleUnload', module));
       for (const { symbol, sharedBytes } of setup.calls.flat()) {
         if (this.functions.has(symbol)) continue;
         this.functions.set(symbol, this.driver.functionOf(module, symbol, sharedBytes));
       }
-      this.memory = new DeviceMemory(this.driver, setup, this.exchangeBytes(), this.shownTokens(), this.frees);
+      this.memory = new DeviceMemory(this.driver, setup, this.exchangeBytes(), this.shownTokens(), this.taken);
       const constants = step.values.flatMap(({ name, origin }): [Name, Values][] =>
         origin.kind === 'constant' ? [[name, Float32Array.from(origin.data)]] : [],
       );
       this.write(new Map(constants));
       this.memory.synchronize();
     } catch (error) {
-      this.giveBack();
+      this.taken.giveBack();
       throw error;
-    }
-  }
-
-  /** The last that was taken first. A driver that has lost the context, or is about to say why, refuses much of it. */
-  private giveBack(): void {
-    for (let free = this.frees.pop(); free !== undefined; free = this.frees.pop()) {
-      try {
-        free();
-      } catch (error) {
-        if (!(error instanceof CudaError)) throw error;
-      }
     }
   }
 
@@ -189,7 +177,8 @@ export class CudaEngine implements Engine {
   private launchCall(call: EmittedCall, { rows, samples }: Extents, early = false): void {
     const { threads: blocks } = this.setup;
     const { threads, sharedBytes } = call;
-    const params = this.memory.writeLaunch(rows, samples, this.next++, call.firstArgument);
+    const params = this.memory.writeLaunch(rows, samples, this.next, call.firstArgument);
+    this.next = launchAfter(this.next);
     const kernel = defined(this.functions.get(call.symbol), call.symbol);
     const { stream } = this.memory;
     if (early) {
@@ -205,7 +194,7 @@ export class CudaEngine implements Engine {
   /** What the watchdog of the kernel wrote down, in words. */
   private fault(error: CudaError): Error {
     const word = (index: number): number => this.memory.mailbox[index]!;
-    if (word(mailboxWords.trouble) === 0) return error;
+    if (word(mailboxWords.trouble) !== troubleTold) return error;
     const [stage, arrived, expected] = [mailboxWords.stage, mailboxWords.arrived, mailboxWords.expected].map(word);
     const place = this.setup.places[stage!] ?? 'an unknown place';
     const where =
@@ -317,8 +306,8 @@ export class CudaEngine implements Engine {
 
   close(): void {
     for (const { executable } of this.graphs.values()) {
-      this.frees.push(() => this.driver.call('cuGraphExecDestroy', executable));
+      this.taken.push(() => this.driver.call('cuGraphExecDestroy', executable));
     }
-    this.giveBack();
+    this.taken.giveBack();
   }
 }

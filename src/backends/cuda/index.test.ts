@@ -9,18 +9,19 @@ import { modelConfig, smallLimits, Workspace, type ModelName } from '../../../te
 import { generate, greedy, logitsOfAll, promptOf, relativeError, stepOf, trace } from '../../../tests/support/steps.js';
 import { tileBytesOf } from '../../ir/packed-layout.js';
 import type { DType, Schedule } from '../../ir/program.js';
+import { allowedWords } from '../../ops/sample.js';
 import { compileModel, type CompiledModel } from '../../passes/pipeline.js';
 import type { Backend, PrepareOptions } from '../backend.js';
 import { referenceBackend } from '../reference/index.js';
 import { findNvcc, type CudaCompiler } from './compilers.js';
 import { CudaDriver } from './driver.js';
-import { emitPrograms } from './emit/program.js';
+import { emitPrograms, supportText } from './emit/program.js';
 import { sliceBytesOf } from './emit/ring-writer.js';
 import { formatBytes } from '../../util/units.js';
 import { createCudaBackend, type CudaOptions } from './index.js';
 import { launchAttribute, launchConfig, streamSerialization } from './launch-config.js';
-import { countersLayout, launchBytes, mailboxWords } from './setup.js';
-import { hostTarget, layoutFor, targetFor, targets } from './target.js';
+import { countersLayout, launchAfter, launchBytes, launchNumbers, mailboxWords, troubleTold } from './setup.js';
+import { hostTarget, layoutFor, maxKvHeads, targetFor, targets } from './target.js';
 
 const workspace = new Workspace();
 afterAll(() => workspace.remove());
@@ -47,6 +48,13 @@ function compiled(
   return compileModel(modelConfig(name, dtype), { schedule, limits, capabilities, responseTokens: 4 });
 }
 
+/** Contexts, modules, streams and graphs of a driver that nobody has given back. */
+function heldBy(driverPath: string): number {
+  const count = new Int32Array(1);
+  koffi.load(driverPath).func('int fake_held(void *count)')(count);
+  return count[0]!;
+}
+
 async function prepared(backend: Backend, name: ModelName = 'llama', dtype: 'f32' | 'bf16' = 'f32') {
   const weights = await workspace.weights(modelConfig(name, dtype));
   return backend.prepare(compiled(name, dtype, 'response', backend).plan, weights, { cacheDir });
@@ -65,7 +73,16 @@ describe('machines that lack something', () => {
 
   it('says that the device is too old', () => {
     const old = createCudaBackend.bind(undefined, { driverPath: fakeDriver('old', { major: 7 }) });
-    expect(old).toThrow(/compute capability 7\.0, and kernels are made for sm_80, .*sm_90/);
+    expect(old).toThrow(/compute capability 7\.0 and 232 kB .*, and kernels are made for sm_80 \(167 kB\), .*sm_90/);
+  });
+
+  it('says that it has too little shared memory, or launches no kernels whose blocks wait for each other', () => {
+    const small = { driverPath: fakeDriver('shared', { major: 8, minor: 6, sharedBytes: 64 << 10 }) };
+    expect(() => createCudaBackend(small)).toThrow(/8\.6 and 65\.5 kB of shared memory for a block, and kernels/);
+    const alone = { driverPath: fakeDriver('alone', { cooperative: 0 }) };
+    expect(() => createCudaBackend(alone)).toThrow(
+      /launches no kernels whose blocks wait for each other.*--backend cpu/s,
+    );
   });
 
   it('says how much memory is needed, and how much there is', async () => {
@@ -117,12 +134,25 @@ describe('what is asked for', () => {
     expect(meter.bytes).toBe(2 << 20);
     expect(meter.measure()).toBeGreaterThan(0);
     meter.close();
+    expect(heldBy(driverPath)).toBe(0);
+    const full = backendWith({ driverPath: fakeDriver('full', { freeBytes: 1 << 20 }) });
+    await expect(full.openBandwidthMeter!(cacheDir)).rejects.toThrow(
+      /no memory to measure the bandwidth of: 1\.05 MB are/,
+    );
+  });
+
+  it('leaves nothing behind where there is no piece of memory to measure', async () => {
+    const driverPath = fakeDriver('crumbs', { freeBytes: 5 << 20, largestPiece: 1 << 20 });
+    await expect(backendWith({ driverPath }).openBandwidthMeter!(cacheDir)).rejects.toThrow(/OUT_OF_MEMORY/);
+    expect(heldBy(driverPath)).toBe(0);
+    expect(new CudaDriver(driverPath).freeBytes()).toBe(5 << 20);
   });
 });
 
 describe('a kernel that waits for ever', () => {
   it('is ended, and says what it waited for', async () => {
-    const executable = await prepared(backendWith({ driverPath: fakeDriver('loses', { fault: 1 }) }));
+    const driverPath = fakeDriver('loses', { fault: 1 });
+    const executable = await prepared(backendWith({ driverPath }));
     const running = generate(executable, { prompt: [1] }, 2);
     await expect(running).rejects.toThrow(
       /waited too long: block [01] at the hand-off of response\/token, stage embed, 2 of 3/,
@@ -130,6 +160,7 @@ describe('a kernel that waits for ever', () => {
     // The context is lost: the same error again, and closing still works.
     await expect(generate(executable, { prompt: [1] }, 1)).rejects.toThrow(/waited too long/);
     await executable.close();
+    expect(heldBy(driverPath)).toBe(0);
   });
 
   it('is ended where weights never come', async () => {
@@ -204,6 +235,12 @@ describe('kernels of a graph', () => {
     const old = await operatorRun({ driverPath: fakeDriver('eight', { major: 8 }) });
     expect(old).toEqual({ ...recent, early: 0 });
     expect(await operatorRun({ driverPath: plainDriver, launches: 'single' })).toEqual({ ...old, all: 0 });
+  });
+
+  it('leave nothing behind where nothing can be made of them', async () => {
+    const driverPath = fakeDriver('graphless', { fault: 3 });
+    await expect(operatorRun({ driverPath })).rejects.toThrow(/cuGraphInstantiateWithFlags/);
+    expect(heldBy(driverPath)).toBe(0);
   });
 
   it('must wait for those before them, which the stand-in would see', async () => {
@@ -351,6 +388,45 @@ ${tileSizes.map(({ format, width }) => `  printf(" %d %d", ${format}_tiles::tile
     }
   });
 
+  it('numbers launches such that the three counters come in turn for ever', () => {
+    expect(launchAfter(6)).toBe(7);
+    expect(launchAfter(launchNumbers - 1)).toBe(0);
+    expect(launchNumbers % 3).toBe(0);
+    expect(launchNumbers).toBeLessThan(2 ** 32);
+  });
+
+  it('has a counter for each key/value head', () => {
+    expect(supportText('engine.cuh')).toContain(`#define MAX_KV_HEADS ${maxKvHeads}\n`);
+    expect(supportText('engine.cuh')).toContain(`#define TROUBLE_TOLD ${troubleTold}\n`);
+    const heads = maxKvHeads + 1;
+    const many = { num_hidden_layers: 1, num_attention_heads: heads, num_key_value_heads: heads, head_dim: 2 };
+    const { capabilities } = backendWith();
+    const options = { schedule: 'looped', limits: smallLimits, capabilities } as const;
+    const { plan } = compileModel(modelConfig('llama', 'f32', many), options);
+    expect(() => emitPrograms([plan.step], hostTarget)).toThrow(/257 key\/value heads/);
+  });
+
+  it('leaves room for the ring, however long the context', () => {
+    const { step } = compiled('gemma2', 'f32', 'operator', backendWith()).plan;
+    const wide = step.values.map((value) => {
+      const { role, shape } = value.tensor;
+      return role === 'state' && shape.length === 4
+        ? { ...value, tensor: { ...value.tensor, shape: [...shape.slice(0, 3), 128] } }
+        : value;
+    });
+    for (const context of [8192, 131_072, 262_144, 1 << 20]) {
+      const program = { ...step, values: wide, limits: { ...step.limits, context } };
+      for (const target of targets) {
+        const { ringSlots, spans, spanLength } = layoutFor(target, [program]);
+        const short = layoutFor(target, [{ ...program, limits: step.limits }]);
+        expect(spans * spanLength, target.name).toBeGreaterThanOrEqual(context);
+        expect(ringSlots, target.name).toBeGreaterThanOrEqual(Math.min(4, short.ringSlots));
+        // Not shorter than it must be.
+        expect(spans, target.name).toBeLessThan(Math.max(256, context / 512));
+      }
+    }
+  });
+
   it('fits every machine', () => {
     const { plan } = compiled('llama', 'f32', 'looped', backendWith());
     for (const target of targets) {
@@ -358,13 +434,23 @@ ${tileSizes.map(({ format, width }) => `  printf(" %d %d", ${format}_tiles::tile
       expect(sharedBytes).toBeLessThanOrEqual(target.sharedBytes);
       expect(layoutFor(target, [plan.step]).ringSlots).toBeGreaterThanOrEqual(4);
     }
-    expect(targetFor(7, 5)).toBeUndefined();
-    const names = ['8.0', '8.6', '8.9', '9.0', '10.0', '10.3', '11.0', '12.1'].map((capability) => {
-      const [major, minor] = capability.split('.').map(Number);
-      return targetFor(major!, minor!)?.name;
-    });
+    const nameFor = (major: number, minor: number, kib: number): string | undefined =>
+      targetFor({ major, minor, sharedBytesPerBlock: kib << 10 })?.name;
+    expect(nameFor(7, 5, 64)).toBeUndefined();
+    // Not every machine of 8.x has as much shared memory as that of 8.0.
+    const ampere = [nameFor(8, 0, 163), nameFor(8, 6, 99), nameFor(8, 7, 163), nameFor(8, 9, 99)];
+    expect(ampere).toEqual(['sm_80', 'sm_86', 'sm_87', 'sm_89']);
     // A cubin does not run on another major version.
-    expect(names).toEqual(['sm_80', 'sm_80', 'sm_89', 'sm_90', 'sm_100', 'sm_100', undefined, 'sm_120']);
+    const later = [
+      nameFor(9, 0, 227),
+      nameFor(10, 0, 227),
+      nameFor(10, 3, 227),
+      nameFor(11, 0, 227),
+      nameFor(12, 1, 99),
+    ];
+    expect(later).toEqual(['sm_90', 'sm_100', 'sm_100', undefined, 'sm_120']);
+    // Of a machine that nobody has written down, what it says decides.
+    expect([nameFor(8, 8, 99), nameFor(8, 8, 163), nameFor(8, 8, 50)]).toEqual(['sm_86', 'sm_87', undefined]);
   });
 });
 
@@ -387,11 +473,12 @@ describe('under ThreadSanitizer', () => {
       SLOTS: String(place('slots')),
       INDEX: String(place('index')),
       REMAINING: String(place('remaining')),
+      SETTINGS_AT: String(place('settings')),
+      BIASED_AT: String(place('biased')),
+      ALLOWED_AT: String(place('allowed')),
+      ALLOWED_WORDS: String(allowedWords(oneHead.vocab)),
     };
-    const filled = main.replace(
-      /\b(?:ARENA_BYTES|WEIGHT_BYTES|KERNEL_NAME|POSITIONS|SLOTS|INDEX|REMAINING)\b/g,
-      (hole) => holes[hole]!,
-    );
+    const filled = main.replace(/\b[A-Z_]+\b/g, (word) => holes[word] ?? word);
     const source = join(workspace.directory, 'race.cpp');
     writeFileSync(source, `${hostSource(change(emitted.source))}\n${filled}`);
     const program = join(workspace.directory, 'race');

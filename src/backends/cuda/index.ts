@@ -7,6 +7,7 @@ import type { Weights } from '../../checkpoint/weights.js';
 import { packedLength } from '../../passes/pack-weights.js';
 import { assertChecked, type CheckedProgram } from '../../passes/check-schedule.js';
 import { ToolchainError, UsageError } from '../../util/errors.js';
+import { formatBytes } from '../../util/units.js';
 import type { Backend, Capabilities, ExecutionPlan, MemoryNeed, PrepareOptions } from '../backend.js';
 import { defaultCacheDir } from '../cache-dir.js';
 import { tellOfCompiling } from '../compile-progress.js';
@@ -75,12 +76,12 @@ export function createCudaBackend(options: CudaOptions = {}): CudaBackend {
     });
   }
   const device = driver.info(driver.device(ordinal));
-  const target = options.target ?? targetFor(device.major, device.minor);
-  if (target === undefined) {
-    throw new ToolchainError(
-      `${device.name} has compute capability ${device.major}.${device.minor}, and kernels are made for ${targets.map(({ name }) => name).join(', ')}`,
-      { hint: 'use --backend cpu' },
-    );
+  const target = options.target ?? targetFor(device);
+  if (target === undefined) throw noTarget(device);
+  if (!device.cooperativeLaunch) {
+    throw new ToolchainError(`${device.name} launches no kernels whose blocks wait for each other`, {
+      hint: 'use --backend cpu',
+    });
   }
   const machine: Machine = { device, target, driverPath, ordinal, compiler: options.compiler, emitted: new WeakMap() };
   return {
@@ -95,6 +96,12 @@ export function createCudaBackend(options: CudaOptions = {}): CudaBackend {
     openBandwidthMeter: async (cacheDir) =>
       openCudaMeter({ driver, ordinal, device, target, cacheDir, compiler: await compilerOf(machine) }),
   };
+}
+
+function noTarget({ name, major, minor, sharedBytesPerBlock }: DeviceInfo): ToolchainError {
+  const has = `compute capability ${major}.${minor} and ${formatBytes(sharedBytesPerBlock)} of shared memory for a block`;
+  const wanted = targets.map((target) => `${target.name} (${formatBytes(target.sharedBytes)})`).join(', ');
+  return new ToolchainError(`${name} has ${has}, and kernels are made for ${wanted}`, { hint: 'use --backend cpu' });
 }
 
 interface Machine {

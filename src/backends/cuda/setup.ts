@@ -3,6 +3,7 @@ import type { Name } from '../../ir/program.js';
 import type { WorkerSetup } from '../messages.js';
 import type { Address } from './driver.js';
 import type { EmittedCall } from './emit/program.js';
+import { maxKvHeads } from './target.js';
 
 export interface CudaSetup extends WorkerSetup {
   readonly driverPath: string;
@@ -32,11 +33,23 @@ export interface CudaSetup extends WorkerSetup {
 /** struct mailbox of engine.cuh, as 32-bit words. */
 export const mailboxWords = { aborted: 0, trouble: 1, block: 2, stage: 3, arrived: 4, expected: 5, count: 16 } as const;
 
+/** What a block stores as `trouble` when all the other words are there. */
+export const troubleTold = 2;
+
 /** RING_STAGE of engine.cuh. */
 export const ringStage = -1;
 
+const countersBefore = 24 + 4 * maxKvHeads;
 /** struct counters of engine.cuh: bytes of it, and of what the host reads, behind the others. */
-export const countersLayout = { bytes: 1072, readAt: 1048, readBytes: 24 } as const;
+export const countersLayout = { bytes: countersBefore + 24, readAt: countersBefore, readBytes: 24 } as const;
+
+/** Launches use three counters in turn (`arrivals` of engine.cuh), so that their numbers begin anew at a multiple of it. */
+export const launchNumbers = 3 * 2 ** 30;
+
+/** The number of the launch after this one. */
+export function launchAfter(number: number): number {
+  return (number + 1) % launchNumbers;
+}
 
 /** struct launch of engine.cuh, in bytes. */
 export const launchBytes = 64;

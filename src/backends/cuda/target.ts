@@ -4,6 +4,7 @@
  */
 import type { Program } from '../../ir/program.js';
 import { assert } from '../../util/assert.js';
+import type { DeviceInfo } from './driver.js';
 
 /** Source of the sizes: CUDA C++ Programming Guide 13.0, "Technical Specifications per Compute Capability". */
 export interface Target {
@@ -23,6 +24,8 @@ export interface Target {
 
 export const targets: readonly Target[] = [
   { name: 'sm_80', sharedBytes: 163 << 10, computeWarps: 8, sliceBytes: 16 << 10, rowsBytes: 40 << 10, spanLength: 64 },
+  { name: 'sm_86', sharedBytes: 99 << 10, computeWarps: 8, sliceBytes: 8 << 10, rowsBytes: 40 << 10, spanLength: 64 },
+  { name: 'sm_87', sharedBytes: 163 << 10, computeWarps: 8, sliceBytes: 16 << 10, rowsBytes: 40 << 10, spanLength: 64 },
   { name: 'sm_89', sharedBytes: 99 << 10, computeWarps: 8, sliceBytes: 8 << 10, rowsBytes: 40 << 10, spanLength: 64 },
   { name: 'sm_90', sharedBytes: 227 << 10, computeWarps: 8, sliceBytes: 16 << 10, rowsBytes: 64 << 10, spanLength: 64 },
   {
@@ -47,14 +50,19 @@ export const hostTarget: Target = {
 };
 
 /**
- * The best of `targets` that runs on a device of this compute capability: a cubin runs on devices of the same major version, and
- * of the same minor one or a later. Undefined where there is none.
+ * The best of `targets` that runs on a device: a cubin runs on devices of the same major version, and of the same minor one or
+ * a later, which need not have as much shared memory. Undefined where there is none.
  */
-export function targetFor(major: number, minor: number): Target | undefined {
+export function targetFor({
+  major,
+  minor,
+  sharedBytesPerBlock,
+}: Pick<DeviceInfo, 'major' | 'minor' | 'sharedBytesPerBlock'>): Target | undefined {
   return targets
-    .filter(({ name }) => {
+    .filter(({ name, sharedBytes }) => {
       const capability = Number(name.slice(3));
-      return Math.floor(capability / 10) === major && capability % 10 <= minor;
+      const runs = Math.floor(capability / 10) === major && capability % 10 <= minor;
+      return runs && sharedBytes <= sharedBytesPerBlock;
     })
     .at(-1);
 }
@@ -67,6 +75,9 @@ export function hasDependentLaunch({ major }: { readonly major: number }): boole
   return major >= 9;
 }
 
+/** MAX_KV_HEADS of engine.cuh. */
+export const maxKvHeads = 256;
+
 /** More multiprocessors than any machine has. */
 export const maxBlocks = 512;
 
@@ -76,8 +87,10 @@ const wideRows = 64;
 const leastWideRows = 16;
 /** Query heads that share a key while it is in registers (GROUP in attention.cuh). */
 const headGroup = 4;
-/** Most spans of one text, whose contributions are put together. */
-const maxSpans = 128;
+/** Spans of one text, whose contributions are put together; more of them where longer spans would leave the ring no room. */
+const fewSpans = 128;
+/** Slots of the ring that long spans must leave: what is fetched must be able to run ahead. */
+const enoughSlots = 4;
 
 /** Constants of the generated code, in the order in which they are printed. */
 export interface Layout {
@@ -94,25 +107,33 @@ export interface Layout {
 }
 
 export function layoutFor(target: Target, programs: readonly Program[]): Layout {
-  const { computeWarps, sliceBytes, rowsBytes } = target;
   const context = Math.max(...programs.map(({ limits }) => limits.context));
-  const spanLength = Math.max(target.spanLength, Math.ceil(context / maxSpans / 16) * 16);
   const headDim = Math.max(0, ...programs.flatMap(headDims));
+  const isBesideOthers = programs.some(({ schedule }) => schedule === 'operator');
+  const ringFor = (length: number): Parts & Slots => {
+    const parts = partsFor(target, length, headDim);
+    const beside = isBesideOthers ? bytesBeside(target, parts) : 0;
+    return { ...parts, ringSlots: slotsIn(target.sharedBytes - beside, parts) };
+  };
+  const slots = Math.min(enoughSlots, ringFor(target.spanLength).ringSlots);
+  let spanLength = Math.max(target.spanLength, Math.ceil(context / fewSpans / 16) * 16);
+  while (ringFor(spanLength).ringSlots < slots) spanLength = Math.max(target.spanLength, spanLength - 16);
+  const ring = ringFor(spanLength);
+  assert(ring.ringSlots >= 2, `${target.name} has no room for a ring of weights`);
+  const spans = Math.ceil(context / spanLength);
+  const mostRows = Math.max(...programs.flatMap(({ limits: { rows, samples } }) => [rows, samples]));
+  return { ...ring, wideRows: mostRows >= leastWideRows ? wideRows : 0, spanLength, spans };
+}
+
+/** What a block has besides the ring. */
+function partsFor({ computeWarps, sliceBytes, rowsBytes }: Target, spanLength: number, headDim: number): Parts {
   const workBytes = Math.max(
     2 * computeWarps * rowsAtOnce * 16 * 4,
     4 * headGroup * (spanLength + computeWarps * headDim),
     // struct choice of sample.cuh
     8 * 256 + 8 * computeWarps + 8 * 32 * computeWarps + 64,
   );
-  const aligned = Math.ceil(workBytes / 128) * 128;
-  const parts = { computeWarps, sliceBytes, rowsBytes, workBytes: aligned };
-  const beside = programs.some(({ schedule }) => schedule === 'operator') ? bytesBeside(target, parts) : 0;
-  const ringSlots = slotsIn(target.sharedBytes - beside, parts);
-  assert(ringSlots >= 2, `${target.name} has no room for a ring of weights`);
-  const spans = Math.ceil(context / spanLength);
-  const mostRows = Math.max(...programs.flatMap(({ limits: { rows, samples } }) => [rows, samples]));
-  const wide = mostRows >= leastWideRows ? wideRows : 0;
-  return { computeWarps, sliceBytes, ringSlots, rowsBytes, workBytes: aligned, wideRows: wide, spanLength, spans };
+  return { computeWarps, sliceBytes, rowsBytes, workBytes: Math.ceil(workBytes / 128) * 128 };
 }
 
 type Parts = Pick<Layout, 'computeWarps' | 'sliceBytes' | 'rowsBytes' | 'workBytes'>;

@@ -35,23 +35,31 @@ export const hostCompiler: CudaCompiler = {
 /** What the stand-in of the driver says that there is, and what goes wrong there. */
 export interface FakeMachine {
   readonly devices: number;
-  /** Of its compute capability; the minor version is 0. */
+  /** Of its compute capability. */
   readonly major: number;
+  readonly minor: number;
   readonly multiprocessors: number;
   readonly freeBytes: number;
   /** The largest piece of memory that can be had. */
   readonly largestPiece: number;
-  /** In cooperative launches: 1: a block never runs; 2: copies never land. */
-  readonly fault: 0 | 1 | 2;
+  /** In cooperative launches: 1: a block never runs; 2: copies never land. 3: nothing can be made of a graph. */
+  readonly fault: 0 | 1 | 2 | 3;
+  /** Shared memory that one block may have. */
+  readonly sharedBytes: number;
+  /** Whether it launches kernels whose blocks wait for each other. */
+  readonly cooperative: 0 | 1;
 }
 
 const plainMachine: FakeMachine = {
   devices: 1,
   major: 9,
+  minor: 0,
   multiprocessors: 3,
   freeBytes: 2 ** 32,
   largestPiece: 2 ** 32,
   fault: 0,
+  sharedBytes: 227 << 10,
+  cooperative: 1,
 };
 
 const driverFlags = ['-std=c++17', '-O1', '-fPIC', '-fvisibility=hidden', '-Wall', '-Wextra', '-Werror'];
@@ -67,8 +75,8 @@ export function makeFakeDriver(directory: string, name = 'libfakecuda', differen
 }
 
 function machineSource(machine: FakeMachine): string {
-  const { devices, major, multiprocessors, freeBytes, largestPiece, fault } = machine;
-  const words = [devices, major, multiprocessors, freeBytes, largestPiece, fault];
+  const { devices, major, minor, multiprocessors, freeBytes, largestPiece, fault, sharedBytes, cooperative } = machine;
+  const words = [devices, major, minor, multiprocessors, freeBytes, largestPiece, fault, sharedBytes, cooperative];
   return `extern "C" const unsigned long long machine[] = {${words.join(', ')}};\n`;
 }
 

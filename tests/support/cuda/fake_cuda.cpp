@@ -22,11 +22,12 @@
 
 /* As machineSource of fake-driver.ts writes it. */
 extern "C" const struct fake_machine {
-  uint64_t devices, major, multiprocessors, free_bytes;
+  uint64_t devices, major, minor, multiprocessors, free_bytes;
   /* The largest piece of memory that can be had. */
   uint64_t largest_piece;
-  /* What goes wrong in cooperative launches, as host_shim.h has it: 1: a block never runs, 2: copies never land. */
+  /* What goes wrong in cooperative launches, as host_shim.h has it: 1: a block never runs, 2: copies never land; and 3: graphs. */
   uint64_t fault;
+  uint64_t shared_bytes, cooperative;
 } machine;
 
 #define API extern "C" __attribute__((visibility("default"))) int
@@ -50,6 +51,8 @@ static uint64_t taken;
 static std::atomic<uint64_t> launches;
 /* Launches that were captured, and those of them that may begin before the one ahead of them has ended. */
 static std::atomic<int> captured, captured_early;
+/* Contexts, modules, streams and graphs that nobody has given back. */
+static std::atomic<int> held;
 static std::atomic<int> sticky;
 static char last_error[1024] = "an error of the stand-in";
 
@@ -82,17 +85,21 @@ API cuDeviceGetAttribute(int *value, int attribute, int) {
   switch (attribute) {
     case 16: *value = (int)machine.multiprocessors; return SUCCESS;
     case 75: *value = (int)machine.major; return SUCCESS;
-    case 76: *value = 0; return SUCCESS;
-    case 95: *value = 1; return SUCCESS;
-    case 97: *value = 227 << 10; return SUCCESS;
+    case 76: *value = (int)machine.minor; return SUCCESS;
+    case 95: *value = (int)machine.cooperative; return SUCCESS;
+    case 97: *value = (int)machine.shared_bytes; return SUCCESS;
     default: return INVALID_VALUE;
   }
 }
 API cuDevicePrimaryCtxRetain(void **context, int) {
   *context = (void *)&sizes;
+  held++;
   return SUCCESS;
 }
-API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+API cuDevicePrimaryCtxRelease_v2(int) {
+  held--;
+  return SUCCESS;
+}
 API cuCtxSetCurrent(void *) { return SUCCESS; }
 API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
   const std::lock_guard<std::mutex> lock(books);
@@ -158,6 +165,7 @@ API cuMemsetD32Async(uint32_t *to, uint32_t value, size_t count, stream *on) {
 }
 API cuStreamCreate(stream **made, unsigned) {
   *made = new stream;
+  held++;
   return SUCCESS;
 }
 API cuStreamSynchronize(stream *on) { return wait_for(on); }
@@ -165,6 +173,7 @@ API cuStreamQuery(stream *on) { return on->busy ? (int)NOT_READY : sticky.load()
 API cuStreamDestroy_v2(stream *on) {
   wait_for(on);
   delete on;
+  held--;
   return SUCCESS;
 }
 
@@ -183,11 +192,13 @@ API cuModuleLoadData(void **result, const void *image) {
     snprintf(last_error, sizeof last_error, "%s", dlerror());
     return INVALID_VALUE;
   }
+  held++;
   *result = new module{library, (run_function)dlsym(library, "kloop_run")};
   return SUCCESS;
 }
 API cuModuleUnload(module *loaded) {
   dlclose(loaded->library);
+  held--;
   delete loaded;
   return SUCCESS;
 }
@@ -256,6 +267,10 @@ API cuLaunchKernelEx(const launch_config *config, kernel *function, void **param
   run_node(made, 0);
   return SUCCESS;
 }
+API fake_held(int *count) {
+  *count = held;
+  return SUCCESS;
+}
 API fake_captured(int *all, int *early) {
   *all = captured;
   *early = captured_early;
@@ -268,7 +283,7 @@ API cuLaunchCooperativeKernel(kernel *function, unsigned gx, unsigned, unsigned,
   if (wait_for(on) != SUCCESS) return sticky;
   on->busy = true;
   on->running = std::thread([on, made] {
-    run_node(made, (int)machine.fault);
+    run_node(made, machine.fault <= 2 ? (int)machine.fault : 0);
     on->busy = false;
   });
   return SUCCESS;
@@ -281,10 +296,13 @@ API cuStreamBeginCapture_v2(stream *, int) {
 API cuStreamEndCapture(void *, std::vector<node> **graph) {
   *graph = capturing;
   capturing = nullptr;
+  held++;
   return SUCCESS;
 }
 API cuGraphInstantiateWithFlags(std::vector<node> **executable, const std::vector<node> *graph, unsigned long long) {
+  if (machine.fault == 3) return OUT_OF_MEMORY;
   *executable = new std::vector<node>(*graph);
+  held++;
   return SUCCESS;
 }
 /* The last of some nodes, each of which may begin before the one ahead of it: that one runs when this one waits for it. */
@@ -313,9 +331,11 @@ API cuGraphLaunch(std::vector<node> *executable, stream *on) {
 }
 API cuGraphExecDestroy(std::vector<node> *executable) {
   delete executable;
+  held--;
   return SUCCESS;
 }
 API cuGraphDestroy(std::vector<node> *graph) {
   delete graph;
+  held--;
   return SUCCESS;
 }

@@ -1,7 +1,7 @@
 /*
  * Stands in for device.cuh, so that the kernels run on a processor. Every thread of the GPU is a fiber; one thread of the
- * system runs them all, warp by warp, in an order drawn from a seed. Copies in the background happen at a random later
- * moment. Where nothing can go on any more, the run ends and says who waited for what: a deadlock is found, not timed out.
+ * system runs them all, warp by warp, in an order drawn from a seed; some lanes of a warp may stay behind for a while. Copies in
+ * the background happen at a random later moment, and what is stored on the host takes its time. Where nothing can go on any more, the run ends and says who waited for what: a deadlock is found, not timed out.
  *
  * Under ThreadSanitizer fibers are told apart, and only the orders that the kernels themselves make count: a race between
  * blocks, or between the threads of a block, is reported even if this schedule has hidden it.
@@ -69,6 +69,9 @@ struct warp_state {
   /* Exchanges of all lanes so far; what each lane gave to the last two: a value, or the fragments of two matrices. */
   uint64_t arrivals = 0;
   uint32_t words[2][32][6];
+  /* The lanes that go on for so many visits more, while the others stay behind. */
+  uint32_t lanes = ~0u;
+  int visits = 0;
 };
 
 struct block_state {
@@ -117,6 +120,7 @@ struct run_state {
   const void *argument = nullptr;
   int threads = 0, compute_threads = 0, block_count = 0;
   uint64_t random = 1, progress = 0, clock = 0, clock_step = 1;
+  int idle = 0;
   bool trapped = false, keeps_copies = false, prerequisites_ended = false;
 };
 
@@ -231,14 +235,29 @@ UNWATCHED static bool finish_a_copy() {
   return true;
 }
 
-/* Runs a warp until all its lanes wait. */
+/* Which lanes go on: mostly all of them, and all of them where a whole round of warps has changed nothing. */
+UNWATCHED static uint32_t lanes_of(warp_state &warp) {
+  if (run->idle > 0) {
+    warp.visits = 0;
+    warp.lanes = ~0u;
+  } else if (warp.visits > 0) warp.visits--;
+  else if (next_random() % 32 == 0) {
+    warp.lanes = (uint32_t)next_random();
+    warp.visits = (int)(next_random() % 16);
+  } else warp.lanes = ~0u;
+  return warp.lanes;
+}
+
+/* Runs a warp until all its lanes wait, of those that go on. */
 UNWATCHED static void visit_warp(size_t first) {
   bool polled[32] = {};
+  const fiber &one = run->fibers[first];
+  const uint32_t lanes = lanes_of(run->blocks[(size_t)one.block].warps[(size_t)one.thread / 32]);
   for (bool any = true; any && !run->trapped;) {
     any = false;
     for (size_t lane = 0; lane < 32 && !run->trapped; ++lane) {
       fiber &f = run->fibers[first + lane];
-      if (!can_run(f) || (f.wait == POLLS && polled[lane])) continue;
+      if ((lanes >> lane & 1) == 0 || !can_run(f) || (f.wait == POLLS && polled[lane])) continue;
       polled[lane] = polled[lane] || f.wait == POLLS;
       to_fiber(f);
       any = true;
@@ -339,7 +358,7 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
   state.threads = threads;
   state.compute_threads = threads < COMPUTE_THREADS ? threads : COMPUTE_THREADS;
   state.random = seed * 2654435761u + 88172645463325252ull;
-  state.clock_step = fault == NOTHING ? 100 : 50000000;
+  state.clock_step = fault == NOTHING ? 100 : 1000000;
   state.keeps_copies = fault == NO_COPIES;
   state.blocks.make((size_t)blocks);
   for (block_state &block : state.blocks) {
@@ -359,7 +378,6 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
   order.make(state.fibers.count / 32);
   for (size_t warp = 0; warp < order.count; ++warp) order[warp] = 32 * warp;
   int outcome = ENDED;
-  int idle = 0;
   for (;;) {
     const uint64_t before = state.progress;
     sweep(order);
@@ -368,7 +386,7 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
       break;
     }
     if (all_wait_as(DONE)) break;
-    if (state.progress != before || finish_a_copy()) idle = 0;
+    if (state.progress != before || finish_a_copy()) state.idle = 0;
     else if (!state.prerequisites_ended && any_waits_as(EARLIER)) {
       if (!before_this.run(before_this.context)) {
         outcome = STUCK;
@@ -376,7 +394,7 @@ static int run_grid(void (*body)(const void *), const void *argument, int blocks
         break;
       }
       state.prerequisites_ended = true;
-    } else if (++idle > (fault == NOTHING ? 3 : 100000)) {
+    } else if (++state.idle > (fault == NOTHING ? 3 : 100000)) {
       outcome = STUCK;
       describe_waits(why, why_size);
       break;
@@ -458,6 +476,7 @@ UNWATCHED static float shuffle_xor(float value, int mask) {
   return value;
 }
 DEVICE void warp_sync() { (void)shuffle_xor(0.0f, 0); }
+UNWATCHED static uint32_t of_first_lane(uint32_t value) { return exchange(&value, 1)[0][0]; }
 
 UNWATCHED static void went_on() { shim::run->progress++; }
 DEVICE uint32_t load_acquire(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
@@ -471,7 +490,13 @@ DEVICE uint32_t add_acquire_release(uint32_t *p, uint32_t value) {
 }
 DEVICE void add_counter(uint64_t *p, uint64_t value) { __atomic_fetch_add(p, value, __ATOMIC_RELAXED); }
 DEVICE void add_shared(uint64_t *p, uint64_t value) { __atomic_fetch_add(p, value, __ATOMIC_RELAXED); }
-DEVICE uint32_t load_shared(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+UNWATCHED static void linger() {
+  if (shim::next_random() % 4 == 0) shim::wait_as(shim::POLLS, "nothing");
+}
+DEVICE uint32_t load_shared(const uint32_t *p) {
+  linger();
+  return __atomic_load_n(p, __ATOMIC_RELAXED);
+}
 DEVICE void store_shared(uint32_t *p, uint32_t value) {
   went_on();
   __atomic_store_n(p, value, __ATOMIC_RELAXED);
@@ -485,7 +510,11 @@ DEVICE void store_same(float *p, float value) {
   __atomic_store_n((uint32_t *)p, bits, __ATOMIC_RELAXED);
 }
 DEVICE int32_t load_host(const int32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
-DEVICE void store_host(int32_t *p, int32_t value) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }
+/* Over the bus, while others go on. */
+DEVICE void store_host(int32_t *p, int32_t value) {
+  shim::wait_as(shim::POLLS, "the bus");
+  __atomic_store_n(p, value, __ATOMIC_SEQ_CST);
+}
 DEVICE void show_host(int32_t *p, int32_t value) { __atomic_store_n(p, value, __ATOMIC_RELAXED); }
 DEVICE uint32_t exchange_host(int32_t *p, int32_t value) { return (uint32_t)__atomic_exchange_n(p, value, __ATOMIC_SEQ_CST); }
 

@@ -17,6 +17,12 @@ int main() {
       ((int32_t *)(arena + SLOTS))[row] = row % 4;
       ((int32_t *)(arena + INDEX))[row] = row;
       ((int32_t *)(arena + REMAINING))[row] = 2 + row;
+      /* Greedy; drawn from few; and with all that can be said of a choice. */
+      static const float ways[3][SETTINGS] = {
+          {0, 0, 1, 0, 1}, {0.8f, 0, 0.9f, 0, 1}, {0.8f, 5, 0.9f, 0.05f, 1.3f, 0.5f, 0.25f, 2, 2, 1}};
+      memcpy((float *)(arena + SETTINGS_AT) + row * SETTINGS, ways[row % 3], sizeof ways[0]);
+      ((int32_t *)(arena + BIASED_AT))[row * BIASED_TOKENS] = 7;
+      memset((uint32_t *)(arena + ALLOWED_AT) + row * ALLOWED_WORDS, 0xff, 4 * ALLOWED_WORDS);
     }
     struct launch launch = {arena, weights, own, &counters, &mailbox, tokens, rows, rows, number, 0};
     char error[1024];

@@ -157,6 +157,8 @@ function emitRegion(region: Region, names: Names, prefix: string, walk: Walk, bo
     next += stage.statements;
     const loop = statements.find((statement): statement is Loop => statement.kind === 'loop');
     if (loop !== undefined) {
+      const isEnd = index === plan.stages.length - 1;
+      assert(!isEnd || body?.until === undefined, `the loop over ${body?.loop.over} ends with one inside it`);
       if (side === 'compute' || hasMatrices(loop.body)) emitLoop(loop, names, walk);
       return;
     }

@@ -13,7 +13,7 @@ import { Allocator, bytesAtLimits } from '../../memory-map.js';
 import { Inputs } from './inputs.js';
 import { cName, countOf, dimension, elementType } from './names.js';
 import { emitters } from './operators.js';
-import { maxBlocks } from '../target.js';
+import { maxBlocks, maxKvHeads } from '../target.js';
 import { OperatorContext, type Scope, type StageScope } from './scope.js';
 
 /** The compute warps' side. */
@@ -60,6 +60,7 @@ function emitItems(at: StageScope): void {
   assert(!operators.some((operator) => isKind(operator, 'linear')), `${stage.name}: no matrices divided by heads`);
   const attention = operators.find((operator) => isKind(operator, 'attention'));
   const heads = defined(kvHeadsOf(region.statements, names.types), 'key/value heads').count;
+  assert(heads <= maxKvHeads, `${heads} key/value heads, and counters for ${maxKvHeads}`);
   if (attention === undefined) {
     writer.line('const int spans = 1;');
   } else {

@@ -50,6 +50,8 @@ DEVICE uint8_t *shared_memory() {
 DEVICE void block_sync() { __syncthreads(); }
 DEVICE void compute_sync() { asm volatile("bar.sync 1, %0;" ::"n"(COMPUTE_THREADS) : "memory"); }
 DEVICE void warp_sync() { __syncwarp(); }
+/* What the first lane of the warp gives. */
+DEVICE uint32_t of_first_lane(uint32_t value) { return __shfl_sync(0xffffffffu, value, 0); }
 DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 
 /*
@@ -158,12 +160,13 @@ DEVICE void barrier_init(copy_barrier *barrier, int arrivals) {
 DEVICE void barrier_arrive(copy_barrier *barrier) {
   asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(shared_address(barrier)) : "memory");
 }
+/* May wait for a microsecond, so that whoever asks can look at other things as well. */
 DEVICE bool barrier_passed(copy_barrier *barrier, uint32_t parity) {
   uint32_t passed;
 #if __CUDA_ARCH__ >= 900
-  asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+  asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2, %3; selp.u32 %0, 1, 0, p; }"
                : "=r"(passed)
-               : "r"(shared_address(barrier)), "r"(parity)
+               : "r"(shared_address(barrier)), "r"(parity), "r"(1000u)
                : "memory");
 #else
   asm volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"

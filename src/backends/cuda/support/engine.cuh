@@ -14,6 +14,7 @@
 #define WATCHDOG_NS 10000000000ull
 /* What a block waits for that is at no hand-off: weights, in slot `arrived` of the `expected` slots of its ring. */
 #define RING_STAGE -1
+#define TROUBLE_TOLD 2
 
 /* What the blocks tell each other; zero before the first launch. */
 struct counters {
@@ -30,7 +31,7 @@ struct counters {
 /* Memory of the host that a running kernel reads and writes. */
 struct mailbox {
   int32_t aborted;
-  /* 1: somebody waited too long; the next four say who, for what, and how many had come. */
+  /* Not 0: somebody waited too long. TROUBLE_TOLD: the next four say who, for what, and how many had come. */
   int32_t trouble;
   int32_t block, stage, arrived, expected;
 };
@@ -172,6 +173,11 @@ DEVICE void report_trouble(const struct worker *me, int stage, uint32_t arrived,
     store_host(&box->stage, stage);
     store_host(&box->arrived, (int32_t)arrived);
     store_host(&box->expected, (int32_t)expected);
+    store_host(&box->trouble, TROUBLE_TOLD);
+  } else {
+    /* Who ends the kernel ends the block that is telling, too. */
+    const uint64_t start = nanoseconds();
+    while (load_host(&box->trouble) != TROUBLE_TOLD && nanoseconds() - start < WATCHDOG_NS / 10) relax("what is told");
   }
   trap();
 }

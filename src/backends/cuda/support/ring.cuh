@@ -31,12 +31,22 @@ DEVICE void ring_advance(struct worker *me) {
   me->wrapped = true;
 }
 
-/* Fetches a slice when there is room; false where the other warps have ended. */
+/*
+ * Fetches a slice when there is room; false where the other warps have ended. Lanes that looked at different times could come to
+ * different ends, and would then count slices differently: the first looks for all.
+ */
 DEVICE bool ring_push(struct worker *me, const uint8_t *from, int bytes) {
-  while (!barrier_passed(ring_empty(me->slot), me->parity ^ 1)) {
-    if (load_shared(shared_flag(FLAG_STOP)) != 0) return false;
-    relax("room in the ring");
+  uint32_t stopped = 0;
+  if (me->lane == 0) {
+    while (!barrier_passed(ring_empty(me->slot), me->parity ^ 1)) {
+      stopped = load_shared(shared_flag(FLAG_STOP));
+      if (stopped != 0) break;
+      relax("room in the ring");
+    }
   }
+  if (of_first_lane(stopped) != 0) return false;
+  /* Where the others fill the slot as well, they must see that it is empty. */
+  if (COPY_ARRIVALS > 1) warp_sync();
   copy_async(ring_slot(me->slot), from, bytes, ring_full(me->slot));
   ring_advance(me);
   return true;
