@@ -81,9 +81,11 @@ export const emitters: { readonly [K in OperatorKind]: Emitter<K> } = {
     const own = at.ownMemory(4 * (attentionGroup * contextBlock + states + group * headDim!));
     const form = inputForm(dtype);
     const queries = at.ownMemory(form === undefined ? 0 : formBytes(form, at.mostRows(reads.q) * group, headDim!));
+    // Integers and a step for every head and block of the format (q8_0_make_weights in kv_formats.h).
+    const weights = at.ownMemory(dtype === 'q8_0' ? attentionGroup * (headDim! / 32) * (4 + 2 * contextBlock) : 0);
     const blocks = [at.mostRows(reads.q), heads, Math.ceil(context! / contextBlock), headDim! + 2];
     const waiting = at.division === 'context' ? at.sharedMemory([4, ...blocks]) : 0;
-    const memory = `${contextBlock}, ${own}, ${queries}, ${waiting}, ${at.headCounters}`;
+    const memory = `${contextBlock}, ${own}, ${queries}, ${weights}, ${waiting}, ${at.headCounters}`;
     const shape = `${heads}, ${kvHeads!}, ${headDim!}, ${positionsOf(context!)}, ${numbers}, ${memory}`;
     const operands = [writes.y, reads.q, reads.keys, reads.values, reads.slots, reads.positions];
     const names = operands.map((name) => at.name(name)).join(', ');

@@ -29,8 +29,9 @@ struct attention_shape {
   /* Offset in the worker's own memory of GROUP x block floats for scores, then (rows + 1) x 2 x group for the largest scores
    * and sums, then group x head_dim for the values of a block. */
   uint64_t scores;
-  /* The same of what the queries of all rows and one key/value head take, as the format of the cache wants them. */
-  uint64_t queries;
+  /* The same of what the queries of all rows and one key/value head take, as the format of the cache wants them; and of the weights
+   * of a block's positions. */
+  uint64_t queries, weights;
   /* Where units share heads: offset in the arena of rows x heads x blocks x (head_dim + 2) floats. */
   uint64_t partials;
   /* Offset in the arena of a counter in a cache line of its own for every key/value head. */
@@ -256,22 +257,24 @@ DEFINE_APPEND(q8_0, uint8_t)
   /* Sums of weighted values, 16 x `vectors` elements (a constant) from `first` on, over a few tiles that stay in the    \
    * nearest cache until all elements have been summed. */                                                               \
   static inline __attribute__((always_inline)) void dtype##_weigh_##dim##x##group(                                       \
-      int heads, int first, int vectors, float *y, const float *weights, const element *values, int begin, int end,      \
+      int heads, int first, int vectors, float *y, dtype##_weights weights, const element *values, int begin, int end,   \
       int stride) {                                                                                                      \
-    v16 sums[GROUP][VALUES_AT_ONCE];                                                                                     \
+    dtype##_sums sums[GROUP][VALUES_AT_ONCE];                                                                            \
     for (int h = 0; h < heads; ++h)                                                                                      \
-      for (int j = 0, i = first; j < vectors; ++j, i += 16) sums[h][j] = v16_load_part(y + h * dim + i, PART(dim - i));  \
+      for (int j = 0, i = first; j < vectors; ++j, i += 16)                                                             \
+        sums[h][j] = dtype##_load_sums(y + h * dim + i, PART(dim - i));                                                  \
     for (int tile = begin & -TILE; tile < end; tile += TILE)                                                             \
       dtype##_weigh(heads, dim, first, vectors, sums, weights, stride, values + tile * dtype##_position(dim), tile,      \
                     begin > tile ? begin - tile : 0, PART(end - tile));                                                  \
     for (int h = 0; h < heads; ++h)                                                                                      \
-      for (int j = 0, i = first; j < vectors; ++j, i += 16) v16_store_part(y + h * dim + i, sums[h][j], PART(dim - i));  \
+      for (int j = 0, i = first; j < vectors; ++j, i += 16)                                                              \
+        dtype##_store_sums(y + h * dim + i, sums[h][j], PART(dim - i));                                                  \
   }                                                                                                                      \
                                                                                                                          \
   /* `heads` query heads at some positions. */                                                                           \
   static inline __attribute__((always_inline)) void dtype##_attend_##dim##x##group(                                      \
       int heads, struct partial to, dtype##_queries q, const element *keys, const element *values, int begin, int end,   \
-      const struct attention_shape *a, float *scores, bool alone) {                                                      \
+      const struct attention_shape *a, float *scores, void *memory, bool alone) {                                        \
     const int stride = a->block;                                                                                         \
     if (heads == GROUP) dtype##_score_whole_##dim##x##group(scores, q, keys, begin, end, a);                             \
     else dtype##_score_rest_##dim##x##group(scores, q, keys, begin, end, a);                                             \
@@ -279,8 +282,8 @@ DEFINE_APPEND(q8_0, uint8_t)
       float *row = scores + h * stride + begin;                                                                          \
       if (a->softcap > 0.0f) cap_scores(row, end - begin, a->softcap);                                                   \
       to.sums[h] = softmax_sum(row, end - begin, to.largest + h);                                                        \
-      dtype##_round_weights(scores + h * stride, begin, end);                                                            \
     }                                                                                                                    \
+    const dtype##_weights weights = dtype##_make_weights(memory, scores, heads, stride, dim, values, begin, end);        \
     memset(to.values, 0, (size_t)(heads * dim) * sizeof *to.values);                                                     \
     /* Dimensions that are summed together; if they are all, positions need not stay in the nearest cache. */             \
     const int width = 16 * SIMD_VALUES(heads), together = dim > width ? POSITIONS_AT_ONCE : stride;                      \
@@ -288,26 +291,27 @@ DEFINE_APPEND(q8_0, uint8_t)
       next = (from & -TILE) + together < end ? (from & -TILE) + together : end;                                          \
       int i = 0;                                                                                                         \
       for (; i + width <= dim; i += width)                                                                               \
-        dtype##_weigh_##dim##x##group(heads, i, SIMD_VALUES(heads), to.values, scores, values, from, next, stride);      \
+        dtype##_weigh_##dim##x##group(heads, i, SIMD_VALUES(heads), to.values, weights, values, from, next, stride);      \
       const int rest = (dim % width + 15) / 16;                                                                          \
-      if (rest > 0) dtype##_weigh_##dim##x##group(heads, i, rest, to.values, scores, values, from, next, stride);        \
+      if (rest > 0) dtype##_weigh_##dim##x##group(heads, i, rest, to.values, weights, values, from, next, stride);        \
     }                                                                                                                    \
+    dtype##_finish_sums(to.values, heads, dim, weights);                                                                 \
     if (alone) finish_values(to, heads, dim);                                                                            \
   }                                                                                                                      \
                                                                                                                          \
   /* All query heads of a key/value head. */                                                                             \
   static __attribute__((noinline, unused)) void dtype##_attend_all_##dim##x##group(                                      \
       struct partial to, dtype##_queries q, const element *keys, const element *values, int begin, int end,              \
-      const struct attention_shape *a, float *scores, bool alone) {                                                      \
+      const struct attention_shape *a, float *scores, void *memory, bool alone) {                                        \
     int g = 0;                                                                                                           \
     for (; g + GROUP <= group; g += GROUP) {                                                                             \
       const struct partial part = {to.values + g * dim, to.largest + g, to.sums + g};                                    \
-      dtype##_attend_##dim##x##group(GROUP, part, dtype##_queries_from(q, g, dim), keys, values, begin, end, a, scores, alone);\
+      dtype##_attend_##dim##x##group(GROUP, part, dtype##_queries_from(q, g, dim), keys, values, begin, end, a, scores, memory, alone);\
     }                                                                                                                    \
     const struct partial part = {to.values + g * dim, to.largest + g, to.sums + g};                                      \
     if (group % GROUP > 0)                                                                                               \
       dtype##_attend_##dim##x##group(group % GROUP, part, dtype##_queries_from(q, g, dim), keys, values, begin, end, a,  \
-                                     scores, alone);                                                                     \
+                                     scores, memory, alone);                                                             \
   }                                                                                                                      \
                                                                                                                          \
   static __attribute__((noinline, unused)) void dtype##_attention_##dim##x##group(                                       \
@@ -342,7 +346,8 @@ DEFINE_APPEND(q8_0, uint8_t)
               merges ? now : alone || unit.parts == 1 ? all : waiting_at(me, &a, row, kv_head, block);                   \
           const dtype##_queries queries =                                                                                \
               dtype##_queries_at(me, a.queries, row, head_q + (size_t)row * row_width, group, dim);                      \
-          dtype##_attend_all_##dim##x##group(to, queries, keys + at, values + at, begin, end, &a, scores, alone);        \
+          dtype##_attend_all_##dim##x##group(to, queries, keys + at, values + at, begin, end, &a, scores,                \
+                                             own(me, a.weights), alone);                                                 \
           me->bytes_read += 2 * (uint64_t)(end - begin) * (uint64_t)size * sizeof *keys;                                 \
           if (merges) merge_partial(all, now, group, dim);                                                               \
           if (merges && block == reach.last_block) finish_values(all, group, dim);                                       \

@@ -4,12 +4,13 @@
  * (linear.h). Values stand position by position: there a vector holds dimensions.
  *
  *   keys    f32: [dim][16]     bf16: [dim / 2][16][2]     q8_0: a tile of weights (linear_quantized.h)
- *   values  f32: [16][dim]     bf16: [8][dim][2]          q8_0: [dim / 32][16] scales, [16][dim]
+ *   values  f32: [16][dim]     bf16: [8][dim][2]          q8_0: [dim / 32][16] scales, [8][dim][2]
  *
- * In bf16 two dimensions of a key, and the values of two positions, stand side by side: what products of bfloat16 take, and one
- * load gives two vectors elsewhere. With such products, queries and weights of positions are rounded to bf16. q8_0 is GGUF's in
+ * In bf16 two dimensions of a key, and the values of two positions, stand side by side: what products of bfloat16 and int16 take,
+ * and one load gives two vectors elsewhere. With such products, queries and weights of positions are rounded to bf16. q8_0 is GGUF's in
  * its numbers: for every 32 dimensions of a position a binary16 scale and int8. Its keys are multiplied as weights of q8_0 are,
- * with queries that are int8 as well: one instruction where float32 takes several.
+ * with queries that are int8 as well: one instruction where float32 takes several. Its values are multiplied with weights of
+ * positions that are int16.
  */
 #pragma once
 #include <stdint.h>
@@ -102,9 +103,11 @@ static inline void q8_0_store_key(uint8_t *tile, int position, const float *from
   }
 }
 static inline void q8_0_store_value(uint8_t *tile, int position, const float *from, int dim) {
-  uint8_t *to = tile + (size_t)(dim / KV_BLOCK) * TILE * sizeof(uint16_t) + (size_t)position * (size_t)dim;
+  uint8_t *to = tile + (size_t)(dim / KV_BLOCK) * TILE * sizeof(uint16_t) + (size_t)(position / 2) * 2 * (size_t)dim + position % 2;
   for (int i = 0; i < dim; i += KV_BLOCK) {
-    const uint16_t scale = quantize_block((int8_t *)to + i, from + i);
+    int8_t quantized[KV_BLOCK];
+    const uint16_t scale = quantize_block(quantized, from + i);
+    for (int j = 0; j < KV_BLOCK; ++j) to[2 * (i + j)] = (uint8_t)quantized[j];
     memcpy(tile + ((size_t)(i / KV_BLOCK) * TILE + (size_t)position) * sizeof scale, &scale, sizeof scale);
   }
 }
@@ -221,33 +224,110 @@ static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, 
   }
 }
 
-/* Weights of positions `begin` .. `end` of a head, as values in bf16 want them: rounded to bf16, in the place of the floats, where
- * there are products of it. */
+/* Weights of the positions `begin` .. `end` of a block, as values want them, from those in float32, of which heads are `stride`
+ * apart: x_make_weights, with memory for x_weights_bytes. Sums of values are of a type of their own, in which they are kept until
+ * all positions of the block are summed: x_finish_sums then makes float32 of them. */
+#define FLOAT_SUMS(dtype)                                                                                                \
+  typedef const float *dtype##_weights;                                                                                  \
+  typedef v16 dtype##_sums;                                                                                              \
+  static inline v16 dtype##_load_sums(const float *from, int left) { return v16_load_part(from, left); }                 \
+  static inline void dtype##_store_sums(float *to, v16 sums, int left) { v16_store_part(to, sums, left); }               \
+  static inline void dtype##_finish_sums(float *sums, int heads, int dim, dtype##_weights weights) {                     \
+    (void)sums, (void)heads, (void)dim, (void)weights;                                                                   \
+  }
+
+FLOAT_SUMS(f32)
+static inline f32_weights f32_make_weights(void *memory, float *weights, int heads, int stride, int dim, const float *values,
+                                           int begin, int end) {
+  (void)memory, (void)heads, (void)stride, (void)dim, (void)values, (void)begin, (void)end;
+  return weights;
+}
+
+/* Rounded to bf16, in the place of the floats, where there are products of it. */
+FLOAT_SUMS(bf16)
+static inline bf16_weights bf16_make_weights(void *memory, float *weights, int heads, int stride, int dim,
+                                             const uint16_t *values, int begin, int end) {
+  (void)memory, (void)heads, (void)stride, (void)dim, (void)values, (void)begin, (void)end;
 #ifdef SIMD_BF16_PRODUCTS
-static inline void bf16_round_weights(float *weights, int begin, int end) {
-  uint16_t *to = (uint16_t *)weights;
-  for (int p = begin & -TILE; p < end; p += TILE) v16_store_bf16(to + p, v16_load(weights + p));
+  for (int h = 0; h < heads; ++h)
+    for (int p = begin & -TILE; p < end; p += TILE)
+      v16_store_bf16((uint16_t *)(weights + h * stride) + p, v16_load(weights + h * stride + p));
+#endif
+  return weights;
 }
 static inline float bf16_weight(const float *weights, int position) {
+#ifdef SIMD_BF16_PRODUCTS
   uint16_t upper;
   memcpy(&upper, (const uint8_t *)weights + (size_t)position * sizeof upper, sizeof upper);
   const uint32_t bits = (uint32_t)upper << 16;
   float weight;
   memcpy(&weight, &bits, sizeof weight);
   return weight;
-}
 #else
-static inline void bf16_round_weights(float *weights, int begin, int end) { (void)weights, (void)begin, (void)end; }
-static inline float bf16_weight(const float *weights, int position) { return weights[position]; }
+  return weights[position];
 #endif
-static inline void f32_round_weights(float *weights, int begin, int end) { (void)weights, (void)begin, (void)end; }
-static inline void q8_0_round_weights(float *weights, int begin, int end) { (void)weights, (void)begin, (void)end; }
+}
+
+/* Of every head and every 32 dimensions: weights times scales of the positions, in steps of a 32767th of the largest of them, and
+ * that step; 0 for positions beside `begin` .. `end`. Sums of products are exact integers, which have room for 512 positions. */
+typedef struct {
+  const int16_t *integers;
+  const float *steps;
+} q8_0_weights;
+typedef v16i q8_0_sums;
+
+/* The bits of integers, in the place of the floats that they become; dimensions are whole vectors. */
+static inline v16i q8_0_load_sums(const float *from, int left) {
+  (void)left;
+  return v16i_of_bits(v16_load(from));
+}
+static inline void q8_0_store_sums(float *to, v16i sums, int left) {
+  (void)left;
+  v16_store(to, v16_of_bits(sums));
+}
+
+/* Weights times scales of a tile of positions that begins at position `at`. What is beside `begin` .. `end` may not be a number. */
+static inline v16 scaled_weights(const float *weights, const uint8_t *scales, int at, int begin, int end) {
+  v16 scaled = v16_mul(v16_load(weights + at), v16_load_f16((const uint16_t *)scales));
+  if (at >= begin && at + TILE <= end) return scaled;
+  float lanes[TILE];
+  v16_store(lanes, scaled);
+  for (int p = 0; p < TILE; ++p)
+    if (at + p < begin || at + p >= end) lanes[p] = 0.0f;
+  return v16_load(lanes);
+}
+static inline q8_0_weights q8_0_make_weights(void *memory, float *weights, int heads, int stride, int dim, const uint8_t *values,
+                                             int begin, int end) {
+  const int blocks = dim / KV_BLOCK;
+  float *steps = memory;
+  int16_t *integers = (int16_t *)(steps + (size_t)heads * (size_t)blocks);
+  for (int i = 0; i < heads * blocks; ++i) {
+    const float *from = weights + i / blocks * stride;
+    const uint8_t *scales = values + (size_t)(i % blocks) * TILE * sizeof(uint16_t);
+    v16 top = v16_zero();
+    for (int p = begin & -TILE; p < end; p += TILE)
+      top = v16_max(top, scaled_weights(from, scales + (size_t)p * (size_t)q8_0_position(dim), p, begin, end));
+    const float largest = v16_largest(top);
+    /* Below that there is no inverse. */
+    const v16 inverse = v16_set(largest > 1e-33f ? 32767.0f / largest : 0.0f);
+    steps[i] = largest / 32767.0f;
+    for (int p = begin & -TILE; p < end; p += TILE) {
+      const v16 scaled = scaled_weights(from, scales + (size_t)p * (size_t)q8_0_position(dim), p, begin, end);
+      v16_store_int16(integers + (size_t)i * (size_t)stride + p, v16_round(v16_mul(scaled, inverse)));
+    }
+  }
+  return (q8_0_weights){integers, steps};
+}
+static inline void q8_0_finish_sums(float *sums, int heads, int dim, q8_0_weights weights) {
+  for (int i = 0; i < heads * dim; i += 16)
+    v16_store(sums + i, v16_mul(v16_from_int(q8_0_load_sums(sums + i, 16)), v16_set(weights.steps[i / KV_BLOCK])));
+}
 
 /* x_weigh: sums[h] += weights[h][p] * values[p] for the positions `begin` .. `end` of the tile that begins at position `at`: 16 x
  * `vectors` dimensions from `first` on of `heads` query heads. All but the positions are constants; weights of heads are `stride`
  * apart. */
 static inline __attribute__((always_inline)) void f32_weigh(int heads, int dim, int first, int vectors,
-                                                            v16 sums[GROUP][VALUES_AT_ONCE], const float *weights, int stride,
+                                                            v16 sums[GROUP][VALUES_AT_ONCE], f32_weights weights, int stride,
                                                             const float *tile, int at, int begin, int end) {
   for (int p = begin; p < end; ++p) {
     const float *values = tile + (size_t)p * (size_t)dim + first;
@@ -312,23 +392,27 @@ static inline __attribute__((always_inline)) void bf16_weigh(int heads, int dim,
   if (p < end) bf16_weigh_one(heads, dim, first, vectors, sums, weights, stride, tile, at, p);
 }
 
+static inline int32_t pair_of_int16(const int16_t *at) {
+  int32_t pair;
+  memcpy(&pair, at, sizeof pair);
+  return pair;
+}
 static inline __attribute__((always_inline)) void q8_0_weigh(int heads, int dim, int first, int vectors,
-                                                             v16 sums[GROUP][VALUES_AT_ONCE], const float *weights, int stride,
+                                                             v16i sums[GROUP][VALUES_AT_ONCE], q8_0_weights weights, int stride,
                                                              const uint8_t *tile, int at, int begin, int end) {
-  const int blocks = (vectors + 1) / 2;
-  float scaled[GROUP][VALUES_AT_ONCE / 2][TILE];
-  for (int b = 0; b < blocks; ++b) {
-    const v16 scale = v16_load_f16((const uint16_t *)tile + (first / KV_BLOCK + b) * TILE);
-    for (int h = 0; h < heads; ++h) v16_store(scaled[h][b], v16_mul(v16_load(weights + h * stride + at), scale));
-  }
-  const uint8_t *values = tile + (size_t)(dim / KV_BLOCK) * TILE * sizeof(uint16_t) + first;
-  for (int p = begin; p < end; ++p) {
-    ask_for_context(values + (size_t)p * (size_t)dim, 16 * (size_t)vectors);
+  const int blocks = dim / KV_BLOCK;
+  const uint8_t *values = tile + (size_t)blocks * TILE * sizeof(uint16_t) + 2 * first;
+  for (int p = begin & -2; p < end; p += 2) {
     UNROLL_ALL
     for (int j = 0; j < vectors; ++j) {
-      const v16 value = v16_from_int(v16i_load_signed(values + (size_t)p * (size_t)dim + 16 * j));
+      const uint8_t *from = values + (size_t)p * (size_t)dim + 32 * j;
+      if (j % 2 == 0) ask_for_context(from, CACHE_LINE);
+      const v16p pair = v16p_load(from);
       UNROLL_ALL
-      for (int h = 0; h < heads; ++h) sums[h][j] = v16_fma(v16_set(scaled[h][j / 2][p]), value, sums[h][j]);
+      for (int h = 0; h < heads; ++h) {
+        const int row = h * blocks + (first + 16 * j) / KV_BLOCK;
+        sums[h][j] = v16i_add_pairs(sums[h][j], pair, pair_of_int16(weights.integers + row * stride + at + p));
+      }
     }
   }
 }

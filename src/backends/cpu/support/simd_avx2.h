@@ -54,6 +54,11 @@ static inline void v16_store_int8(int8_t *p, v16 a) {
   const __m128i high = _mm_packs_epi32(_mm256_castsi256_si128(hi), _mm256_extracti128_si256(hi, 1));
   _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(low, high));
 }
+/* Whole numbers of -32767 .. 32767. */
+static inline void v16_store_int16(int16_t *p, v16 a) {
+  const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+  _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(both, 0xd8));
+}
 static inline __m256 v8_power2(__m256 n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
@@ -177,6 +182,19 @@ static inline v16i v16i_load_signed(const uint8_t *p) {
   const __m128i bytes = _mm_loadu_si128((const __m128i *)p);
   return (v16i){_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
 }
+/* Pairs of int8, widened. */
+typedef v16i v16p;
+static inline v16p v16p_load(const uint8_t *p) {
+  return (v16p){_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)),
+                _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(p + 16)))};
+}
+/* Adds w . x in every lane: a pair, and the pair of int16 in x2. */
+static inline v16i v16i_add_pairs(v16i sum, v16p w, int32_t x2) {
+  const __m256i x = _mm256_set1_epi32(x2);
+  return (v16i){_mm256_add_epi32(sum.lo, _mm256_madd_epi16(w.lo, x)), _mm256_add_epi32(sum.hi, _mm256_madd_epi16(w.hi, x))};
+}
+static inline v16i v16i_of_bits(v16 a) { return (v16i){_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
+static inline v16 v16_of_bits(v16i a) { return (v16){_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
 static inline v16i v16i_and(v16i a, int mask) { return V16I_BOTH(_mm256_and_si256, a, _mm256_set1_epi32(mask)); }
 static inline v16i v16i_or(v16i a, v16i b) { return v16b_or(a, b); }
 static inline v16i v16i_shl(v16i a, int n) { return V16I_BOTH(_mm256_slli_epi32, a, n); }

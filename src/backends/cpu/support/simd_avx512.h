@@ -34,6 +34,10 @@ static inline v16 v16_round(v16 a) { return _mm512_roundscale_ps(a, _MM_FROUND_T
 static inline void v16_store_int8(int8_t *p, v16 a) {
   _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
 }
+/* Whole numbers of -32767 .. 32767. */
+static inline void v16_store_int16(int16_t *p, v16 a) {
+  _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a)));
+}
 /* a * 2^n for integral n. */
 static inline v16 v16_scale2(v16 a, v16 n) { return _mm512_scalef_ps(a, n); }
 static inline float v16_sum(v16 a) { return _mm512_reduce_add_ps(a); }
@@ -91,6 +95,13 @@ static inline v16i v16i_load_unsigned(const uint8_t *p) {
 static inline v16i v16i_load_signed(const uint8_t *p) {
   return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
+/* Pairs of int8, widened. */
+typedef __m512i v16p;
+static inline v16p v16p_load(const uint8_t *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)); }
+/* Adds w . x in every lane: a pair, and the pair of int16 in x2. */
+static inline v16i v16i_add_pairs(v16i sum, v16p w, int32_t x2) { return _mm512_dpwssd_epi32(sum, w, _mm512_set1_epi32(x2)); }
+static inline v16i v16i_of_bits(v16 a) { return _mm512_castps_si512(a); }
+static inline v16 v16_of_bits(v16i a) { return _mm512_castsi512_ps(a); }
 static inline v16i v16i_and(v16i a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi32(mask)); }
 static inline v16i v16i_or(v16i a, v16i b) { return _mm512_or_si512(a, b); }
 static inline v16i v16i_shl(v16i a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }

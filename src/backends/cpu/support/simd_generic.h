@@ -37,6 +37,10 @@ static inline v16 v16_min(v16 a, v16 b) { V16_EACH(i, a.lane[i] < b.lane[i] ? a.
 /* a * b + c; rounded twice, since a machine without the instruction would call a function for it. */
 static inline v16 v16_fma(v16 a, v16 b, v16 c) { V16_EACH(i, a.lane[i] * b.lane[i] + c.lane[i]); }
 static inline v16 v16_round(v16 a) { V16_EACH(i, rintf(a.lane[i])); }
+/* Whole numbers of -32767 .. 32767. */
+static inline void v16_store_int16(int16_t *p, v16 a) {
+  for (int i = 0; i < 16; ++i) p[i] = (int16_t)a.lane[i];
+}
 /* Whole numbers of -127 .. 127. */
 static inline void v16_store_int8(int8_t *p, v16 a) {
   for (int i = 0; i < 16; ++i) p[i] = (int8_t)a.lane[i];
@@ -172,6 +176,31 @@ static inline v16i v16i_dot(v16i sum, v16b w, int32_t x4) {
 }
 static inline v16i v16i_load_unsigned(const uint8_t *p) { V16I_EACH(i, p[i]); }
 static inline v16i v16i_load_signed(const uint8_t *p) { V16I_EACH(i, (int8_t)p[i]); }
+/* Pairs of int8. */
+typedef struct {
+  int8_t lane[16][2];
+} v16p;
+static inline v16p v16p_load(const uint8_t *p) {
+  v16p result;
+  memcpy(&result, p, sizeof result);
+  return result;
+}
+/* Adds w . x in every lane: a pair, and the pair of int16 in x2. */
+static inline v16i v16i_add_pairs(v16i sum, v16p w, int32_t x2) {
+  int16_t x[2];
+  memcpy(x, &x2, sizeof x);
+  V16I_EACH(i, sum.lane[i] + w.lane[i][0] * x[0] + w.lane[i][1] * x[1]);
+}
+static inline v16i v16i_of_bits(v16 a) {
+  v16i result;
+  memcpy(&result, &a, sizeof result);
+  return result;
+}
+static inline v16 v16_of_bits(v16i a) {
+  v16 result;
+  memcpy(&result, &a, sizeof result);
+  return result;
+}
 static inline v16i v16i_and(v16i a, int mask) { V16I_EACH(i, a.lane[i] & mask); }
 static inline v16i v16i_or(v16i a, v16i b) { V16I_EACH(i, a.lane[i] | b.lane[i]); }
 static inline v16i v16i_shl(v16i a, int n) { V16I_EACH(i, (uint32_t)a.lane[i] << n); }

@@ -54,6 +54,11 @@ static inline int16x8_t v8_int16(float32x4_t low, float32x4_t high) {
 static inline void v16_store_int8(int8_t *p, v16 a) {
   vst1q_s8(p, vcombine_s8(vmovn_s16(v8_int16(a.q[0], a.q[1])), vmovn_s16(v8_int16(a.q[2], a.q[3]))));
 }
+/* Whole numbers of -32767 .. 32767. */
+static inline void v16_store_int16(int16_t *p, v16 a) {
+  vst1q_s16(p, v8_int16(a.q[0], a.q[1]));
+  vst1q_s16(p + 8, v8_int16(a.q[2], a.q[3]));
+}
 static inline float32x4_t v4_power2(float32x4_t n) {
   return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23));
 }
@@ -167,6 +172,27 @@ static inline v16i v16i_load_signed(const uint8_t *p) {
   return (v16i){{vmovl_s16(vget_low_s16(low)), vmovl_s16(vget_high_s16(low)), vmovl_s16(vget_low_s16(high)),
                  vmovl_s16(vget_high_s16(high))}};
 }
+/* Pairs of int8, widened: those at even and at odd places. */
+typedef struct {
+  int16x8_t even[2], odd[2];
+} v16p;
+static inline v16p v16p_load(const uint8_t *p) {
+  const int8x16x2_t pairs = vld2q_s8((const int8_t *)p);
+  return (v16p){{vmovl_s8(vget_low_s8(pairs.val[0])), vmovl_s8(vget_high_s8(pairs.val[0]))},
+                {vmovl_s8(vget_low_s8(pairs.val[1])), vmovl_s8(vget_high_s8(pairs.val[1]))}};
+}
+/* Adds w . x in every lane: a pair, and the pair of int16 in x2. */
+static inline v16i v16i_add_pairs(v16i sum, v16p w, int32_t x2) {
+  const int16_t first = (int16_t)x2, second = (int16_t)(x2 >> 16);
+  for (int i = 0; i < 2; ++i) {
+    int32x4_t *to = sum.q + 2 * i;
+    to[0] = vmlal_n_s16(vmlal_n_s16(to[0], vget_low_s16(w.even[i]), first), vget_low_s16(w.odd[i]), second);
+    to[1] = vmlal_n_s16(vmlal_n_s16(to[1], vget_high_s16(w.even[i]), first), vget_high_s16(w.odd[i]), second);
+  }
+  return sum;
+}
+static inline v16i v16i_of_bits(v16 a) { V16I_EACH(i, vreinterpretq_s32_f32(a.q[i])); }
+static inline v16 v16_of_bits(v16i a) { V16_EACH(i, vreinterpretq_f32_s32(a.q[i])); }
 static inline v16i v16i_and(v16i a, int mask) { V16I_EACH(i, vandq_s32(a.q[i], vdupq_n_s32(mask))); }
 static inline v16i v16i_or(v16i a, v16i b) { V16I_EACH(i, vorrq_s32(a.q[i], b.q[i])); }
 static inline v16i v16i_shl(v16i a, int n) { V16I_EACH(i, vshlq_s32(a.q[i], vdupq_n_s32(n))); }
