@@ -180,7 +180,7 @@ function textOf(source: unknown): string {
 }
 
 /** The same with schemas in words that are followed exactly. */
-function followableText(source: GrammarSource, text: string): GrammarText {
+export function followableText(source: GrammarSource, text: string): GrammarText {
   const json = parse(text, source.kind);
   if (source.kind === 'schema') return { kind: 'schema', schema: JSON.stringify(followableSchema(json)) };
   const follow = (part: unknown): unknown => {
@@ -204,7 +204,7 @@ function parse(text: string, what: string): unknown {
   }
 }
 
-function namesOf({ tokenizer, vocab, stopTokens }: GrammarVocabulary): string[] {
+export function namesOf({ tokenizer, vocab, stopTokens }: GrammarVocabulary): string[] {
   return Array.from({ length: vocab }, (_, id) =>
     !tokenizer.isSpecial(id) && !stopTokens.includes(id) ? byteLevelName(tokenizer.bytesOf(id)) : '',
   );
@@ -214,7 +214,7 @@ function namesOf({ tokenizer, vocab, stopTokens }: GrammarVocabulary): string[] 
 const threadFile = new URL('../../dist/text/grammar-thread.js', import.meta.url);
 
 /** Asks one thing at a time, or several that are answered in order. */
-class GrammarThread {
+export class GrammarThread {
   readonly #worker: Worker;
   readonly #waiting = new Map<number, (reply: GrammarReply | Error) => void>();
   #nextId = 0;
@@ -270,7 +270,7 @@ function tooCostly(what: string): UsageError {
   return new UsageError(`the schema takes too much ${what} to follow`, { hint: 'simplify it' });
 }
 
-class ThreadCursor implements GrammarCursor {
+export class ThreadCursor implements GrammarCursor {
   allowed: Int32Array | undefined;
   failure: Error | undefined;
   ready: Promise<void>;

@@ -42,7 +42,7 @@ describe.each([
   it('compiles without warnings, in plain C', async () => {
     const compiler = (await findCompiler())!.path;
     const generic = instructionSets.find((set) => set.name === 'generic')!;
-    const flags = ['-std=gnu11', '-O0', '-Wall', '-Wextra', '-Werror', '-c', '-o', '/dev/null', ...generic.compilerFlags];
+    const flags = ['-std=gnu11', '-Og', '-Wall', '-Wextra', '-Werror', '-c', '-o', '/dev/null', ...generic.compilerFlags];
     execFileSync(compiler, [...flags, '-DKLOOP_SIMD="simd_generic.h"', `-I${support}`, path]);
   });
 });

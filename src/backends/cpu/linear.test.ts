@@ -62,12 +62,19 @@ interface Kernels {
 const workspace = new Workspace();
 afterAll(() => workspace.remove());
 
+/**
+ * All formats in plain C take a minute to optimize. What optimization may do with simd_generic.h is seen by the tests of
+ * attention and of the support kernels; here it only assumes the same of pointers.
+ */
+const plainC = ['-Og', '-fstrict-aliasing'];
+
 async function load(instructionSet: InstructionSet, compiler: Compiler): Promise<Kernels> {
   const request = {
     source,
     instructionSet,
     cacheDir: workspace.cacheDir,
     compiler,
+    extraFlags: instructionSet.name === 'generic' ? plainC : [],
   };
   const library = koffi.load(await compileLibrary(request));
   return {

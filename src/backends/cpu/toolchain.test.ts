@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
 import { modelConfig, smallLimits, Workspace } from '../../../tests/support/models.js';
+import { createQuickCpuBackend } from '../../../tests/support/quick-cpu.js';
 import { packedWeightsFile, packTiles } from '../../checkpoint/packed.js';
 import { openWeights, type Weights } from '../../checkpoint/weights.js';
 import { writeSynthetic } from '../../checkpoint/synth.js';
@@ -322,7 +323,7 @@ describe('the packed file', () => {
         expect(error).toBeInstanceOf(StorageError);
         expect(error.message).toMatch(/no space left/);
         expect(readdirSync(mount)).toEqual([]);
-        const both = await errorOf(createCpuBackend().prepare(planOf(), weights, { cacheDir: mount }));
+        const both = await errorOf(createQuickCpuBackend().prepare(planOf(), weights, { cacheDir: mount }));
         expect(both).toBeInstanceOf(StorageError);
         // A library that is whole may stay.
         expect(readdirSync(mount).filter((name) => !/^kernels-\w+\.so$/.test(name))).toEqual([]);
@@ -335,7 +336,7 @@ describe('the packed file', () => {
   it('gives one StorageError where the file system is read-only', async (context) => {
     const mount = mountSmall(context, 'size=64k,ro');
     try {
-      const error = await errorOf(createCpuBackend().prepare(planOf(), weights, { cacheDir: mount }));
+      const error = await errorOf(createQuickCpuBackend().prepare(planOf(), weights, { cacheDir: mount }));
       expect(error).toBeInstanceOf(StorageError);
       expect(error.message).toMatch(/read-only/);
     } finally {

@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { modelConfig, smallLimits, Workspace } from '../../../tests/support/models.js';
+import { createQuickCpuBackend } from '../../../tests/support/quick-cpu.js';
 import { trace, type Trace } from '../../../tests/support/steps.js';
 import { compileModel } from '../../passes/pipeline.js';
 import { packedLength } from '../../passes/pack-weights.js';
 import type { WeightsMemory } from '../backend.js';
-import { createCpuBackend } from './index.js';
 import { spansToCopy, takesLargePages } from './weights-memory.js';
 
 const workspace = new Workspace();
@@ -17,7 +17,7 @@ afterAll(() => {
   rmSync(cacheDir, { recursive: true });
 });
 
-const backend = createCpuBackend();
+const backend = createQuickCpuBackend();
 const config = modelConfig('llama', 'f32');
 const { capabilities } = backend;
 const { plan } = compileModel(config, { schedule: 'looped', limits: smallLimits, capabilities, workers: 3 });

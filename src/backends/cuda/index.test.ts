@@ -482,7 +482,7 @@ describe('under ThreadSanitizer', () => {
     const source = join(workspace.directory, 'race.cpp');
     writeFileSync(source, `${hostSource(change(emitted.source))}\n${filled}`);
     const program = join(workspace.directory, 'race');
-    execFileSync('g++', ['-std=c++17', '-O1', '-g', '-w', '-fsanitize=thread', '-o', program, source]);
+    execFileSync('g++', ['-std=c++17', '-Og', '-g', '-w', '-fsanitize=thread', '-o', program, source]);
     // One race is enough to fail.
     const env = { ...process.env, TSAN_OPTIONS: 'halt_on_error=1' };
     try {

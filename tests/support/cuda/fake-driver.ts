@@ -14,7 +14,7 @@ const text = (name: string): string => readFileSync(join(here, name), 'utf8');
 
 /** For a shared library. */
 export const hostFlags = [
-  ...['-std=c++17', '-O1', '-fPIC', '-shared', '-fvisibility=hidden', '-ffp-contract=off'],
+  ...['-std=c++17', '-Og', '-fPIC', '-shared', '-fvisibility=hidden', '-ffp-contract=off'],
   ...['-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas'],
 ];
 
