@@ -18,6 +18,7 @@ export type { Likelihood, LogprobOptions, TokenLogprob } from './runtime/logprob
 export type { SamplingOptions } from './runtime/sampling.js';
 export type { Grammar } from './text/grammar.js';
 export type { GrammarSource } from './text/grammar-thread.js';
+export type { ChatOptions } from './runtime/chat-format.js';
 export type { Usage } from './runtime/usage.js';
 export { metricsOf, type Metrics } from './runtime/metrics.js';
 export type { ChatMessage } from './text/chat-template.js';

@@ -33,7 +33,8 @@ afterAll(async () => {
 /** A session in slot 0 that was never used. */
 async function session(): Promise<Session> {
   await executable.reset();
-  const parts = { tokenizer: byteTokenizer, chat: new ChatFormat({}), vocab: config.vocab, stopTokens: [] };
+  const { vocab, context: maxContext } = config;
+  const parts = { tokenizer: byteTokenizer, chat: new ChatFormat({}), maxContext, vocab, stopTokens: [] };
   return new Session({ scheduler, limits: smallLimits, ...parts }, 0, () => undefined);
 }
 

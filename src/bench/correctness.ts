@@ -75,7 +75,7 @@ export interface PeerAgreement {
 type Narrowing = Pick<Formats, 'quant' | 'kv'>;
 
 /** Formats narrower than f32 round activations or their products, each engine in its own way. */
-export function toleranceOf({ quant, kv }: Narrowing): number {
+function toleranceOf({ quant, kv }: Narrowing): number {
   return quant === 'f32' && kv !== 'q8_0' ? 2e-3 : 3e-2;
 }
 

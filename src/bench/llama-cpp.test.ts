@@ -76,5 +76,5 @@ test('says how to install what is not there', async () => {
   const directory = join(tmpdir(), 'kloop-no-peer');
   const opening = openLlamaCpp({ ...options, directory });
   await expect(opening).rejects.toThrow(UsageError);
-  await expect(opening).rejects.toThrow(`run: npm install --prefix ${directory}`);
+  await expect(opening).rejects.toThrow(`run: npm install --ignore-scripts --no-package-lock --prefix ${directory}`);
 });

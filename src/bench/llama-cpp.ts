@@ -61,6 +61,7 @@ export function requireLlamaCpp(directory: string = peerDirectory()): string {
   const runner = join(directory, 'llama-cpp.mjs');
   if (existsSync(runner) && existsSync(join(directory, 'node_modules', 'node-llama-cpp'))) return runner;
   throw new UsageError('llama.cpp is not installed beside kloop', {
-    hint: `run: npm install --prefix ${directory}`,
+    // As bench/peer/.npmrc has it, which no package can hold.
+    hint: `run: npm install --ignore-scripts --no-package-lock --prefix ${directory}`,
   });
 }

@@ -6,7 +6,7 @@ import type { Candidate, PeerIdentity, Sample, Workload } from './workload.js';
 /** A run ends after this; its threads can be a hundred times slower than one where a core is busy. */
 const limitMs = 20_000;
 
-export class PeerVariant implements Candidate {
+class PeerVariant implements Candidate {
   readonly identity: PeerIdentity;
   readonly peer: Peer;
 

@@ -90,6 +90,13 @@ describe('profileLines', () => {
 });
 
 describe('reportLines', () => {
+  it('says which weights are kept in fewer bytes', () => {
+    const about = (quant: 'bf16' | 'q6_k'): string | undefined =>
+      reportLines({ ...report(false), quant, compressed: true })[1];
+    expect(about('bf16')).toContain(' bf16 weights (kept in bf16z), ');
+    expect(about('q6_k')).toContain(' q6_k weights (bf16 ones kept in bf16z), ');
+  });
+
   it('prints machine, model, checks, bandwidth, table and the comparison in words', () => {
     expect(reportLines(report(true))).toEqual(
       [

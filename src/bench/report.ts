@@ -58,7 +58,8 @@ function headerLines({
   ...rest
 }: BenchReport): string[] {
   const { bandwidth, rounds, gates } = rest;
-  const kept = rest.compressed ? ' (kept in bf16z)' : '';
+  // Of a mixed model `quant` is what most matrices have.
+  const kept = rest.compressed ? ` (${quant === 'bf16' ? '' : 'bf16 ones '}kept in bf16z)` : '';
   const weights = `${synthetic ? 'random ' : ''}${quant} weights${kept}, KV cache in ${kv}`;
   const made = `${formatCount(parameterCount(config))} parameters, ${weights}, context ${plan.limits.context}`;
   const lines = [
@@ -171,7 +172,7 @@ export function tableLines({ results, gates }: Pick<BenchReport, 'results' | 'ga
 }
 
 /** Contexts that were asked for and are not in the table. */
-export function skippedLines({ skipped, workloads }: Plan): string[] {
+function skippedLines({ skipped, workloads }: Plan): string[] {
   const tokens = workloads.find(({ kind }) => kind === 'decode')?.tokens ?? 0;
   return skipped.map(({ depth, need }) => {
     const test = workloadName({ kind: 'decode', tokens, depth });

@@ -15,6 +15,7 @@ import type { Noise, Spread } from './synth-noise.js';
 import { createNoise } from './synth-noise.js';
 import { synthTokenizer } from './synth-tokenizer.js';
 import { dtypeBytes } from './weights.js';
+import { formatBytes } from '../util/units.js';
 
 export interface SynthOptions {
   readonly seed?: number;
@@ -80,10 +81,13 @@ async function requireSpace(directory: string, outDir: string, bytes: number): P
   const { bavail, bsize } = await statfs(directory);
   const free = bavail * bsize;
   if (free >= bytes) return;
-  const gb = (n: number) => (n / 1e9).toFixed(1);
-  throw new StorageError(outDir, `needs ${gb(bytes)} GB, ${gb(free)} GB are free in ${dirname(directory)}`, {
-    hint: 'free some space, choose another place, or ask for fewer layers',
-  });
+  throw new StorageError(
+    outDir,
+    `needs ${formatBytes(bytes)}, ${formatBytes(free)} are free in ${dirname(directory)}`,
+    {
+      hint: 'free some space, choose another place, or ask for fewer layers',
+    },
+  );
 }
 
 function pad5(n: number): string {

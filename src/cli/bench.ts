@@ -9,6 +9,7 @@ import { schedules, type DType, type Schedule } from '../ir/program.js';
 import { listenForInterrupt } from './interrupt.js';
 import { defined, integer, kvOption, listOf, place, quantNames, weightsMemoryOption } from './options.js';
 import { note, paint, print, printJson, withProgressBar } from './output.js';
+import { refusePricedOnly } from './priced-only.js';
 import type { Verb } from './verb.js';
 
 interface Flags {
@@ -39,7 +40,11 @@ export const bench: Verb = (program) => {
   program
     .command('bench')
     .description('measure schedules, threads and other engines against each other, and against the memory bandwidth')
-    .argument('[model]', '`demo`, a directory, OWNER/NAME, or a preset, which gets random weights', 'demo')
+    .argument(
+      '[model]',
+      '`demo`, a directory, a .gguf file, OWNER/NAME that has been pulled, or a preset, which gets random weights',
+      'demo',
+    )
     .addOption(new Option('--quant <format>', "format of the weights (default: the checkpoint's)").choices(quantNames))
     .addOption(weightsMemoryOption())
     .addOption(kvOption())
@@ -102,6 +107,7 @@ export function peerList(text: string, earlier: readonly PeerName[] = []): PeerN
 }
 
 async function benchAction(model: string, { json = false, peer: peers = [], ...flags }: Flags): Promise<void> {
+  refusePricedOnly(model);
   using interrupt = listenForInterrupt();
   const report = await withProgress({
     ...defined(flags),

@@ -6,6 +6,7 @@ import { calibrate as runCalibration } from '../bench/calibrate/calibrate.js';
 import { calibratedFormats } from '../bench/calibrate/cases.js';
 import { hostMachineFile, hostName, writeMachine } from '../bench/calibrate/host-file.js';
 import { quantitiesOf, type Machine, type Quantity } from '../simulator/machine.js';
+import { requireWritable } from '../util/files.js';
 import { formatTable } from '../util/table.js';
 import { formatBytes, significant } from '../util/units.js';
 import { listenForInterrupt } from './interrupt.js';
@@ -55,6 +56,7 @@ async function calibrateAction(flags: Flags): Promise<void> {
   const { output, cacheDir = defaultCacheDir(), json = false, formats, rounds } = flags;
   using interrupt = listenForInterrupt();
   const file = output ?? hostMachineFile(cacheDir);
+  for (const written of new Set([file, hostMachineFile(cacheDir)])) await requireWritable(written);
   const backend = await chooseBackend('cpu', note);
   const machine = await withProgressBar((bar) =>
     runCalibration({

@@ -25,6 +25,7 @@ import {
   type SamplingFlags,
 } from './options.js';
 import { forTerminal, note, paint } from './output.js';
+import { refusePricedOnly } from './priced-only.js';
 import { counted, rateOf } from './summary.js';
 import type { Verb } from './verb.js';
 
@@ -68,6 +69,7 @@ async function chatAction(spec: string, flags: Flags): Promise<void> {
 
 /** Before the long work of loading. */
 function requireChatTemplate(spec: string): void {
+  refusePricedOnly(spec);
   const { config, chatTemplate, weights } = openCheckpoint(resolveModel(spec), spec);
   weights.close();
   if (chatTemplate !== undefined) return;

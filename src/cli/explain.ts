@@ -14,6 +14,7 @@ import { machineNames, machineOf } from './machine-option.js';
 import { shapeOfCheckpoint, type ModelShape } from './model-shape.js';
 import { integer, scheduleOption } from './options.js';
 import { note, paint, print, printJson } from './output.js';
+import { refusePricedOnly } from './priced-only.js';
 import type { Verb } from './verb.js';
 
 interface Flags {
@@ -63,6 +64,7 @@ function adviceFor({ config, ...formats }: ModelShape, name: string, sockets: nu
 }
 
 function shapeOf(spec: string): ModelShape {
+  refusePricedOnly(spec);
   const config = findPreset(spec)?.config;
   return config === undefined ? shapeOfCheckpoint(spec) : { config, quant: config.dtype };
 }

@@ -8,5 +8,5 @@ export const machineNames = [...machines.map(({ name }) => name), `${hostName} (
 
 /** @throws UsageError */
 export function machineOf(spec: string, cacheDir: string = defaultCacheDir()): Machine {
-  return spec.toLowerCase() === hostName ? requireHostMachine(cacheDir) : findMachine(spec);
+  return spec.toLowerCase() === hostName ? requireHostMachine(cacheDir) : findMachine(spec, [hostName]);
 }

@@ -4,9 +4,11 @@
  * line on stderr that says what was wrong, where, and what to do; 130 after Ctrl+C.
  */
 import { readFileSync } from 'node:fs';
+import { isAbsolute, relative } from 'node:path';
 import { Command, CommanderError, Option } from 'commander';
-import { AbortedError, KloopError, messageOf, UsageError } from '../util/errors.js';
+import { AbortedError, KloopError, messageOf, StorageError, UsageError } from '../util/errors.js';
 import { asStorageError } from '../util/files.js';
+import { defaultCacheDir } from '../backends/cache-dir.js';
 import { interruptedCode } from './interrupt.js';
 import { note } from './output.js';
 import type { Verb } from './verb.js';
@@ -76,9 +78,28 @@ async function report(error: unknown, args: readonly string[], program: Command)
   if (error instanceof CommanderError) return reportUsage((await misspelt(error, args)) ?? error, args, program);
   if (program.opts<{ stack?: boolean }>().stack === true && error instanceof Error) note(String(error.stack));
   if (error instanceof AbortedError) return interruptedCode;
-  if (error instanceof KloopError) note(`kloop: ${messageOf(error)}`);
+  if (error instanceof StorageError) note(`kloop: ${storageMessage(error, program.commands.find(named(args)))}`);
+  else if (error instanceof KloopError) note(`kloop: ${messageOf(error)}`);
   else note(`kloop: ${messageOf(error)}; this should not happen, run again with --stack for details`);
   return error instanceof UsageError ? 2 : 1;
+}
+
+/** Of a file in the cache, with how another cache is chosen. */
+function storageMessage(error: StorageError, command: Command | undefined): string {
+  const { cacheDir = defaultCacheDir() } = command?.opts<{ cacheDir?: string }>() ?? {};
+  const way = relative(cacheDir, error.file);
+  if (way.startsWith('..') || isAbsolute(way)) return messageOf(error);
+  const hint = `choose another cache, with ${hasCacheOption(command) ? '--cache-dir or ' : ''}XDG_CACHE_HOME`;
+  return messageOf(error).replace(/choose (another place|a place you can write to)$/, hint);
+}
+
+function hasCacheOption(command: Command | undefined): boolean {
+  return command?.options.some(({ long }) => long === '--cache-dir') ?? false;
+}
+
+function named(args: readonly string[]): (command: Command) => boolean {
+  const verb = verbOf(args);
+  return (command) => command.name() === verb;
 }
 
 /** Where a required option is missing: an unknown one, which says better what went wrong. */
@@ -101,7 +122,7 @@ function reportUsage(error: CommanderError, args: readonly string[], program: Co
   // Help and version were asked for, and are printed.
   if (error.exitCode === 0) return 0;
   if (error.code === 'commander.help') return 2;
-  const verb = program.commands.find((command) => command.name() === verbOf(args));
+  const verb = program.commands.find(named(args));
   const message = messageOf(error)
     .replace(/^error: /, '')
     .replace(/\.$/, '');

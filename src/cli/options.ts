@@ -9,7 +9,7 @@ import type { SamplingOptions } from '../runtime/sampling.js';
 
 export const quantNames = ['f32', 'bf16', 'f16', 'q8_0', 'q4_0'] as const satisfies readonly DType[];
 
-export const kvNames = ['f32', 'bf16', 'q8_0'] as const satisfies readonly DType[];
+const kvNames = ['f32', 'bf16', 'q8_0'] as const satisfies readonly DType[];
 
 /** A whole number from `min` to `max`. */
 export function integer(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {

@@ -101,7 +101,10 @@ async function aloud(model: Model, prompt: string, options: GenerateOptions, fla
   const result = await generation.result;
   stdout.write('\n');
   if (result.contextFull) {
-    note(`kloop: the context of ${model.limits.context} tokens is full; --context makes it larger`);
+    const { context } = model.limits;
+    const { context: most } = model.config;
+    const more = context < most ? `; --context makes it larger, up to ${most}` : ', the largest of this model';
+    note(`kloop: the context of ${context} tokens is full${more}`);
   }
   return result;
 }

@@ -1,6 +1,6 @@
 /** `kloop serve MODEL...`: an OpenAI-compatible server. SIGTERM and Ctrl+C let it finish what it has begun. */
 import { readFileSync } from 'node:fs';
-import type { Command } from 'commander';
+import { InvalidArgumentError, type Command } from 'commander';
 import type { Logger } from 'pino';
 import { defaultCacheDir } from '../backends/cache-dir.js';
 import { readHostMachine } from '../bench/calibrate/host-file.js';
@@ -8,9 +8,11 @@ import { outlineModel } from '../runtime/load-model.js';
 import type { ModelSource } from '../server/served-models.js';
 import type { RunningServer } from '../server/server.js';
 import { messageOf, UsageError } from '../util/errors.js';
+import { errorCode } from '../util/files.js';
 import { listenForInterrupt } from './interrupt.js';
 import { loadForCli } from './load.js';
 import { addLoadOptions, collect, defined, integer, loadOptionsOf, type LoadFlags } from './options.js';
+import { refusePricedOnly } from './priced-only.js';
 import type { Verb } from './verb.js';
 
 interface Flags extends LoadFlags {
@@ -56,8 +58,28 @@ function addAccessOptions(command: Command): Command {
   return command
     .option('--api-key-file <file>', 'file with the key that callers need (or the variable KLOOP_API_KEY)')
     .option('--insecure', 'let other machines call without a key')
-    .option('--allow-host <name>', 'name by which it may be called; * is any; may be given several times', collect)
-    .option('--allow-origin <origin>', 'web pages that may call it; * is any; may be given several times', collect);
+    .option('--allow-host <name>', 'name by which it may be called; * is any; may be given several times', hostName)
+    .option(
+      '--allow-origin <origin>',
+      'web pages that may call it, such as https://example.org; * is any; may be given several times',
+      origin,
+    );
+}
+
+/** As it comes in a `Host` header, which is compared in small letters. Throws InvalidArgumentError. */
+function hostName(text: string, before?: readonly string[]): readonly string[] {
+  const name = text.toLowerCase();
+  if (name === '*' || /^[a-z0-9_-]+(\.[a-z0-9_-]+)*$/.test(name)) return collect(name, before);
+  throw new InvalidArgumentError('It must be * or a name without a port.');
+}
+
+/** As browsers write it. Throws InvalidArgumentError. */
+function origin(text: string, before?: readonly string[]): readonly string[] {
+  if (text === '*') return collect(text, before);
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  // An address of nothing but an origin becomes it and a slash.
+  if (url !== undefined && url.origin !== 'null' && url.href === `${url.origin}/`) return collect(url.origin, before);
+  throw new InvalidArgumentError('It must be * or an origin, such as https://example.org.');
 }
 
 async function serveAction(specs: readonly string[], flags: Flags): Promise<void> {
@@ -94,6 +116,7 @@ function accessOf({ allowHost = [], allowOrigin = [] }: Flags) {
 
 /** Looked at, so that what cannot work is said at once; loaded later. */
 async function sourceOf(spec: string, flags: Flags, log: Logger): Promise<ModelSource> {
+  refusePricedOnly(spec);
   const options = { ...loadOptionsOf(flags), slots: flags.slots };
   const { name, limits, weightBytes, stateBytes } = await outlineModel(spec, options);
   return {
@@ -126,7 +149,11 @@ function readKeyFile(file: string): string {
   try {
     return readFileSync(file, 'utf8').trim();
   } catch (error) {
-    throw new UsageError(`the API key cannot be read: ${messageOf(error)}`, { cause: error });
+    const reason = errorCode(error) === 'ENOENT' ? 'there is no such file' : messageOf(error);
+    throw new UsageError(`the API key cannot be read from ${file}: ${reason}`, {
+      hint: 'give a file that holds it',
+      cause: error,
+    });
   }
 }
 

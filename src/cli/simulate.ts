@@ -2,7 +2,7 @@
  * `kloop simulate MODEL|PRESET --machine M`: the time of a token on a machine that need not be there, and where it goes.
  * Nothing is run; every number is simulated.
  */
-import { createWriteStream } from 'node:fs';
+import { createWriteStream, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -19,7 +19,7 @@ import { timeline } from '../simulator/timeline.js';
 import { simulationJson } from '../simulator/to-json.js';
 import { chromeTrace } from '../simulator/trace.js';
 import { UnsupportedModelError, UsageError } from '../util/errors.js';
-import { asStorageError } from '../util/files.js';
+import { asStorageError, writeFileAtomic } from '../util/files.js';
 import { formatTable } from '../util/table.js';
 import { formatBytes, formatDuration, significant } from '../util/units.js';
 import { machineNames, machineOf } from './machine-option.js';
@@ -51,7 +51,10 @@ export const simulate: Verb = (program) => {
   const command: Command = program
     .command('simulate')
     .description('predict the time of a token on a machine that need not be there')
-    .argument('[model]', 'a name that `kloop presets` lists, a model that is only priced, or a model directory')
+    .argument(
+      '[model]',
+      'a name that `kloop presets` lists, a model that is only priced, `demo`, a directory, a .gguf file, or OWNER/NAME that has been pulled',
+    )
     .requiredOption('--machine <machine>', `${machineNames}, or a .json file`)
     .addOption(new Option('--quant <format>', "format of the weights (default: the model's)").choices(quantNames))
     .option(
@@ -182,11 +185,25 @@ async function runSweep(
   for (const line of formatSweep(points, results, format)) print(line);
 }
 
+/** A file whole or not at all; a pipe or a device as it comes. */
 async function writeTrace(file: string, pieces: Iterable<string>): Promise<void> {
-  try {
-    await pipeline(Readable.from(pieces), createWriteStream(file));
-  } catch (error) {
-    throw asStorageError(file, error);
+  if (statSync(file, { throwIfNoEntry: false })?.isFile() === false) {
+    try {
+      await pipeline(Readable.from(pieces), createWriteStream(file));
+    } catch (error) {
+      throw asStorageError(file, error);
+    }
+  } else {
+    await writeFileAtomic(file, async (handle) => {
+      let text = '';
+      for (const piece of pieces) {
+        text += piece;
+        if (text.length < 2 ** 16) continue;
+        await handle.writeFile(text);
+        text = '';
+      }
+      await handle.writeFile(text);
+    });
   }
   note(`trace written to ${file}; open it at ui.perfetto.dev`);
 }

@@ -7,6 +7,7 @@ import { UsageError } from '../util/errors.js';
 import { listenForInterrupt } from './interrupt.js';
 import { note, withProgressBar } from './output.js';
 import { defined, integer, place } from './options.js';
+import { refusePricedOnly } from './priced-only.js';
 import type { Verb } from './verb.js';
 
 interface Flags {
@@ -29,6 +30,7 @@ export const synth: Verb = (program) => {
 };
 
 async function synthAction(name: string, { out, seed, layers, dtype }: Flags): Promise<void> {
+  refusePricedOnly(name);
   const preset = findPreset(name);
   if (preset === undefined) {
     throw new UsageError(`there is no preset ${JSON.stringify(name)}`, { hint: '`kloop presets` lists them' });

@@ -119,7 +119,7 @@ export class ProgramBuilder {
 }
 
 /** The name under which an equal kernel is known already, or the kernel's own, made unique. */
-export function shareKernel(kernels: Map<string, Kernel>, kernel: Kernel): Name {
+function shareKernel(kernels: Map<string, Kernel>, kernel: Kernel): Name {
   const content = JSON.stringify([kernel.params, kernel.body]);
   const known = kernels.get(content);
   if (known !== undefined) return known.name;

@@ -18,7 +18,7 @@ import { loopTokens } from './response.js';
 import { shard } from './shard.js';
 
 /** Tokens of one call of the `response` schedule: short enough to stream text, long enough that a call costs nothing. */
-export const defaultResponseTokens = 32;
+const defaultResponseTokens = 32;
 
 export interface ModelOptions {
   readonly sockets?: number;

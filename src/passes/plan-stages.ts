@@ -301,7 +301,7 @@ function isDivided(held: Held): boolean {
 }
 
 /** An RMSNorm of every head for itself (Qwen3), which can be divided by heads. */
-export function isPerHeadNorm(operator: Operator, types: ReadonlyMap<Name, Tensor>): boolean {
+function isPerHeadNorm(operator: Operator, types: ReadonlyMap<Name, Tensor>): boolean {
   if (!isKind(operator, 'rmsNorm')) return false;
   return types.get(operator.reads.weight)?.shape[0] !== types.get(operator.reads.x)?.shape.at(-1);
 }

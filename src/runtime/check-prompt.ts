@@ -5,6 +5,8 @@ import { isObject, shown } from './check-options.js';
 export interface PromptBounds {
   /** Positions of a sequence. */
   readonly context: number;
+  /** Positions that the model was made for: the most that a context can have. */
+  readonly maxContext: number;
   /** Token ids are below this. */
   readonly vocab: number;
 }
@@ -19,12 +21,18 @@ export function requireMessages(messages: unknown): void {
   throw new UsageError(`message ${wrong} is ${shown(messages[wrong])}, must be { role, content }`);
 }
 
+/** What to do about a prompt that is too long: a larger context is offered where the model has one. */
+export function shorterPrompt(context: number, maxContext: number): string {
+  if (context >= maxContext) return 'shorten the prompt';
+  return `shorten the prompt or load the model with a larger context, up to ${maxContext}`;
+}
+
 /** Throws UsageError for an empty prompt or a token that does not exist, ContextOverflowError for one that is too long. */
-export function checkPrompt(tokens: readonly number[], { context, vocab }: PromptBounds): void {
+export function checkPrompt(tokens: readonly number[], { context, maxContext, vocab }: PromptBounds): void {
   if (tokens.length === 0) throw new UsageError('the prompt is empty', { hint: 'give at least one token' });
   if (tokens.length > context) {
     throw new ContextOverflowError(context, `the prompt has ${tokens.length} tokens, the context holds ${context}`, {
-      hint: 'shorten the prompt or load the model with a larger context',
+      hint: shorterPrompt(context, maxContext),
     });
   }
   const wrong = tokens.findIndex((token) => !Number.isInteger(token) || token < 0 || token >= vocab);

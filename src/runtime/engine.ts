@@ -9,6 +9,8 @@ export interface Engine {
   readonly tokenizer: Tokenizer;
   readonly chat: ChatFormat;
   readonly limits: Limits;
+  /** Positions that the model was made for. */
+  readonly maxContext: number;
   /** Rows of the embedding: token ids are below this. */
   readonly vocab: number;
   /** Tokens that end a text. */

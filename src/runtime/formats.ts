@@ -69,7 +69,7 @@ export async function compressed(
 }
 
 /** The format of the matrices; one that the backend lacks is widened where that is exact, and never narrowed. */
-export function chooseFormat(
+function chooseFormat(
   config: ModelConfig,
   backend: Backend,
   asked: DType | undefined,

@@ -76,8 +76,9 @@ export class Model {
     this.#executable = executable;
     this.#onClose = parts.onClose ?? (() => undefined);
     const scheduler = new Scheduler(executable, { limits });
-    this.#engine = { scheduler, tokenizer, chat, limits, vocab: config.vocab, stopTokens };
-    this.#grammars = new Grammars({ tokenizer, vocab: config.vocab, stopTokens });
+    const { vocab, context: maxContext } = config;
+    this.#engine = { scheduler, tokenizer, chat, limits, maxContext, vocab, stopTokens };
+    this.#grammars = new Grammars({ tokenizer, vocab, stopTokens });
     this.#freeSlots = Array.from({ length: limits.slots }, (_, slot) => limits.slots - 1 - slot);
   }
 
@@ -110,7 +111,8 @@ export class Model {
 
   /** Throws what `session().generate(tokens)` would fail with: UsageError or ContextOverflowError. */
   checkPrompt(tokens: readonly number[]): void {
-    checkPrompt(tokens, { context: this.limits.context, vocab: this.config.vocab });
+    const { context: maxContext, vocab } = this.config;
+    checkPrompt(tokens, { context: this.limits.context, maxContext, vocab });
   }
 
   /**

@@ -144,7 +144,7 @@ export class Session {
   }
 
   async #encode(prompt: Prompt): Promise<readonly number[]> {
-    const { tokenizer, chat, vocab, limits } = this.#engine;
+    const { tokenizer, chat, vocab, limits, maxContext } = this.#engine;
     const tokens =
       typeof prompt === 'string'
         ? tokenizer.encode(prompt)
@@ -152,7 +152,7 @@ export class Session {
           ? // The template wrote the special tokens itself.
             tokenizer.encode(await chat.render(prompt.messages), { addSpecial: false })
           : [...prompt];
-    checkPrompt(tokens, { context: limits.context, vocab });
+    checkPrompt(tokens, { context: limits.context, maxContext, vocab });
     return tokens;
   }
 }

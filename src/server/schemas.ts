@@ -178,7 +178,6 @@ export const detokenizeSchema = z.strictObject({ model: z.string().max(512).null
 
 export type CompletionBody = z.infer<ReturnType<typeof completionSchema>>;
 export type ChatBody = z.infer<ReturnType<typeof chatSchema>>;
-export type TokenizeBody = z.infer<ReturnType<typeof tokenizeSchema>>;
 /** What both have. */
 export type GenerationBody = Pick<CompletionBody, keyof ReturnType<typeof generationShape>>;
 

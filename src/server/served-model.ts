@@ -1,4 +1,5 @@
 /** A model under the name that clients call it by, with the pool that shares its slots among requests. */
+import { shorterPrompt } from '../runtime/check-prompt.js';
 import type { Model } from '../runtime/model.js';
 import { SessionPool } from '../runtime/session-pool.js';
 import { ContextOverflowError } from '../util/errors.js';
@@ -38,9 +39,10 @@ export class ServedModel {
   checkTexts(texts: readonly string[]): void {
     const bytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0);
     if (bytes <= this.#longestText) return;
-    const { context } = this.model.limits;
+    const { config, limits } = this.model;
+    const { context } = limits;
     throw new ContextOverflowError(context, `the prompt has ${bytes} bytes, more than ${context} tokens can hold`, {
-      hint: 'shorten the prompt or load the model with a larger context',
+      hint: shorterPrompt(context, config.context),
     });
   }
 

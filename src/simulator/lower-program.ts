@@ -23,7 +23,7 @@ import type {
 export type LoweringExtents = Omit<Point, 'schedule' | 'sockets'>;
 
 /** Activations count as bf16, as the machines hold them; the interpreter's are f32. */
-export const activationScale = 0.5;
+const activationScale = 0.5;
 
 export function lowerProgram(program: Program, extents: LoweringExtents): Workload {
   const { batch, context, promptTokens: rows = batch } = extents;

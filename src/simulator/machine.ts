@@ -14,7 +14,7 @@ import { errorCode } from '../util/files.js';
  * that fits what is known, another reading is possible); `fitted` by scripts/fit-machines.mjs to the calibration figures;
  * `measured` on the machine itself.
  */
-export const bases = ['printed', 'derived', 'inferred', 'fitted', 'measured'] as const;
+const bases = ['printed', 'derived', 'inferred', 'fitted', 'measured'] as const;
 export type Basis = (typeof bases)[number];
 
 /** Who issues kernel calls: the host, or the machine itself (a captured graph, offloaded schedules). */

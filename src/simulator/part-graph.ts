@@ -15,9 +15,9 @@ import { microsecondsToPs, picoseconds, timesOf, type NodeTimes } from './node-t
 import type { WorkInput, WorkNode, WorkPart } from './workload.js';
 
 /** Tiles between two operators of which the second follows the first. */
-export const streamBufferTiles = 4;
+const streamBufferTiles = 4;
 /** A part is simulated in about this many tiles at most, however large it is: more would show nothing new. */
-export const maxTilesPerPart = 48;
+const maxTilesPerPart = 48;
 /** Tiles of an operator that only follows others. */
 const followerTiles = 8;
 

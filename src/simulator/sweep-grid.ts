@@ -10,7 +10,7 @@ export interface SweepPoint extends Point {
   readonly values: Readonly<Record<string, number>>;
 }
 
-export const maxSweepPoints = 1_000_000;
+const maxSweepPoints = 1_000_000;
 
 /**
  * `sockets=1,2,4`, `batch=...`, `context=...`, `schedule=...`, `orchestration=...`, or a number of the machine by path,

@@ -108,7 +108,7 @@ export function addCosts(costs: Iterable<Cost>): Cost {
 }
 
 /** Weight and state bytes that one socket reads or writes in one run of a kernel. */
-export function kernelBytes(kernel: WorkKernel): number {
+function kernelBytes(kernel: WorkKernel): number {
   let bytes = 0;
   for (const { nodes, trip } of kernel.parts) {
     for (const { cost } of nodes) bytes += trip * (cost.weightBytes + cost.stateBytes);

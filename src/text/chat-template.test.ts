@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { TemplateError, UsageError } from '../util/errors.js';
-import { ChatRenderer, renderChat, requireTemplate, type ChatMessage } from './chat-template.js';
+import { ChatRenderer, requireTemplate, type ChatMessage } from './chat-template.js';
 
 // Generous, since a busy machine must not fail a test.
 const renderer = new ChatRenderer({ timeMs: 30_000 });
@@ -218,11 +218,6 @@ test('a closed renderer starts again', async () => {
   await other.close();
   expect(await other.render('{{ 1 + 1 }}', request)).toBe('2');
   await other.close();
-});
-
-test('renderChat renders once', async () => {
-  expect(await renderChat('{{ messages|length }}{{ eos_token }}', request)).toBe('4</s>');
-  await expect(renderChat('abcdef', { ...request, limits: { outputLength: 5 } })).rejects.toThrow(TemplateError);
 });
 
 test('a program that forgets to close its renderer ends all the same', () => {

@@ -23,7 +23,7 @@ export interface TemplateLimits {
   readonly heapMib: number;
 }
 
-export const templateLimits: TemplateLimits = {
+const templateLimits: TemplateLimits = {
   timeMs: 2000,
   outputLength: 4 * 1024 * 1024,
   templateLength: 1024 * 1024,
@@ -51,19 +51,6 @@ export function requireTemplate(template: string | undefined): string {
   throw new TemplateError('the model has no chat template', {
     hint: 'use an instruction-tuned checkpoint, or complete a plain prompt instead',
   });
-}
-
-/** Renders once. For several renders keep a ChatRenderer, which saves the start of its process (about 0.1 s) each time. */
-export async function renderChat(
-  template: string,
-  { limits = {}, ...request }: ChatRequest & { readonly limits?: Partial<TemplateLimits> },
-): Promise<string> {
-  const renderer = new ChatRenderer(limits);
-  try {
-    return await renderer.render(template, request);
-  } finally {
-    await renderer.close();
-  }
 }
 
 /** Renders templates one after the other in one process, which starts when first needed and again after a failure. */

@@ -23,7 +23,7 @@ export interface GrammarLimits {
   readonly grammars: number;
 }
 
-export const grammarLimits: GrammarLimits = {
+const grammarLimits: GrammarLimits = {
   compileMs: 3000,
   tokenMs: 1000,
   setUpMs: 20_000,

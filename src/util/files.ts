@@ -18,6 +18,8 @@ const reasons: Readonly<Record<string, string>> = {
   EROFS: 'the file system is read-only',
   ENOENT: 'there is no such directory',
   ENOTDIR: 'a part of the path is not a directory',
+  // Of making a directory; files are made under new names.
+  EEXIST: 'a part of the path is not a directory',
   EISDIR: 'is a directory',
   EFBIG: 'the file is too large for this file system',
   EIO: 'the disk reports an input/output error',
@@ -107,6 +109,18 @@ function isAlive(pid: number): boolean {
     return true;
   } catch (error) {
     return errorCode(error) !== 'ESRCH';
+  }
+}
+
+/** Throws StorageError where `path` could not be written, before the work whose result goes there. Makes its directory. */
+export async function requireWritable(path: string): Promise<void> {
+  const temporary = temporaryBeside(path);
+  try {
+    await makeDirectory(dirname(temporary));
+    await (await open(temporary, 'wx')).close();
+    await rm(temporary);
+  } catch (error) {
+    throw asStorageError(path, error);
   }
 }
 

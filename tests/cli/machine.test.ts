@@ -63,7 +63,12 @@ describe('machines that lack something', () => {
     );
     expect([code, stdout]).toEqual([1, '']);
     expect(linesOf(stderr)).toHaveLength(1);
-    expect(stderr).toMatch(/^kloop: .*file\/cache/);
+    expect(stderr).toMatch(/^kloop: .*file\/cache.*; choose another cache, with --cache-dir or XDG_CACHE_HOME$/m);
+    const calibrated = await runCli(['calibrate', '--output', join(directory, 'file', 'host.json')]);
+    expect([calibrated.code, calibrated.stdout]).toEqual([1, '']);
+    expect(calibrated.stderr).toBe(
+      `kloop: ${join(directory, 'file', 'host.json')}: a part of the path is not a directory; choose a place you can write to\n`,
+    );
   });
 
   it('writes a synthetic checkpoint, and nothing over what is there', async () => {

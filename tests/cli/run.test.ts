@@ -68,6 +68,21 @@ describe('kloop run', () => {
     expect((await run(['--prompt', 'Once', '--echo'])).stdout).toBe(`Once${expected.text}\n`);
   });
 
+  it('says that the context is full, and offers a larger one only where there is one', async () => {
+    const [smaller, whole] = await Promise.all(
+      ['64', '128'].map((context) => run(['--prompt', 'Once', '--max-tokens', '500', '--context', context])),
+    );
+    expect(linesOf(smaller!.stderr)[0]).toBe(
+      'kloop: the context of 64 tokens is full; --context makes it larger, up to 128',
+    );
+    expect(linesOf(whole!.stderr)[0]).toBe('kloop: the context of 128 tokens is full, the largest of this model');
+    const long = ['--prompt', 'x'.repeat(200)];
+    expect((await run([...long, '--context', '64'])).stderr).toMatch(
+      /; shorten the prompt or load the model with a larger context, up to 128$/m,
+    );
+    expect((await run(long)).stderr).toMatch(/holds 128; shorten the prompt$/m);
+  });
+
   it('reads the prompt from stdin', async () => {
     const expected = await json();
     expect((await run(['--prompt', '-'], { input: 'Once\n' })).stdout).toBe(`${expected.text}\n`);

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -110,14 +110,29 @@ describe('kloop simulate', () => {
     expect(stderr).toContain(file);
     expect(stdout).toMatch(/not looped: a call for each layer[^]*memory +\|[^]*looped: the same/);
     expect(JSON.parse(readFileSync(file, 'utf8'))).toHaveProperty('traceEvents');
-    const bad = await runShared([...args, '--trace', join(dir, 'absent', 'trace.json')]);
+    const bad = await runShared([...args, '--trace', join(file, 'trace.json')]);
     expect(bad.code).toBe(1);
     expect(linesOf(bad.stderr)).toHaveLength(1);
   });
 
+  it.skipIf(!existsSync('/dev/full'))('leaves no half of a trace, and writes where there is no file', async () => {
+    const args = ['simulate', 'tinystories-15m', '--machine', 'sn40l', '--sockets', '1', '--context', '64', '--trace'];
+    const file = join(dir, 'kept.json');
+    writeFileSync(file, 'kept');
+    // No file may be larger than 1 KiB.
+    const { code, stderr } = await runCli([...args, file], {
+      wrap: ['sh', '-c', 'trap "" XFSZ; ulimit -f 1; "$@"', 'sh'],
+    });
+    expect([code, linesOf(stderr)]).toEqual([1, [expect.stringContaining('kept.json: ')]]);
+    expect(readFileSync(file, 'utf8')).toBe('kept');
+    expect(readdirSync(dir).filter((name) => name.includes('kept'))).toEqual(['kept.json']);
+    const full = await runShared([...args, '/dev/full']);
+    expect([full.code, full.stderr]).toEqual([1, expect.stringContaining('/dev/full: no space left')]);
+  });
+
   it.each([
     [['llama-3.1-8b'], 2, /--machine/],
-    [['llama-3.1-8b', '--machine', 'cray'], 2, /no machine "cray"; use one of/],
+    [['llama-3.1-8b', '--machine', 'cray'], 2, /no machine "cray"; use one of sn40l, dgx-h100, h200, host, or a/],
     [['no-such-model', '--machine', 'sn40l'], 1, /no-such-model/],
     [['llama-3.1-8b', '--machine', 'sn40l', '--sockets', '5'], 1, /5/],
     [['llama-3.1-8b', '--machine', 'sn40l', '--sweep', 'x'], 2, /--sweep x/],
@@ -142,9 +157,21 @@ describe('kloop simulate', () => {
   it('models that are only priced are not run', async () => {
     const priced = await runShared(['simulate', 'mixtral-8x7b', '--machine', 'sn40l', '--json']);
     expect(priced.code).toBe(0);
-    const run = await runCli(['run', 'mixtral-8x7b', '--prompt', 'x']);
-    expect(run.code).toBe(1);
-    expect(linesOf(run.stderr)).toHaveLength(1);
+    const others = [
+      ['run', '--prompt', 'x'],
+      ['chat'],
+      ['serve'],
+      ['explain'],
+      ['bench'],
+      ['synth', '--out', join(dir, 'priced')],
+    ];
+    for (const [verb = '', ...flags] of others) {
+      const { code, stderr } = await runShared([verb, 'mixtral-8x7b', ...flags]);
+      expect([code, stderr]).toEqual([
+        1,
+        'kloop: mixtral-8x7b is only priced, there is no program for it; run `kloop simulate mixtral-8x7b --machine sn40l`\n',
+      ]);
+    }
   });
 });
 
@@ -165,12 +192,16 @@ describe('kloop explain --machine', () => {
 describe('kloop reproduce', () => {
   it('exits with 1 exactly when a threshold is missed', async () => {
     const figures = join(dir, 'figures');
-    const { code, stdout } = await runCli(['reproduce', '--json', '--svg', figures]);
+    const { code, stdout, stderr } = await runCli(['reproduce', '--json', '--svg', figures]);
     const { rows, thresholds } = JSON.parse(stdout) as {
       rows: { figure: string; published: number; ours: number; error: number; kind: string }[];
       thresholds: { name: string; met: boolean }[];
     };
-    expect(code).toBe(thresholds.every(({ met }) => met) ? 0 : 1);
+    const missed = thresholds.filter(({ met }) => !met);
+    expect(code).toBe(missed.length === 0 ? 0 : 1);
+    expect(linesOf(stderr).slice(1)).toEqual(
+      missed.map(({ name }) => expect.stringMatching(new RegExp(`^kloop: missed: ${name}: .*%, limit .*%`)) as unknown),
+    );
     for (const { figure, published, ours, error } of rows) {
       expect((ours / published - 1) * 100, figure).toBeCloseTo(error, 9);
     }

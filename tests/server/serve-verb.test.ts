@@ -1,5 +1,6 @@
 /** `kloop serve` as a process: what it prints, refuses, and how it ends. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -52,9 +53,42 @@ describe('kloop serve', () => {
     expect((await ended).stderr).not.toContain('secret');
   });
 
+  it('knows hosts and origins however they are written', async () => {
+    const { url, child, ended } = await serve(
+      '--allow-host',
+      'LLM.example.org',
+      '--allow-origin',
+      'https://Example.org/',
+    );
+    const asked = (headers: Record<string, string>) =>
+      new Promise<number | undefined>((resolve, reject) => {
+        get(`${url}/v1/models`, { headers }, (response) => resolve(response.resume().statusCode)).on('error', reject);
+      });
+    expect(await asked({ host: 'llm.example.org' })).toBe(200);
+    expect(await asked({ origin: 'https://example.org' })).toBe(200);
+    expect(await asked({ origin: 'https://example.com' })).toBe(403);
+    child.kill('SIGTERM');
+    await ended;
+  });
+
   it.each([
     ['other machines without a key', ['--host', '0.0.0.0'], /no API key; set a key, or say --insecure/],
-    ['a key file that is not there', ['--api-key-file', '/nowhere/key'], /the API key cannot be read/],
+    [
+      'a key file that is not there',
+      ['--api-key-file', '/nowhere/key'],
+      /^kloop: the API key cannot be read from \/nowhere\/key: there is no such file; give a file that holds it$/,
+    ],
+    [
+      'an origin that is none',
+      ['--allow-origin', 'example.org'],
+      /'example.org' is invalid. It must be \* or an origin/,
+    ],
+    ['a page for an origin', ['--allow-origin', 'https://a.org/page'], /It must be \* or an origin/],
+    [
+      'a host with a port',
+      ['--allow-host', 'a.org:80'],
+      /'a.org:80' is invalid. It must be \* or a name without a port/,
+    ],
     ['a prefix that is none', ['--metrics-prefix', 'a b'], /--metrics-prefix is/],
     ['a port that is none', ['--port', '70000'], /from 0 to 65535/],
   ])('refuses %s', async (_, args, message) => {

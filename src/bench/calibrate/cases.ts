@@ -43,7 +43,7 @@ export interface Cases {
 }
 
 /** Of which matrices are multiplied with many rows in ways that differ: numbers of 8 and of 4 bits, numbers with an exponent. */
-export const promptFormats = ['q8_0', 'q4_0', 'bf16'] as const satisfies readonly DType[];
+const promptFormats = ['q8_0', 'q4_0', 'bf16'] as const satisfies readonly DType[];
 export type PromptFormat = (typeof promptFormats)[number];
 
 /** Of which loading and arithmetic hide more or less of each other; the first stands for all others. */

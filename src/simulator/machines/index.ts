@@ -7,11 +7,11 @@ import { sn40l } from './sn40l.js';
 
 export const machines: readonly Machine[] = [sn40l, dgxH100, h200];
 
-/** A machine by name, or from a `.json` file. @throws UsageError */
-export function findMachine(spec: string): Machine {
+/** A machine by name, or from a `.json` file. @param others names that the caller knows @throws UsageError */
+export function findMachine(spec: string, others: readonly string[] = []): Machine {
   if (spec.endsWith('.json')) return readMachineFile(spec);
   const found = machines.find(({ name }) => name === spec.toLowerCase());
   if (found !== undefined) return found;
-  const names = machines.map(({ name }) => name).join(', ');
+  const names = [...machines.map(({ name }) => name), ...others].join(', ');
   throw new UsageError(`there is no machine "${spec}"`, { hint: `use one of ${names}, or a .json file` });
 }

@@ -28,7 +28,7 @@ const boundary: FittedConstant = {
   paths: { 'call.programLoad': 0.4, 'call.argumentLoad': 0.2, 'call.launch': 0.2, 'call.sync': 0.2 },
 };
 
-export const fittedConstants: Readonly<Record<'sn40l' | 'dgx-h100', readonly FittedConstant[]>> = {
+const fittedConstants: Readonly<Record<'sn40l' | 'dgx-h100', readonly FittedConstant[]>> = {
   sn40l: [boundary, same('call.hostRoundTrip', 400), same('memory.efficiency', 0.95)],
   'dgx-h100': [
     same('call.launch', 1.3),

@@ -95,14 +95,16 @@ export function formatReproduction({ rows: outcomes, thresholds, conflicts: know
   return [
     ...formatTable(columns, cells),
     '',
-    ...thresholds.map(
-      ({ name, value, limit, met, row }) =>
-        `${met ? 'met   ' : 'MISSED'}  ${name}: ${value.toFixed(2)}%, limit ${limit}%${row === undefined ? '' : ` (${row})`}`,
-    ),
+    ...thresholds.map((threshold) => `${threshold.met ? 'met   ' : 'MISSED'}  ${formatThreshold(threshold)}`),
     '',
     'known conflicts of the sources, and what the rows do:',
     ...known.map((line) => `- ${line}`),
   ];
+}
+
+/** What it is about, the value, the limit, and the row that is worst. */
+export function formatThreshold({ name, value, limit, row }: Threshold): string {
+  return `${name}: ${value.toFixed(2)}%, limit ${limit}%${row === undefined ? '' : ` (${row})`}`;
 }
 
 /** The same as Markdown, for docs/simulator.md. */
@@ -140,7 +142,7 @@ export function formatMarkdown({ rows: outcomes, thresholds, conflicts: known }:
 }
 
 /** Four significant digits, at most three decimals. */
-export function formatValue(value: number): string {
+function formatValue(value: number): string {
   return String(Number(Number(value.toPrecision(4)).toFixed(3)));
 }
 
