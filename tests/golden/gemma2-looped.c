@@ -142,7 +142,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
         f32_rope_halves(layer_q_rot, layer_q, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
         f32_rope_halves(layer_k_rot, layer_k, rope, rows, 32, 8, heads);
         f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 16, 64, 256, (struct attention_unit){heads, 0, 1});
-        f32_attention_16x2(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 256, 12288, 16704, 0, 282752}, (struct attention_unit){heads, 0, 1});
+        f32_attention_16x2(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 4, 256, 12288, 16704, 16704, 0, 282752}, (struct attention_unit){heads, 0, 1});
       }
       stream_ahead(me, layer_w_o, 12288, 262144);
       hand_off(me);
@@ -205,7 +205,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
         f32_rope_halves(layer_q_rot_2, layer_q_2, rope, rows, 64, 8, (struct range){heads.begin * 2, heads.end * 2});
         f32_rope_halves(layer_k_rot_2, layer_k_2, rope, rows, 32, 8, heads);
         f32_append_kv(layer_keys_2, layer_values_2, layer_k_rot_2, layer_v_2, slots, positions, rows, 2, 16, 64, 256, (struct attention_unit){heads, 0, 1});
-        f32_attention_16x2(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 256, 16704, 21120, 0, 282752}, (struct attention_unit){heads, 0, 1});
+        f32_attention_16x2(me, layer_a_2, layer_q_rot_2, layer_keys_2, layer_values_2, slots, positions, rows, (struct attention_shape){4, 2, 16, 64, 0.20412415266036987f, 5.0f, 0, 256, 16704, 21120, 21120, 0, 282752}, (struct attention_unit){heads, 0, 1});
       }
       stream_ahead(me, layer_w_o_2, 12288, 262144);
       hand_off(me);

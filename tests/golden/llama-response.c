@@ -99,7 +99,7 @@ static void step_decoder(struct worker *me, const uint64_t *arguments) {
         f32_rope_halves(layer_q_rot, layer_q, rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
         f32_rope_halves(layer_k_rot, layer_k, rope, rows, 16, 4, heads);
         f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, positions, rows, 2, 8, 64, 256, (struct attention_unit){heads, 0, 1});
-        f32_attention_8x3(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 256, 3072, 7488, 0, 86528}, (struct attention_unit){heads, 0, 1});
+        f32_attention_8x3(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 256, 3072, 7488, 7488, 0, 86528}, (struct attention_unit){heads, 0, 1});
       }
       stream_ahead(me, layer_w_o, 9216, 262144);
       hand_off(me);
@@ -317,7 +317,7 @@ static void response_response(struct worker *me, const uint64_t *arguments) {
             f32_rope_halves(layer_q_rot, layer_q, token_rope, rows, 48, 4, (struct range){heads.begin * 3, heads.end * 3});
             f32_rope_halves(layer_k_rot, layer_k, token_rope, rows, 16, 4, heads);
             f32_append_kv(layer_keys, layer_values, layer_k_rot, layer_v, slots, token_positions, rows, 2, 8, 64, 256, (struct attention_unit){heads, 0, 1});
-            f32_attention_8x3(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, token_positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 256, 3072, 7424, 0, 86528}, (struct attention_unit){heads, 0, 1});
+            f32_attention_8x3(me, layer_a, layer_q_rot, layer_keys, layer_values, slots, token_positions, rows, (struct attention_shape){6, 2, 8, 64, 0.3535533845424652f, 0.0f, 0, 256, 3072, 7424, 7424, 0, 86528}, (struct attention_unit){heads, 0, 1});
           }
           stream_ahead(me, layer_w_o, 9216, 262144);
           hand_off(me);
