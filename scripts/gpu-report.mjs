@@ -35,7 +35,8 @@ class Refusal extends Error {
 
 /** Compiles the TypeScript where what is in dist/ is missing, or older than a source. */
 function build() {
-  const made = join(root, 'dist/backends/cuda/index.js');
+  // Written by every build that found a change, unlike the files whose own sources have none.
+  const made = join(root, 'dist/.tsbuildinfo');
   const sources = readdirSync(join(root, 'src'), { recursive: true, withFileTypes: true })
     .filter((entry) => entry.name.endsWith('.ts') && !entry.name.endsWith('.test.ts'))
     .map((entry) => join(entry.parentPath ?? entry.path, entry.name));
