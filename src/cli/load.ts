@@ -2,7 +2,6 @@
 import { loadModel, type LoadOptions } from '../runtime/load-model.js';
 import type { Model } from '../runtime/model.js';
 import { note, paint, withProgressBar } from './output.js';
-import { refusePricedOnly } from './priced-only.js';
 
 const phases = {
   read: 'reading weights',
@@ -12,13 +11,12 @@ const phases = {
 } as const;
 
 /** `quiet` leaves notices out, for a model that is loaded a second time. */
-export async function loadForCli(
+export function loadForCli(
   spec: string,
   options: LoadOptions,
   { quiet = false }: { readonly quiet?: boolean } = {},
 ): Promise<Model> {
-  refusePricedOnly(spec);
-  return await withProgressBar((bar) =>
+  return withProgressBar((bar) =>
     loadModel(spec, {
       ...options,
       onProgress: ({ phase, done, total, unit }) => bar.update(phases[phase], done, total, unit),

@@ -21,6 +21,7 @@ import {
   type SamplingFlags,
 } from './options.js';
 import { forTerminal, note, paint, printJson } from './output.js';
+import { refusePricedOnly } from './priced-only.js';
 import { promptText } from './prompt.js';
 import { summaryLine } from './summary.js';
 import type { Verb } from './verb.js';
@@ -61,6 +62,7 @@ async function runAction(spec: string, flags: Flags): Promise<void> {
   const prompt = await promptText(flags.prompt);
   const options = generateOptions(flags, signal);
   const load = { ...loadOptionsOf(flags), slots: 1, signal };
+  refusePricedOnly(spec);
   const model = await loadForCli(spec, load);
   let result: GenerationResult;
   try {

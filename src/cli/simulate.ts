@@ -2,10 +2,9 @@
  * `kloop simulate MODEL|PRESET --machine M`: the time of a token on a machine that need not be there, and where it goes.
  * Nothing is run; every number is simulated.
  */
-import { createWriteStream, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { Option, type Command } from 'commander';
 import { schedules, type DType, type Schedule } from '../ir/program.js';
 import { findPreset } from '../models/presets.js';
@@ -187,25 +186,29 @@ async function runSweep(
 
 /** A file whole or not at all; a pipe or a device as it comes. */
 async function writeTrace(file: string, pieces: Iterable<string>): Promise<void> {
+  const blocks = inBlocks(pieces);
   if (statSync(file, { throwIfNoEntry: false })?.isFile() === false) {
     try {
-      await pipeline(Readable.from(pieces), createWriteStream(file));
+      await writeFile(file, blocks);
     } catch (error) {
       throw asStorageError(file, error);
     }
   } else {
-    await writeFileAtomic(file, async (handle) => {
-      let text = '';
-      for (const piece of pieces) {
-        text += piece;
-        if (text.length < 2 ** 16) continue;
-        await handle.writeFile(text);
-        text = '';
-      }
-      await handle.writeFile(text);
-    });
+    await writeFileAtomic(file, (handle) => writeFile(handle, blocks));
   }
   note(`trace written to ${file}; open it at ui.perfetto.dev`);
+}
+
+/** The pieces are short, and every block is a call of the system. */
+function* inBlocks(pieces: Iterable<string>): Generator<string> {
+  let block = '';
+  for (const piece of pieces) {
+    block += piece;
+    if (block.length < 2 ** 16) continue;
+    yield block;
+    block = '';
+  }
+  yield block;
 }
 
 function describe(simulation: Simulation, priced: PricedModel, point: SweepPoint): void {

@@ -1,9 +1,30 @@
 /** Walking and renaming, the same for every operator: operands are records of names. */
-import type { Access, Binding, Loop, Name, Operator, OperatorKind, OperatorOf, Region, Statement } from './program.js';
+import type {
+  Access,
+  Binding,
+  Loop,
+  Name,
+  Operator,
+  OperatorKind,
+  OperatorOf,
+  Region,
+  Stage,
+  Statement,
+} from './program.js';
 
 export interface Use {
   readonly name: Name;
   readonly access: Access;
+}
+
+/** The statements of every stage, in order. */
+export function statementsByStage({ statements }: Region, stages: readonly Stage[]): Statement[][] {
+  let next = 0;
+  return stages.map((stage) => {
+    const begin = next;
+    next += stage.statements;
+    return statements.slice(begin, next);
+  });
 }
 
 /** Every name a statement touches in its own scope: reads first, then updates, then writes. */

@@ -7,6 +7,7 @@
 import { createHash } from 'node:crypto';
 import { inferRegion, loopScope } from '../ir/infer.js';
 import type { HandOff, Limits, Loop, Name, Program, Region, Stage, Tensor } from '../ir/program.js';
+import { statementsByStage } from '../ir/visit.js';
 import { assert } from '../util/assert.js';
 import { cutTiles, wrongReplicas } from './check-division.js';
 import { readsAfterOverwrite, wrongBuffers, wrongStream } from './check-pipeline.js';
@@ -128,12 +129,10 @@ class Checker {
       return false;
     }
     // What loops do inside is checked for each on its own, as if nothing else went on meanwhile.
-    let next = 0;
-    return stages.every(({ name, statements }) => {
-      const inside = region.statements.slice(next, next + statements);
-      next += statements;
-      if (statements === 1 || !inside.some(({ kind }) => kind === 'loop')) return true;
-      this.violate('malformed', where, `stage ${name} has a loop, and ${statements - 1} statements beside it`);
+    return statementsByStage(region, stages).every((inside, index) => {
+      if (inside.length === 1 || !inside.some(({ kind }) => kind === 'loop')) return true;
+      const beside = `stage ${stages[index]!.name} has a loop, and ${inside.length - 1} statements beside it`;
+      this.violate('malformed', where, beside);
       return false;
     });
   }

@@ -24,7 +24,7 @@ import type {
   Tensor,
 } from '../ir/program.js';
 import { tensorBytes } from '../ir/tensor.js';
-import { usesOf } from '../ir/visit.js';
+import { statementsByStage, usesOf } from '../ir/visit.js';
 import { assert, defined } from '../util/assert.js';
 import { formatBytes } from '../util/units.js';
 import type { PassContext, PassResult } from './pass.js';
@@ -81,10 +81,7 @@ function streamOf(loop: Loop, inner: ReadonlyMap<Name, Tensor>, program: Program
     ),
   );
   const stream: StreamedRead[] = [];
-  let next = 0;
-  plan.stages.forEach((stage, index) => {
-    const statements = loop.body.statements.slice(next, next + stage.statements);
-    next += stage.statements;
+  statementsByStage(loop.body, plan.stages).forEach((statements, index) => {
     for (const { name } of statements.flatMap(usesOf)) {
       if (!stacked.delete(name)) continue;
       const bytes = tensorBytes(defined(inner.get(name), name), program.limits);

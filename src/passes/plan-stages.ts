@@ -23,7 +23,7 @@ import type {
   Tensor,
 } from '../ir/program.js';
 import { inferRegion, loopScope } from '../ir/infer.js';
-import { isKind, usesOf } from '../ir/visit.js';
+import { isKind, statementsByStage, usesOf } from '../ir/visit.js';
 import { definitionOf } from '../ops/index.js';
 import { defined } from '../util/assert.js';
 import type { PassContext, PassResult } from './pass.js';
@@ -95,10 +95,7 @@ function planStatements(
 /** Replicated names that another stage than their own reads. */
 function replicatedAndKept(region: Region, plan: RegionPlan): Name[] {
   const kept: Name[] = [];
-  let next = 0;
-  for (const stage of plan.stages) {
-    const statements = region.statements.slice(next, next + stage.statements);
-    next += stage.statements;
+  for (const statements of statementsByStage(region, plan.stages)) {
     const uses = statements.flatMap(usesOf);
     const own = new Set(uses.filter(({ access }) => access === 'write').map(({ name }) => name));
     kept.push(...uses.map(({ name }) => name).filter((name) => plan.replicated.includes(name) && !own.has(name)));

@@ -3,7 +3,7 @@
  * so that parts tell nothing about who touches them in another stage.
  */
 import type { Access, Name, Operator, Region, RegionPlan, Stage, Tensor } from '../ir/program.js';
-import { usesOf } from '../ir/visit.js';
+import { statementsByStage, usesOf } from '../ir/visit.js';
 import { definitionOf } from '../ops/index.js';
 import { divisionOf, type Division } from './plan-stages.js';
 
@@ -28,14 +28,12 @@ export function meet(a: StageAccess, b: StageAccess): boolean {
 /** Accesses to what workers share; copies of their own are left out. */
 export function accessesOf(region: Region, plan: RegionPlan, types: ReadonlyMap<Name, Tensor>): StageAccess[] {
   const accesses: StageAccess[] = [];
-  let next = 0;
-  plan.stages.forEach((stage, index) => {
-    for (const statement of region.statements.slice(next, next + stage.statements)) {
-      for (const part of partsOf(statement, stage, plan, types)) {
+  statementsByStage(region, plan.stages).forEach((statements, index) => {
+    for (const statement of statements) {
+      for (const part of partsOf(statement, plan.stages[index]!, plan, types)) {
         if (!plan.replicated.includes(part.name)) accesses.push({ stage: index, ...part });
       }
     }
-    next += stage.statements;
   });
   return accesses;
 }

@@ -4,7 +4,7 @@
  */
 import { inferRegion, loopScope } from '../ir/infer.js';
 import type { Argument, Call, Dim, Kernel, Loop, Name, Placement, Region, Tensor, Value } from '../ir/program.js';
-import { isKind, loopsOf } from '../ir/visit.js';
+import { isKind, loopsOf, statementsByStage } from '../ir/visit.js';
 import { assert, defined } from '../util/assert.js';
 import { iterationScope } from './pack-weights.js';
 import { iterationsOf } from './ring-walk.js';
@@ -81,11 +81,9 @@ class Search implements Wanted {
     const plan = defined(region.plan, 'a plan of the region');
     const types = this.types.get(region) ?? inferRegion(region, scope.types);
     this.types.set(region, types);
-    let next = 0;
-    const spans = plan.stages.map(({ name, statements }): Span => {
+    const spans = statementsByStage(region, plan.stages).map((inside, index): Span => {
       const first = this.stages.length;
-      const inside = region.statements.slice(next, next + statements);
-      next += statements;
+      const { name } = plan.stages[index]!;
       if (!inside.some(({ kind }) => kind === 'loop')) this.stages.push({ name, where: scope.where });
       for (const statement of inside) {
         if (statement.kind === 'loop') this.loop(statement, { ...scope, types });

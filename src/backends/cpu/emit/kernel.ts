@@ -6,7 +6,7 @@
 import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
 import type { Kernel, Loop, Name, Operator, Region, Stage, Tensor } from '../../../ir/program.js';
 import { formatTensor } from '../../../ir/tensor.js';
-import { usesOf } from '../../../ir/visit.js';
+import { statementsByStage, usesOf } from '../../../ir/visit.js';
 import { divisionOf, kvHeadsOf, type Division } from '../../../passes/plan-stages.js';
 import { assert, defined } from '../../../util/assert.js';
 import type { CodeWriter } from '../../../util/code-writer.js';
@@ -81,10 +81,8 @@ interface Body extends Prefetch {
 function emitRegion(region: Region, names: Names, prefix: string, emission: RegionEmission, body?: Body): void {
   const plan = defined(region.plan, 'a plan of the region');
   declareLocals(region, names, prefix, emission);
-  let next = 0;
-  plan.stages.forEach((stage, index) => {
-    const statements = region.statements.slice(next, next + stage.statements);
-    next += stage.statements;
+  statementsByStage(region, plan.stages).forEach((statements, index) => {
+    const stage = plan.stages[index]!;
     const loop = statements.find((statement): statement is Loop => statement.kind === 'loop');
     emission.writer.line(`/* stage ${stage.name} */`);
     if (loop !== undefined) {

@@ -261,7 +261,7 @@ DEFINE_APPEND(q8_0, uint8_t)
       int stride) {                                                                                                      \
     dtype##_sums sums[GROUP][VALUES_AT_ONCE];                                                                            \
     for (int h = 0; h < heads; ++h)                                                                                      \
-      for (int j = 0, i = first; j < vectors; ++j, i += 16)                                                             \
+      for (int j = 0, i = first; j < vectors; ++j, i += 16)                                                              \
         sums[h][j] = dtype##_load_sums(y + h * dim + i, PART(dim - i));                                                  \
     for (int tile = begin & -TILE; tile < end; tile += TILE)                                                             \
       dtype##_weigh(heads, dim, first, vectors, sums, weights, stride, values + tile * dtype##_position(dim), tile,      \
@@ -291,9 +291,9 @@ DEFINE_APPEND(q8_0, uint8_t)
       next = (from & -TILE) + together < end ? (from & -TILE) + together : end;                                          \
       int i = 0;                                                                                                         \
       for (; i + width <= dim; i += width)                                                                               \
-        dtype##_weigh_##dim##x##group(heads, i, SIMD_VALUES(heads), to.values, weights, values, from, next, stride);      \
+        dtype##_weigh_##dim##x##group(heads, i, SIMD_VALUES(heads), to.values, weights, values, from, next, stride);     \
       const int rest = (dim % width + 15) / 16;                                                                          \
-      if (rest > 0) dtype##_weigh_##dim##x##group(heads, i, rest, to.values, weights, values, from, next, stride);        \
+      if (rest > 0) dtype##_weigh_##dim##x##group(heads, i, rest, to.values, weights, values, from, next, stride);       \
     }                                                                                                                    \
     dtype##_finish_sums(to.values, heads, dim, weights);                                                                 \
     if (alone) finish_values(to, heads, dim);                                                                            \

@@ -36,6 +36,13 @@
 #define UNROLL(most) PRAGMA(GCC unroll most)
 #endif
 
+/* Four bytes of narrower numbers, as instructions take them for all lanes. */
+static inline int32_t word_at(const void *at) {
+  int32_t word;
+  memcpy(&word, at, sizeof word);
+  return word;
+}
+
 #define ENGINE_MAX_WORKERS 256
 /* About 20 us: longer than most stages of a small model, much shorter than a time slice. */
 #define ENGINE_SPINS 4000

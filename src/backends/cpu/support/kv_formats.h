@@ -6,11 +6,11 @@
  *   keys    f32: [dim][16]     bf16: [dim / 2][16][2]     q8_0: a tile of weights (linear_quantized.h)
  *   values  f32: [16][dim]     bf16: [8][dim][2]          q8_0: [dim / 32][16] scales, [8][dim][2]
  *
- * In bf16 two dimensions of a key, and the values of two positions, stand side by side: what products of bfloat16 and int16 take,
- * and one load gives two vectors elsewhere. With such products, queries and weights of positions are rounded to bf16. q8_0 is GGUF's in
+ * In bf16 two dimensions of a key, and the values of two positions, stand side by side: what products of bfloat16 take, and one
+ * load gives two vectors elsewhere. With such products, queries and weights of positions are rounded to bf16. q8_0 is GGUF's in
  * its numbers: for every 32 dimensions of a position a binary16 scale and int8. Its keys are multiplied as weights of q8_0 are,
- * with queries that are int8 as well: one instruction where float32 takes several. Its values are multiplied with weights of
- * positions that are int16.
+ * with queries that are int8 as well: one instruction where float32 takes several. Its values stand in
+ * pairs as well, and are multiplied with weights of positions that are int16.
  */
 #pragma once
 #include <stdint.h>
@@ -204,7 +204,7 @@ static inline __attribute__((always_inline)) void bf16_dots(int heads, int dim, 
       const v16b keys = v16b_load((const uint8_t *)(tile + (i + 2 * c) * TILE));
       UNROLL_ALL
       for (int h = 0; h < heads; ++h)
-        sum[h][c] = v16_add_products(sum[h][c], keys, pair_at(bf16_queries_from(q, h, dim) + i + 2 * c));
+        sum[h][c] = v16_add_products(sum[h][c], keys, word_at(bf16_queries_from(q, h, dim) + i + 2 * c));
     }
   }
   for (int h = 0; h < heads; ++h) sums[h] = v16_add(v16_add(sum[h][0], sum[h][1]), v16_add(sum[h][2], sum[h][3]));
@@ -225,7 +225,7 @@ static inline __attribute__((always_inline)) void q8_0_dots(int heads, int dim, 
 }
 
 /* Weights of the positions `begin` .. `end` of a block, as values want them, from those in float32, of which heads are `stride`
- * apart: x_make_weights, with memory for x_weights_bytes. Sums of values are of a type of their own, in which they are kept until
+ * apart: x_make_weights, which may use `memory`. Sums of values are of a type of their own, in which they are kept until
  * all positions of the block are summed: x_finish_sums then makes float32 of them. */
 #define FLOAT_SUMS(dtype)                                                                                                \
   typedef const float *dtype##_weights;                                                                                  \
@@ -377,7 +377,7 @@ static inline __attribute__((always_inline)) void bf16_weigh(int heads, int dim,
 #ifdef SIMD_BF16_PRODUCTS
       UNROLL_ALL
       for (int h = 0; h < heads; ++h)
-        sums[h][j] = v16_add_products(sums[h][j], pair, pair_at((const bf16_input *)(weights + h * stride) + at + p));
+        sums[h][j] = v16_add_products(sums[h][j], pair, word_at((const bf16_input *)(weights + h * stride) + at + p));
 #else
       v16 one, other;
       v16_from_bf16_pairs(pair, &one, &other);
@@ -392,11 +392,6 @@ static inline __attribute__((always_inline)) void bf16_weigh(int heads, int dim,
   if (p < end) bf16_weigh_one(heads, dim, first, vectors, sums, weights, stride, tile, at, p);
 }
 
-static inline int32_t pair_of_int16(const int16_t *at) {
-  int32_t pair;
-  memcpy(&pair, at, sizeof pair);
-  return pair;
-}
 static inline __attribute__((always_inline)) void q8_0_weigh(int heads, int dim, int first, int vectors,
                                                              v16i sums[GROUP][VALUES_AT_ONCE], q8_0_weights weights, int stride,
                                                              const uint8_t *tile, int at, int begin, int end) {
@@ -411,7 +406,7 @@ static inline __attribute__((always_inline)) void q8_0_weigh(int heads, int dim,
       UNROLL_ALL
       for (int h = 0; h < heads; ++h) {
         const int row = h * blocks + (first + 16 * j) / KV_BLOCK;
-        sums[h][j] = v16i_add_pairs(sums[h][j], pair, pair_of_int16(weights.integers + row * stride + at + p));
+        sums[h][j] = v16i_add_pairs(sums[h][j], pair, word_at(weights.integers + row * stride + at + p));
       }
     }
   }

@@ -34,11 +34,6 @@ static inline const bf16_input *rounded_at(const struct worker *me, uint64_t off
   (void)x;
   return own(me, offset);
 }
-static inline int32_t pair_at(const bf16_input *x) {
-  int32_t pair;
-  memcpy(&pair, x, sizeof pair);
-  return pair;
-}
 #else
 typedef float bf16_input;
 static inline size_t bf16_inputs(int in) { return (size_t)in; }
@@ -103,7 +98,7 @@ static inline __attribute__((always_inline)) void add_pair(int rows, v16 *even, 
 #ifdef SIMD_BF16_PRODUCTS
   v16 *sums = second ? odd : even;
   UNROLL_ROWS
-  for (int r = 0; r < rows; ++r) sums[r] = v16_add_products(sums[r], pair, pair_at((const bf16_input *)row[r] + i));
+  for (int r = 0; r < rows; ++r) sums[r] = v16_add_products(sums[r], pair, word_at((const bf16_input *)row[r] + i));
 #else
   (void)second;
   v16 w_even, w_odd;

@@ -118,7 +118,7 @@ static inline __attribute__((always_inline)) void add_group(enum block_format fo
     UNROLL_ROWS
     for (int r = 0; r < rows; ++r) {
       const int8_t *values = x.values + (size_t)row[r] * (size_t)in + (size_t)at * BLOCK + 4 * j;
-      const int32_t x_low = four_at(values), x_high = four_at(values + BLOCK / 2);
+      const int32_t x_low = word_at(values), x_high = word_at(values + BLOCK / 2);
       if (halves) {
         low[r] = v16i_dot(low[r], w_low, x_low);
         high[r] = v16i_dot(high[r], w_high, x_high);

@@ -46,13 +46,9 @@ static inline __attribute__((always_inline)) struct block quantized_block_at(enu
   return block_at(tile, blocks, b, SCALE_BYTES, integer_bytes(format));
 }
 
-/* Whether products of q8_0 take magnitudes: x * q is |x| * q, or |x| * (~q + 1) where x is negative. */
-#ifndef SIMD_Q8_MAGNITUDES
-#define SIMD_Q8_MAGNITUDES 0
-#endif
-
-/* Rows of int8; scale, sum, and sum of the first half of every block of them. Where q8_0 takes magnitudes: these, what makes q or ~q
- * of a stored q + 128 (bits to flip), and minus the sum of the negative values of every block. */
+/* Rows of int8; scale, sum, and sum of the first half of every block of them. Where q8_0 takes magnitudes (SIMD_Q8_MAGNITUDES), x * q
+ * is |x| * q, or |x| * (~q + 1) where x is negative: magnitudes, what makes q or ~q of a stored q + 128 (bits to flip), and minus
+ * the sum of the negative values of every block. */
 struct quantized_rows {
   int8_t *values, *magnitudes, *flips;
   float *scales;
@@ -95,7 +91,9 @@ static __attribute__((noinline, unused)) void quantize_rows(const struct worker 
     const v16 first = v16_round(v16_mul(low, inverse)), second = v16_round(v16_mul(high, inverse));
     v16_store_int8(to.values + (size_t)block * BLOCK, first);
     v16_store_int8(to.values + (size_t)block * BLOCK + BLOCK / 2, second);
-    if (SIMD_Q8_MAGNITUDES) store_magnitudes(to, (size_t)block);
+#ifdef SIMD_Q8_MAGNITUDES
+    store_magnitudes(to, (size_t)block);
+#endif
     to.scales[block] = scale;
     /* Sums of so few whole numbers are exact. */
     to.half_sums[block] = (int32_t)v16_sum(first);
@@ -115,10 +113,20 @@ static inline v16i v16s_end(v16s sum, v16i begun) {
 }
 #endif
 
-static inline int32_t four_at(const int8_t *values) {
-  int32_t four;
-  memcpy(&four, values, sizeof four);
-  return four;
+/* Adds the products of four weights of q8_0 in every lane and of the inputs from `at` on; and what a sum of block `b` begins with. */
+static inline v16i add_q8_0(v16i sum, const uint8_t *w, struct quantized_rows x, size_t at) {
+#ifdef SIMD_Q8_MAGNITUDES
+  return v16i_dot_flipped(sum, w, word_at(x.magnitudes + at), word_at(x.flips + at));
+#else
+  return v16i_dot_q8(sum, w, word_at(x.values + at));
+#endif
+}
+static inline int32_t begin_q8_0(struct quantized_rows x, int b) {
+#ifdef SIMD_Q8_MAGNITUDES
+  return x.negatives[b];
+#else
+  return -SIMD_Q8_BIAS * x.sums[b];
+#endif
 }
 
 /* Adds the products of the integers at `bytes` and of block `b` of the rows. */
@@ -130,9 +138,7 @@ static inline __attribute__((always_inline)) void add_products(enum quantized_fo
       UNROLL_ROWS
       for (int r = 0; r < rows; ++r) {
         const size_t at = (size_t)row[r] * (size_t)in + (size_t)b * BLOCK + 4 * (size_t)j;
-        dots[r] = SIMD_Q8_MAGNITUDES
-                      ? v16i_dot_q8(dots[r], bytes + 64 * j, four_at(x.magnitudes + at), four_at(x.flips + at))
-                      : v16i_dot_q8(dots[r], bytes + 64 * j, four_at(x.values + at), 0);
+        dots[r] = add_q8_0(dots[r], bytes + 64 * j, x, at);
       }
     return;
   }
@@ -145,7 +151,7 @@ static inline __attribute__((always_inline)) void add_products(enum quantized_fo
     UNROLL_ROWS
     for (int r = 0; r < rows; ++r) {
       const int8_t *values = x.values + (size_t)row[r] * (size_t)in + (size_t)b * BLOCK + 4 * j;
-      sums[r] = v16s_dot(v16s_dot(sums[r], low, four_at(values)), high, four_at(values + BLOCK / 2));
+      sums[r] = v16s_dot(v16s_dot(sums[r], low, word_at(values)), high, word_at(values + BLOCK / 2));
     }
   }
   UNROLL_ROWS
@@ -162,9 +168,7 @@ static inline __attribute__((always_inline)) void add_block(enum quantized_forma
   UNROLL_ROWS
   for (int r = 0; r < rows; ++r) {
     const int at = row[r] * blocks + b;
-    dots[r] = v16i_set(format == WEIGHT_Q4_0     ? -8 * x.sums[at]
-                       : SIMD_Q8_MAGNITUDES ? x.negatives[at]
-                                            : -SIMD_Q8_BIAS * x.sums[at]);
+    dots[r] = v16i_set(format == WEIGHT_Q8_0 ? begin_q8_0(x, at) : -8 * x.sums[at]);
   }
   add_products(format, rows, dots, x, row, block.rest, in, b);
   UNROLL_ROWS

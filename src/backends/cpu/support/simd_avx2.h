@@ -93,9 +93,6 @@ typedef struct {
   __m256i lo, hi;
 } v16i;
 
-/* Of weights of q8_0, which are stored as q + 128: here bits are flipped instead. */
-#define SIMD_Q8_BIAS 0
-
 static inline v16i v16i_set(int32_t x) { return (v16i){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 static inline v16 v16_from_int(v16i a) { return (v16){_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 /* Pairs of products of unsigned and signed bytes must fit 16 bits: 2 * 127 * -128 does. */
@@ -103,9 +100,10 @@ static inline __m256i v8i_dot(__m256i sum, __m256i unsigned_bytes, __m256i signe
   const __m256i pairs = _mm256_maddubs_epi16(unsigned_bytes, signed_bytes);
   return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
-#define SIMD_Q8_MAGNITUDES 1
+/* What takes the place of v16i_dot_q8 (linear_quantized.h). */
+#define SIMD_Q8_MAGNITUDES
 /* Adds |x| . (w ^ flips) in every lane, four bytes each; flipped weights are signed. */
-static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t magnitudes, int32_t flips) {
+static inline v16i v16i_dot_flipped(v16i sum, const uint8_t *w, int32_t magnitudes, int32_t flips) {
   const __m256i x = _mm256_set1_epi32(magnitudes), flip = _mm256_set1_epi32(flips);
   const __m256i lo = _mm256_loadu_si256((const __m256i *)w), hi = _mm256_loadu_si256((const __m256i *)(w + 32));
   return (v16i){v8i_dot(sum.lo, x, _mm256_xor_si256(lo, flip)), v8i_dot(sum.hi, x, _mm256_xor_si256(hi, flip))};

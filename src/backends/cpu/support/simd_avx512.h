@@ -57,8 +57,7 @@ typedef __m512i v16i;
 static inline v16i v16i_set(int32_t x) { return _mm512_set1_epi32(x); }
 static inline v16 v16_from_int(v16i a) { return _mm512_cvtepi32_ps(a); }
 /* Adds w . x in every lane: four weights of 0 .. 255, and the four int8 in x4. */
-static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4, int32_t unused) {
-  (void)unused;
+static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
   return _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(w), _mm512_set1_epi32(x4));
 }
 

@@ -98,8 +98,7 @@ static inline v16i v16i_set(int32_t x) {
 }
 static inline v16 v16_from_int(v16i a) { V16_EACH(i, (float)a.lane[i]); }
 /* Adds w . x in every lane: four weights of -128 .. 127, stored + 128, and the four int8 in x4. */
-static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4, int32_t unused) {
-  (void)unused;
+static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
   int8_t x[4];
   memcpy(x, &x4, sizeof x);
   for (int i = 0; i < 16; ++i)

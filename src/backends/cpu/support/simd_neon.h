@@ -101,8 +101,7 @@ static inline int32x4_t v4i_dot(int32x4_t sum, int8x16_t w, int8x16_t x) {
 #endif
 }
 /* Adds w . x in every lane: four weights of -128 .. 127, stored + 128, and the four int8 in x4. */
-static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4, int32_t unused) {
-  (void)unused;
+static inline v16i v16i_dot_q8(v16i sum, const uint8_t *w, int32_t x4) {
   const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(x4));
   for (int i = 0; i < 4; ++i) {
     const int8x16_t q = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(w + 16 * i), vdupq_n_u8(0x80)));

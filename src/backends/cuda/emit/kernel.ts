@@ -6,7 +6,7 @@
 import { inferKernel, inferRegion, loopScope } from '../../../ir/infer.js';
 import type { Binding, Kernel, Loop, Name, Operator, OperatorKind, Region, Tensor } from '../../../ir/program.js';
 import { formatTensor } from '../../../ir/tensor.js';
-import { isKind, operatorsOf, usesOf } from '../../../ir/visit.js';
+import { isKind, operatorsOf, statementsByStage, usesOf } from '../../../ir/visit.js';
 import type { RingCode } from '../../../passes/ring-code.js';
 import { assert, defined } from '../../../util/assert.js';
 import { bytesAtLimits } from '../../memory-map.js';
@@ -151,10 +151,8 @@ function emitRegion(region: Region, names: Names, prefix: string, walk: Walk, bo
   const plan = defined(region.plan, 'a plan of the region');
   const own = ownNames(region, names);
   if (side === 'compute') declareLocals(region, names, prefix, own, emission);
-  let next = 0;
-  plan.stages.forEach((stage, index) => {
-    const statements = region.statements.slice(next, next + stage.statements);
-    next += stage.statements;
+  statementsByStage(region, plan.stages).forEach((statements, index) => {
+    const stage = plan.stages[index]!;
     const loop = statements.find((statement): statement is Loop => statement.kind === 'loop');
     if (loop !== undefined) {
       const isEnd = index === plan.stages.length - 1;
@@ -194,22 +192,16 @@ function ownNames(region: Region, names: Names): Set<Name> {
   const plan = defined(region.plan, 'a plan of the region');
   const own = new Set(plan.replicated);
   const stagesOf = new Map<Name, Set<number>>();
-  let next = 0;
-  plan.stages.forEach((stage, index) => {
-    for (const { name } of region.statements.slice(next, next + stage.statements).flatMap(usesOf)) {
-      stagesOf.set(name, (stagesOf.get(name) ?? new Set()).add(index));
-    }
-    next += stage.statements;
+  const usesByStage = statementsByStage(region, plan.stages).map((statements) => statements.flatMap(usesOf));
+  usesByStage.forEach((uses, index) => {
+    for (const { name } of uses) stagesOf.set(name, (stagesOf.get(name) ?? new Set()).add(index));
   });
-  next = 0;
-  for (const stage of plan.stages) {
-    const statements = region.statements.slice(next, next + stage.statements);
-    next += stage.statements;
-    if (stage.split !== 'heads') continue;
-    for (const { name, access } of statements.flatMap(usesOf)) {
+  usesByStage.forEach((uses, index) => {
+    if (plan.stages[index]!.split !== 'heads') return;
+    for (const { name, access } of uses) {
       if (access === 'write' && !names.c.has(name) && stagesOf.get(name)?.size === 1) own.add(name);
     }
-  }
+  });
   return own;
 }
 
